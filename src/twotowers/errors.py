@@ -1,0 +1,59 @@
+"""Every mistake a user can make has a name here, and a message that says what to do.
+
+The command turns a `UserError` into one sentence and exit status 2; in Python it is an ordinary exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what was asked for; the message is one sentence that says how to mend it."""
+
+
+class UnknownNameError(UserError):
+    """A model, task, chapter or scale that does not exist."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        known = list(known)
+        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        meant = f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"
+        super().__init__(f"There is no {kind} '{name}': {meant}{hint}")
+
+
+class TaskError(UserError):
+    """A word list or data set that cannot be read, or has too few texts for what was asked."""
+
+
+class LabelError(UserError):
+    """A label that is not exactly one token, or labels that are not exactly two."""
+
+
+class PromptError(UserError):
+    """A prompt that cannot be built, or is longer than the model's context."""
+
+
+class ModelError(UserError):
+    """A model that cannot be found, reached or read."""
+
+
+class FamilyError(ModelError):
+    """A model whose architecture the package does not know how to take apart."""
+
+
+class CheckError(UserError):
+    """A model on which an identity of the check does not hold; it must not be interpreted."""
+
+
+class RunFolderError(UserError):
+    """A run folder that cannot be written."""
+
+
+class ChapterError(Exception):
+    """A chapter that stopped with an error of ours, not of the user's."""
+
+
+class SiteError(Exception):
+    """A site that was built with warnings, or lacks a page or a figure."""

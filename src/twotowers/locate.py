@@ -1,0 +1,102 @@
+"""Locate: which layers and heads raise the log-probability of the right label at the last position.
+
+The log-probability increase of a part x of layer l is log p(label | resid + x) - log p(label | resid), with the
+softmax over the whole vocabulary (method page, equations eq-log-increase-layer and eq-log-increase-head).
+At layer 0 the base is the bare token embedding: the increase is shown, but heads are ranked among deep ones.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .architecture import Architecture
+from .models import Model
+from .project import log_probability, project, project_heads
+from .prompts import PromptSet
+from .trace import Capture, batches, capture
+
+COMPONENTS = ("attention", "mlp")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Log-probability increases of each prompt's gold label, in nats, N prompts in the order of their sets.
+
+    Attributes:
+        gold: gold label of each prompt; `set_index` its prompt set.
+        layer_increase: of attention (0) and MLP (1) of each layer.
+        head_increase: of each head alone.
+    """
+
+    gold: tuple[str, ...]
+    set_index: tuple[int, ...]
+    layer_increase: Float[Tensor, "L 2 N"]
+    head_increase: Float[Tensor, "L H N"]
+
+    @functools.cached_property
+    def layers(self) -> pd.DataFrame:
+        """Means over the prompts of each gold label: `layer, component, label, log_increase`."""
+        return self._means(self.layer_increase, "component").replace({"component": dict(enumerate(COMPONENTS))})
+
+    @functools.cached_property
+    def heads(self) -> pd.DataFrame:
+        """Means over the prompts of each gold label: `layer, head, label, log_increase`."""
+        return self._means(self.head_increase, "head")
+
+    def _means(self, increase: Float[Tensor, "L X N"], name: str) -> pd.DataFrame:
+        tables = []
+        for label in sorted(set(self.gold)):
+            prompts = torch.tensor([gold == label for gold in self.gold])
+            mean = pd.DataFrame(increase[..., prompts].mean(-1).numpy())
+            mean = mean.rename_axis(index="layer", columns=name).stack().rename("log_increase").reset_index()
+            mean.insert(2, "label", label)
+            tables.append(mean)
+        return pd.concat(tables, ignore_index=True)
+
+
+def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:
+    """Log-probability increase of every attention layer, MLP layer and head, for each prompt's gold label."""
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    layers, heads = [], []
+    bar = tqdm(total=len(sets), desc="locate", unit="set", delay=2, leave=False)
+    with bar:
+        for batch in batches(model, sets):
+            captured = capture(model, batch)
+            gold = batch.label_ids.gather(1, batch.gold[:, None]).squeeze(1)
+            by_layer, by_head = increases(model.arch, captured, gold)
+            layers.append(by_layer)
+            heads.append(by_head)
+            bar.update(len(batch.input_ids))
+    return Located(
+        gold=tuple(label for s in sets for _, label in s.queries),
+        set_index=tuple(i for i, s in enumerate(sets) for _ in s.queries),
+        layer_increase=torch.cat(layers, dim=-1),
+        head_increase=torch.cat(heads, dim=-1),
+    )
+
+
+def increases(
+    arch: Architecture, captured: Capture, token: Int[Tensor, " N"]
+) -> tuple[Float[Tensor, "L 2 N"], Float[Tensor, "L H N"]]:
+    """Log-probability increase of one token a prompt, by layer component and by head, from one capture."""
+    final = captured.resid_pre[-1]
+    by_layer, by_head = [], []
+    base = project(arch, captured.resid_pre[0], final)
+    for layer in range(arch.n_layers):
+        before = log_probability(base, token)
+        for logits in project_heads(arch, layer, captured.z[layer], final):
+            by_head.append(log_probability(logits.add_(base), token) - before)
+        middle = project(arch, captured.resid_pre[layer] + captured.attn_out[layer], final)
+        between = log_probability(middle, token)
+        base = project(arch, captured.resid_pre[layer + 1], final)
+        by_layer.append(torch.stack([between - before, log_probability(base, token) - between]))
+    heads = torch.stack(by_head).reshape(arch.n_layers, arch.n_heads, -1)
+    return torch.stack(by_layer), heads

@@ -1,0 +1,352 @@
+"""Prompts: one demonstration set with many queries, as tokens, spans and positions.
+
+A `PromptSet` shares its demonstrations among its queries. `pack` lays several sets out as rows of one batch:
+each row is the shared prefix followed by one branch per query. A branch attends to the prefix and to itself
+and its positions continue from the prefix, so the packed forward equals one forward per prompt.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from .errors import LabelError, PromptError
+from .tasks import Half, Task
+
+Pair = tuple[str, str]  # a text and its label
+Span = tuple[int, int]  # first token and one past the last token
+
+LABELS = ("foo", "bar")
+# (template, separator): the paper writes everything on one line, the default model answers best line by line.
+TEMPLATES: dict[str, tuple[str, str]] = {
+    "lines": ("{text}: {label}", "\n"),
+    "paper": ("{text} : {label}", " "),
+}
+
+
+class Reader(Protocol):
+    """What building prompts needs of a model; `Model` has it before its weights are loaded."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def context_length(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt in its own token coordinates (the first token is 0).
+
+    Attributes:
+        ids: token ids; the next token after `last` is to be the label.
+        demonstrations: token span of each demonstration's text.
+        label_positions: position of each demonstration's label token.
+        query: token span of the query's text.
+    """
+
+    ids: tuple[int, ...]
+    demonstrations: tuple[Span, ...]
+    label_positions: tuple[int, ...]
+    query: Span
+
+    @property
+    def last(self) -> int:
+        return len(self.ids) - 1
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """One demonstration set and its queries.
+
+    Attributes:
+        demonstrations, queries: (text, label) pairs.
+        labels: the two labels, sorted; `label_ids` are their tokens, in the same order.
+        prompts: one per query.
+        shared: number of leading tokens that all prompts share (0 if the tokenizer merges across the boundary).
+    """
+
+    demonstrations: tuple[Pair, ...]
+    queries: tuple[Pair, ...]
+    labels: tuple[str, str]
+    label_ids: tuple[int, int]
+    prompts: tuple[Prompt, ...]
+    shared: int
+
+    @property
+    def gold(self) -> tuple[int, ...]:
+        """Index into `labels` of each query's label."""
+        return tuple(self.labels.index(label) for _, label in self.queries)
+
+    @property
+    def packed_length(self) -> int:
+        return self.shared + sum(len(prompt.ids) - self.shared for prompt in self.prompts)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompt sets packed as rows. B rows of T tokens hold N prompts.
+
+    Attributes:
+        input_ids, position_ids: what the model reads.
+        allowed: True where a token (second axis) may attend to another (third axis).
+        row, last: for each prompt its row and the packed index of its last token.
+        label_ids: for each prompt the tokens of its two labels, `gold` the index of the right one.
+        index: packed index of every token of each prompt, padded with -1.
+    """
+
+    input_ids: Int[Tensor, "B T"]
+    position_ids: Int[Tensor, "B T"]
+    allowed: Bool[Tensor, "B T T"]
+    row: Int[Tensor, " N"]
+    last: Int[Tensor, " N"]
+    label_ids: Int[Tensor, "N 2"]
+    gold: Int[Tensor, " N"]
+    index: Int[Tensor, "N S"]
+
+    def repeat(self, rows: int) -> Batch:
+        """The same packed row `rows` times (for one set only): prompts are ordered row by row."""
+        if len(self.input_ids) != 1:
+            raise ValueError("only a batch of one row can be repeated")
+        n = len(self.row)
+        return Batch(
+            input_ids=self.input_ids.expand(rows, -1),
+            position_ids=self.position_ids.expand(rows, -1),
+            allowed=self.allowed.expand(rows, -1, -1),
+            row=torch.arange(rows).repeat_interleave(n),
+            last=self.last.repeat(rows),
+            label_ids=self.label_ids.repeat(rows, 1),
+            gold=self.gold.repeat(rows),
+            index=self.index.repeat(rows, 1),
+        )
+
+
+def prompt_set(
+    model: Reader,
+    demonstrations: Sequence[Pair],
+    queries: Sequence[Pair],
+    *,
+    template: str = TEMPLATES["lines"][0],
+    separator: str = TEMPLATES["lines"][1],
+) -> PromptSet:
+    """Tokenise one demonstration set with its queries.
+
+    Args:
+        model: gives tokenizer and context length; its weights are not needed.
+        demonstrations, queries: (text, label) pairs; exactly two labels among them, written without a space.
+        template: contains `{text}` and then `{label}`; a query is cut before its label.
+        separator: stands between demonstrations.
+
+    Raises:
+        LabelError: labels that are not two, or not one token each.
+        PromptError: empty texts, a template that cannot be used, or a prompt longer than the model's context.
+    """
+    if not demonstrations or not queries:
+        raise PromptError("A prompt set needs at least one demonstration and one query; give both lists.")
+    found = sorted({label for _, label in (*demonstrations, *queries)})
+    if len(found) != 2:
+        raise LabelError(f"A prompt set needs exactly two labels, not {len(found)} ({', '.join(found)}).")
+    labels = (found[0], found[1])
+    ids = label_tokens(model, labels, template)
+    prompts = [_prompt(model, demonstrations, query, template, separator) for query in queries]
+    for prompt in prompts:
+        for (_, label), position in zip(demonstrations, prompt.label_positions, strict=True):
+            if prompt.ids[position] != ids[label]:
+                raise LabelError(
+                    f"The tokenizer of {model.name} reads the label '{label}' differently inside this prompt; "
+                    f"use a template or separator with a space or line break around it."
+                )
+    return PromptSet(
+        demonstrations=tuple(demonstrations),
+        queries=tuple(queries),
+        labels=labels,
+        label_ids=(ids[labels[0]], ids[labels[1]]),
+        prompts=tuple(prompts),
+        shared=_shared_prefix(model, prompts),
+    )
+
+
+def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[str, int]:
+    """The single token with which each label continues a prompt. Needs no weights.
+
+    Raises:
+        LabelError: a label is several tokens, or two labels are the same token.
+    """
+    before, between, _ = _parts(template)
+    stem = _encode(model, f"{before}a{between.rstrip()}")[0]
+    tokens: dict[str, int] = {}
+    for label in labels:
+        ids = _encode(model, f"{before}a{between}{label}")[0]
+        pieces = model.tokenizer.convert_ids_to_tokens(ids[len(stem) :])
+        if ids[: len(stem)] != stem or len(ids) != len(stem) + 1:
+            shown = " ".join(repr(piece) for piece in pieces)
+            raise LabelError(
+                f"The label '{label}' is {len(pieces)} tokens ({shown}) for the tokenizer of {model.name}; "
+                f"choose a label that is one token with its leading space."
+            )
+        tokens[label] = ids[-1]
+    if len(set(tokens.values())) < len(tokens):
+        raise LabelError(f"The labels {', '.join(labels)} are the same token for {model.name}; choose others.")
+    return tokens
+
+
+def sample_sets(
+    model: Reader,
+    task: Task,
+    half: Half,
+    *,
+    n_sets: int,
+    shots: int,
+    n_queries: int,
+    seed: int,
+    template: str = TEMPLATES["lines"][0],
+    separator: str = TEMPLATES["lines"][1],
+    labels: tuple[str, str] = LABELS,
+) -> list[PromptSet]:
+    """Draw prompt sets: two categories each, labels at random, `shots` demonstrations a label, shuffled.
+
+    Queries are balanced over the labels and differ from the demonstrations. Set i depends on (seed, half, i)
+    only, so a longer list begins with the shorter one.
+
+    Raises:
+        TaskError: a category has too few texts.
+    """
+    if n_queries % 2:
+        raise PromptError(f"{n_queries} queries cannot be balanced over two labels; ask for an even number.")
+    each = n_queries // 2
+    task.require(shots + each)
+    pairs = list(itertools.permutations(task.categories, 2))  # ordered: which category gets which label
+    sets = []
+    for i in range(n_sets):
+        rng = np.random.default_rng([seed, half == "selection", i])
+        categories = pairs[rng.integers(len(pairs))]
+        demonstrations: list[Pair] = []
+        queries: list[Pair] = []
+        for category, label in zip(categories, labels, strict=True):
+            texts = rng.permutation(np.array(task.texts[category][half], dtype=object))
+            demonstrations += [(text, label) for text in texts[:shots]]
+            queries += [(text, label) for text in texts[shots : shots + each]]
+        demonstrations = [demonstrations[j] for j in rng.permutation(len(demonstrations))]
+        sets.append(prompt_set(model, demonstrations, queries, template=template, separator=separator))
+    return sets
+
+
+def pack(sets: Sequence[PromptSet], pad_id: int = 0) -> Batch:
+    """Lay prompt sets out as rows of one batch, padded on the right; a padding token sees only itself."""
+    length = max(s.packed_length for s in sets)
+    width = max(len(prompt.ids) for s in sets for prompt in s.prompts)
+    input_ids = torch.full((len(sets), length), pad_id)
+    position_ids = torch.zeros((len(sets), length), dtype=torch.long)
+    allowed = torch.eye(length, dtype=torch.bool).repeat(len(sets), 1, 1)
+    rows, lasts, indices = [], [], []
+    for row, s in enumerate(sets):
+        end = s.shared
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        input_ids[row, :end] = torch.tensor(s.prompts[0].ids[:end], dtype=torch.long)
+        position_ids[row, :end] = torch.arange(end)
+        allowed[row, :end, :end] = causal[:end, :end]
+        for prompt in s.prompts:
+            start, end = end, end + len(prompt.ids) - s.shared
+            input_ids[row, start:end] = torch.tensor(prompt.ids[s.shared :])
+            position_ids[row, start:end] = torch.arange(s.shared, len(prompt.ids))
+            allowed[row, start:end, : s.shared] = True
+            allowed[row, start:end, start:end] = causal[start:end, start:end]
+            rows.append(row)
+            lasts.append(end - 1)
+            index = torch.full((width,), -1)
+            index[: len(prompt.ids)] = torch.cat([torch.arange(s.shared), torch.arange(start, end)])
+            indices.append(index)
+    return Batch(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        allowed=allowed,
+        row=torch.tensor(rows),
+        last=torch.tensor(lasts),
+        label_ids=torch.tensor([s.label_ids for s in sets for _ in s.prompts]),
+        gold=torch.tensor([gold for s in sets for gold in s.gold]),
+        index=torch.stack(indices),
+    )
+
+
+def _parts(template: str) -> tuple[str, str, str]:
+    """Split a template into what stands before the text, between text and label, and after the label."""
+    before, _, rest = template.partition("{text}")
+    between, found, after = rest.partition("{label}")
+    if not found or not between:
+        raise PromptError(f"The template {template!r} cannot be used; it must be like '{{text}}: {{label}}'.")
+    return before, between, after
+
+
+def _encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
+    """Token ids (with the tokenizer's own special tokens) and the character span of each."""
+    if not model.tokenizer.is_fast:
+        raise PromptError(f"The tokenizer of {model.name} gives no character offsets; use its fast version.")
+    encoded = model.tokenizer(text, return_offsets_mapping=True)
+    return encoded["input_ids"], encoded["offset_mapping"]
+
+
+def _prompt(
+    model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str
+) -> Prompt:
+    before, between, after = _parts(template)
+    text = ""
+    spans: list[tuple[Span, Span]] = []  # characters of each demonstration's text and label
+    for words, label in (*demonstrations, query):
+        if not words.strip():
+            raise PromptError("A demonstration or query has an empty text; remove it.")
+        start = len(text + before)
+        label_start = start + len(words + between)
+        spans.append(((start, start + len(words)), (label_start, label_start + len(label))))
+        text += before + words + between + label + after + separator
+    text = text[: spans[-1][0][1]] + between.rstrip()
+    ids, offsets = _encode(model, text)
+    if len(ids) > model.context_length:
+        raise PromptError(
+            f"A prompt has {len(ids)} tokens but {model.name} reads at most {model.context_length}; use fewer or "
+            f"shorter demonstrations."
+        )
+    if _tokens(offsets, (len(text) - 1, len(text)))[1] != len(ids):
+        raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
+    labels = [_tokens(offsets, span) for _, span in spans[:-1]]
+    for (_, label), (first, end) in zip(demonstrations, labels, strict=True):
+        if end - first != 1:
+            raise LabelError(
+                f"The label '{label}' is {end - first} tokens for the tokenizer of {model.name}; choose a label "
+                f"that is one token with its leading space."
+            )
+    return Prompt(
+        ids=tuple(ids),
+        demonstrations=tuple(_tokens(offsets, span) for span, _ in spans[:-1]),
+        label_positions=tuple(first for first, _ in labels),
+        query=_tokens(offsets, spans[-1][0]),
+    )
+
+
+def _tokens(offsets: Sequence[Span], characters: Span) -> Span:
+    """The tokens that overlap a span of characters."""
+    inside = [i for i, (a, b) in enumerate(offsets) if a < characters[1] and b > characters[0]]
+    return inside[0], inside[-1] + 1
+
+
+def _shared_prefix(model: Reader, prompts: Sequence[Prompt]) -> int:
+    """Leading tokens common to all prompts, up to the query; 0 (separate prompts) if a label lies beyond them."""
+    columns = zip(*(prompt.ids for prompt in prompts), strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns))
+    shared = min(common, *(prompt.query[0] for prompt in prompts))
+    if shared <= prompts[0].label_positions[-1]:
+        warnings.warn(
+            f"The tokenizer of {model.name} reads the demonstrations differently before different queries: "
+            f"each prompt is computed by itself, which is slower and equally exact.",
+            stacklevel=3,
+        )
+        return 0
+    return shared

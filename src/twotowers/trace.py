@@ -1,0 +1,207 @@
+"""The only room that opens an nnsight trace: one forward of a batch, read or changed.
+
+`capture` reads a forward at the last position of every prompt. `ablate` runs rows of one prompt set with
+different heads zeroed in each row, starting at the lowest layer that a row changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nnsight
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .architecture import submodule
+from .models import Model
+from .prompts import Batch, PromptSet, pack
+
+TOKEN_BUDGET = 4096  # tokens of one forward: large enough for full speed, small enough for a laptop's memory
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What N prompts answer. Logits are natural, over the full vocabulary.
+
+    Attributes:
+        labels: logits of each prompt's two labels.
+        log_norm: log of the sum of exponentials over the vocabulary, so that `labels - log_norm` is log p.
+        best: the most probable token.
+    """
+
+    labels: Float[Tensor, "N 2"]
+    log_norm: Float[Tensor, " N"]
+    best: Int[Tensor, " N"]
+
+    @classmethod
+    def cat(cls, parts: Sequence[Answers]) -> Answers:
+        return cls(
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.log_norm for part in parts]),
+            torch.cat([part.best for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One forward, at the last position of N prompts. L layers, H heads, width d.
+
+    Attributes:
+        resid_pre: residual stream entering each layer; the last entry is the final residual.
+        attn_out, mlp_out: what attention and MLP add to it.
+        z: each head's output before the output projection.
+        pattern: attention of the last position over the prompt's own tokens (0 beyond its end), if asked for.
+        logits: over the vocabulary, if asked for; `answers` always.
+        inputs: residual entering each layer at every packed position, if asked for.
+    """
+
+    resid_pre: Float[Tensor, "L+1 N d"]
+    attn_out: Float[Tensor, "L N d"]
+    mlp_out: Float[Tensor, "L N d"]
+    z: Float[Tensor, "L N H d_h"]
+    answers: Answers
+    pattern: Float[Tensor, "L N H S"] | None = None
+    logits: Float[Tensor, "N V"] | None = None
+    inputs: Float[Tensor, "L B T d"] | None = None
+
+
+def batches(model: Model, sets: Sequence[PromptSet], budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
+    """Pack prompt sets into batches of at most `budget` tokens (at least one set each), in order."""
+    group: list[PromptSet] = []
+    for s in sets:
+        longest = max(member.packed_length for member in (*group, s))
+        if group and longest * (len(group) + 1) > budget:
+            yield pack(group, model.pad_id)
+            group = []
+        group.append(s)
+    if group:
+        yield pack(group, model.pad_id)
+
+
+def capture(
+    model: Model, batch: Batch, *, pattern: bool = False, logits: bool = False, inputs: bool = False
+) -> Capture:
+    """Run one forward and read it at the last position of every prompt, in float32 on the CPU.
+
+    Raises:
+        RuntimeError: patterns are asked for but the model's attention returns none.
+    """
+    family, row, last = model.arch.family, batch.row, batch.last
+    shape = (len(row), model.arch.n_heads, model.arch.d_head)
+    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **_options(model)):
+        resid, attn, mlp, z, weights, full = (nnsight.save([]) for _ in range(6))
+        for block in submodule(model.nn, family.blocks):
+            attention = submodule(block, family.attention)
+            entering = block.input
+            resid.append(entering[row, last].float().cpu())
+            if inputs:
+                full.append(entering.float().cpu())
+            z.append(submodule(attention, family.out_proj).input[row, last].reshape(shape).float().cpu())
+            written, attended = attention.output[:2]
+            attn.append(written[row, last].float().cpu())
+            if pattern:
+                weights.append(_last_rows(attended, batch))
+            mlp.append(submodule(block, family.mlp).output[row, last].float().cpu())
+        norm = submodule(model.nn, family.final_norm)
+        resid.append(norm.input[row, last].float().cpu())
+        all_logits = submodule(model.nn, family.unembed)(norm.output[row, last]).float()
+        label_logits, log_norm, best = (nnsight.save(x) for x in _read(all_logits, batch))
+        if logits:
+            kept = nnsight.save(all_logits.cpu())
+    return Capture(
+        resid_pre=torch.stack(resid),
+        attn_out=torch.stack(attn),
+        mlp_out=torch.stack(mlp),
+        z=torch.stack(z),
+        answers=Answers(label_logits, log_norm, best),
+        pattern=torch.stack(weights) if pattern else None,
+        logits=kept if logits else None,
+        inputs=torch.stack(full) if inputs else None,
+    )
+
+
+def answers(model: Model, batch: Batch) -> Answers:
+    """What the intact model answers; reads nothing else, so it is the cheapest forward."""
+    return _answer(model, batch, start=0, entering=None, zero=None)
+
+
+def ablate(
+    model: Model,
+    batch: Batch,
+    zero: Bool[Tensor, "R L H"],
+    entering: Float[Tensor, "T d"] | None = None,
+    start: int = 0,
+) -> Answers:
+    """Answers of one prompt set with heads zeroed at every position, a row of the batch per choice of heads.
+
+    Zeroing a head's z equals zeroing its slice of W_O. Layers below `start` are skipped: their result,
+    `entering`, is the same in every row.
+
+    Args:
+        batch: one packed prompt set.
+        zero: for R rows, which heads to remove; none below layer `start`.
+        entering: the intact residual entering layer `start` at every packed position; needed unless start is 0.
+
+    Returns:
+        answers of R x N prompts, row by row.
+    """
+    if zero[:, :start].any():
+        raise ValueError("a head below the starting layer cannot be removed")
+    if start and entering is None:
+        raise ValueError("starting above layer 0 needs the residual that enters there")
+    return _answer(model, batch.repeat(len(zero)), start=start, entering=entering, zero=zero)
+
+
+def _answer(
+    model: Model, batch: Batch, *, start: int, entering: Tensor | None, zero: Tensor | None
+) -> Answers:
+    family, n_heads = model.arch.family, model.arch.n_heads
+    rows, length = batch.input_ids.shape
+    skipped = None
+    if start and entering is not None:
+        skipped = entering.to(model.device, model.dtype).expand(rows, -1, -1)
+    keep = None if zero is None else (~zero).to(model.device, model.dtype)
+    touched = [] if zero is None else [layer for layer in range(zero.shape[1]) if zero[:, layer].any()]
+    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **_options(model)):
+        blocks = submodule(model.nn, family.blocks)
+        for layer in range(start):
+            blocks[layer].skip(skipped)
+        for layer in touched:
+            out_proj = submodule(submodule(blocks[layer], family.attention), family.out_proj)
+            heads = out_proj.input.reshape(rows, length, n_heads, -1)
+            out_proj.input = (heads * keep[:, None, layer, :, None]).reshape(rows, length, -1)
+        norm = submodule(model.nn, family.final_norm)
+        logits = submodule(model.nn, family.unembed)(norm.output[batch.row, batch.last]).float()
+        label_logits, log_norm, best = (nnsight.save(x) for x in _read(logits, batch))
+    return Answers(label_logits, log_norm, best)
+
+
+def _inputs(model: Model, batch: Batch) -> dict[str, Tensor]:
+    """Model inputs with the packing's own mask (added to the scores) and positions, never a padding side."""
+    masked = torch.finfo(model.dtype).min
+    mask = torch.zeros(batch.allowed.shape, dtype=model.dtype).masked_fill(~batch.allowed, masked)
+    tensors = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": mask[:, None]}
+    return {name: tensor.to(model.device) for name, tensor in tensors.items()}
+
+
+def _options(model: Model) -> dict[str, Any]:
+    """No cache, and no logits but one (the logits are computed at the last positions only)."""
+    options: dict[str, Any] = {"use_cache": False, "logits_to_keep": 1}
+    return options | ({"remote": model.remote} if model.remote else {})
+
+
+def _last_rows(attended: Tensor | None, batch: Batch) -> Float[Tensor, "N H S"]:
+    """Attention of each prompt's last position, from packed to prompt coordinates."""
+    if attended is None:
+        raise RuntimeError("the model's attention returns no weights; load it with attn_implementation='eager'")
+    rows = attended[batch.row, :, batch.last].float().cpu()
+    index = batch.index[:, None].expand(-1, rows.shape[1], -1)
+    return rows.gather(2, index.clamp(min=0)) * (index >= 0)
+
+
+def _read(logits: Float[Tensor, "N V"], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    labels = logits.gather(1, batch.label_ids.to(logits.device))
+    return labels.cpu(), logits.logsumexp(-1).cpu(), logits.argmax(-1).cpu()

