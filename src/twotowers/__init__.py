@@ -1,0 +1,18 @@
+"""Two Towers: how language models learn in context, re-run on any model.
+
+>>> import twotowers
+>>> model = twotowers.load("smollm2-135m")
+>>> sets = [twotowers.prompt_set(model, [("apple", "foo"), ("saw", "bar")], [("pear", "foo")])]
+>>> twotowers.locate(model, sets).heads
+>>> twotowers.knockout(model, sets, heads=[(23, 1), (23, 7)])
+"""
+
+from .check import check
+from .errors import UserError
+from .knockout import knockout
+from .locate import Located, locate
+from .models import Model, load
+from .prompts import PromptSet, prompt_set
+
+__version__ = "0.1.0"
+__all__ = ["Located", "Model", "PromptSet", "UserError", "check", "knockout", "load", "locate", "prompt_set"]

@@ -8,13 +8,13 @@ from the intact model's residual.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .errors import UserError
 from .models import Model
@@ -108,21 +108,75 @@ def outcomes(
     return pd.concat(tables, ignore_index=True)
 
 
-def rank_heads(each: pd.DataFrame, intact: pd.DataFrame) -> pd.DataFrame:
-    """Heads of `knockout(..., "each")` by harm: accuracy lost, ties broken by margin lost; worst first.
+def sweep(model: Model, prompt_sets: Sequence[PromptSet]) -> pd.DataFrame:
+    """Every head by itself, and the intact model: rows of `outcomes` with `layer, head` (-1, -1 if intact)."""
+    heads = [(-1, -1), *every_head(model)]
+    result = outcomes(model, prompt_sets, [[], *([head] for head in heads[1:])])
+    layers, numbers = np.array(heads).T
+    return result.assign(layer=layers[result["group"]], head=numbers[result["group"]])
 
-    Adds `accuracy_drop` and `margin_drop`, relative to the intact model's row.
+
+def rank_heads(swept: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
+    """Heads by harm, worst first: by margin lost, then accuracy lost, on prompts of one gold label or of all.
+
+    The margin comes first because accuracy moves in steps of one prompt, and most heads tie.
+
+    Args:
+        swept: result of `sweep`.
+
+    Returns:
+        `layer, head, accuracy_drop, margin_drop`: intact minus knocked out, means over prompts.
     """
-    drops = {f"{name}_drop": intact[name].iloc[0] - each[name] for name in ("accuracy", "margin")}
-    return each.assign(**drops).sort_values(
-        ["accuracy_drop", "margin_drop", "layer", "head"], ascending=[False, False, True, True], ignore_index=True
-    )
+    part = swept if label is None else swept[swept["label"] == label]
+    means = part.groupby(["layer", "head"])[["accuracy", "margin"]].mean()
+    drops = means.loc[(-1, -1)] - means.drop(index=(-1, -1))
+    drops = drops.rename(columns={"accuracy": "accuracy_drop", "margin": "margin_drop"}).reset_index()
+    return drops.sort_values(["margin_drop", "accuracy_drop"], ascending=False, ignore_index=True)
+
+
+def pairs(table: pd.DataFrame, n: int | None = None) -> list[Head]:
+    """The first n (layer, head) pairs of a table of heads."""
+    part = table.iloc[:n]
+    return [(int(layer), int(head)) for layer, head in zip(part["layer"], part["head"], strict=True)]
+
+
+def doses(n_heads: int) -> list[int]:
+    """How many heads to remove in a dose curve: about 0.5, 1, 2, 4 and 8 % of all, at least one."""
+    return sorted({max(1, round(share * n_heads)) for share in (0.005, 0.01, 0.02, 0.04, 0.08)})
+
+
+def dose(
+    model: Model, prompt_sets: Sequence[PromptSet], ranked: Sequence[Head], *, draws: int, seed: int = 0
+) -> pd.DataFrame:
+    """Remove the first heads of a ranking together, and as many random heads of the same layers.
+
+    Returns:
+        rows of `outcomes` with `removed` (number of heads; 0 for the intact model), `kind` (`top` or `random`)
+        and `draw`.
+    """
+    rng = np.random.default_rng([seed, 1])
+    choices: list[tuple[int, str, int, list[Head]]] = [(0, kind, 0, []) for kind in ("top", "random")]
+    for n in doses(model.arch.n_layers * model.arch.n_heads):
+        top = list(ranked[:n])
+        choices.append((n, "top", 0, top))
+        choices += [(n, "random", i, random_heads(top, model.arch.n_heads, rng)) for i in range(draws)]
+    result = outcomes(model, prompt_sets, [heads for *_, heads in choices])
+    keys = pd.DataFrame([choice[:3] for choice in choices], columns=["removed", "kind", "draw"])
+    return result.join(keys, on="group")
+
+
+def named_groups(
+    model: Model, prompt_sets: Sequence[PromptSet], groups: Mapping[str, Sequence[Head]]
+) -> pd.DataFrame:
+    """Outcomes of named groups of heads, each removed together, with the column `name`."""
+    result = outcomes(model, prompt_sets, list(groups.values()))
+    return result.assign(name=np.array(list(groups))[result["group"]])
 
 
 def random_heads(heads: Sequence[Head], n_heads: int, rng: np.random.Generator) -> list[Head]:
     """A control for `heads`: as many others of the same layers, drawn at random.
 
-    Where a layer has fewer others than are needed, all others of that layer are taken.
+    Where a layer has fewer others than are needed, all its others are taken and the control is smaller.
     """
     control: list[Head] = []
     for layer in sorted({layer for layer, _ in heads}):
@@ -134,23 +188,21 @@ def random_heads(heads: Sequence[Head], n_heads: int, rng: np.random.Generator) 
 
 
 def in_context_heads(
-    each: pd.DataFrame, located: pd.DataFrame, label: str, *, n_layers: int, top: int = 10
+    ranked: pd.DataFrame, located: pd.DataFrame, label: str, *, n_layers: int, top: int = 10
 ) -> list[Head]:
-    """Heads of the deep half in the top of both lists for one gold label: *foo-heads* for " foo".
+    """Heads of the deep half in the top of both lists for one gold label: *foo-heads* for "foo".
 
     Args:
-        each: one row a head with `layer, head, accuracy_drop, margin_drop` on the prompts of that gold label.
+        ranked: `rank_heads` on the prompts of that gold label.
         located: `Located.heads`.
 
     Returns:
         the heads in both lists, by log-increase, largest first.
     """
-    deep = each["layer"] >= n_layers / 2
-    harmful = each[deep].nlargest(top, ["accuracy_drop", "margin_drop"])
-    raising = located[(located["label"] == label) & (located["layer"] >= n_layers / 2)]
-    raising = raising.nlargest(top, "log_increase")
-    both = raising.merge(harmful[["layer", "head"]], on=["layer", "head"])
-    return [(int(layer), int(head)) for layer, head in zip(both["layer"], both["head"], strict=True)]
+    deep = n_layers / 2
+    harmful = set(pairs(ranked[ranked["layer"] >= deep], top))
+    raising = located[(located["label"] == label) & (located["layer"] >= deep)]
+    return [head for head in pairs(raising.nlargest(top, "log_increase")) if head in harmful]
 
 
 def _zero_mask(model: Model, groups: Sequence[Sequence[Head]]) -> torch.Tensor:

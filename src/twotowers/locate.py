@@ -11,11 +11,12 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .architecture import Architecture
 from .models import Model
@@ -42,24 +43,54 @@ class Located:
     head_increase: Float[Tensor, "L H N"]
 
     @functools.cached_property
-    def layers(self) -> pd.DataFrame:
-        """Means over the prompts of each gold label: `layer, component, label, log_increase`."""
-        return self._means(self.layer_increase, "component").replace({"component": dict(enumerate(COMPONENTS))})
+    def layer_prompts(self) -> pd.DataFrame:
+        """A row per layer component and prompt: `layer, component, set, label, log_increase`."""
+        table = self._long(self.layer_increase, "component")
+        return table.assign(component=np.array(COMPONENTS)[table["component"]])
 
     @functools.cached_property
+    def head_prompts(self) -> pd.DataFrame:
+        """A row per head and prompt: `layer, head, set, label, log_increase`."""
+        return self._long(self.head_increase, "head")
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """Means over the prompts of each gold label: `layer, component, label, log_increase`."""
+        keys = ["layer", "component", "label"]
+        return self.layer_prompts.groupby(keys, as_index=False)["log_increase"].mean()
+
+    @property
     def heads(self) -> pd.DataFrame:
         """Means over the prompts of each gold label: `layer, head, label, log_increase`."""
-        return self._means(self.head_increase, "head")
+        return self.head_prompts.groupby(["layer", "head", "label"], as_index=False)["log_increase"].mean()
 
-    def _means(self, increase: Float[Tensor, "L X N"], name: str) -> pd.DataFrame:
-        tables = []
-        for label in sorted(set(self.gold)):
-            prompts = torch.tensor([gold == label for gold in self.gold])
-            mean = pd.DataFrame(increase[..., prompts].mean(-1).numpy())
-            mean = mean.rename_axis(index="layer", columns=name).stack().rename("log_increase").reset_index()
-            mean.insert(2, "label", label)
-            tables.append(mean)
-        return pd.concat(tables, ignore_index=True)
+    def sums(self) -> pd.DataFrame:
+        """A row per prompt: `set, label`, sums of `attention` and `mlp` over all layers, and
+        `deep_minus_shallow`, attention of the deep half minus attention of the shallow half, layer 0 apart."""
+        attention, mlp = self.layer_increase.double().unbind(1)
+        deep = torch.arange(len(attention)) >= len(attention) / 2
+        difference = attention[deep].sum(0) - attention[~deep][1:].sum(0)
+        return pd.DataFrame(
+            {
+                "set": self.set_index,
+                "label": self.gold,
+                "attention": attention.sum(0).numpy(),
+                "mlp": mlp.sum(0).numpy(),
+                "deep_minus_shallow": difference.numpy(),
+            }
+        )
+
+    def _long(self, increase: Float[Tensor, "L X N"], name: str) -> pd.DataFrame:
+        layer, part, prompt = np.indices(increase.shape).reshape(3, -1)
+        return pd.DataFrame(
+            {
+                "layer": layer,
+                name: part,
+                "set": np.array(self.set_index)[prompt],
+                "label": np.array(self.gold)[prompt],
+                "log_increase": increase.double().numpy().ravel(),
+            }
+        )
 
 
 def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:

@@ -147,6 +147,11 @@ class Model:
     def device(self) -> torch.device:
         return submodule(self.arch.model, self.arch.family.final_norm).weight.device
 
+    def forget_weights(self) -> None:
+        """Drop the loaded weights; they load again with the next use of `nn`."""
+        for name in ("nn", "arch"):
+            self.__dict__.pop(name, None)
+
     def provenance(self) -> dict[str, Any]:
         """What identifies this model in a figure's provenance; loads no weights."""
         return {

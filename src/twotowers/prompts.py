@@ -215,7 +215,7 @@ def sample_sets(
     """Draw prompt sets: two categories each, labels at random, `shots` demonstrations a label, shuffled.
 
     Queries are balanced over the labels and differ from the demonstrations. Set i depends on (seed, half, i)
-    only, so a longer list begins with the shorter one.
+    only, so a longer list begins with the shorter one; its queries are the same for any number of shots.
 
     Raises:
         TaskError: a category has too few texts.
@@ -234,7 +234,7 @@ def sample_sets(
         for category, label in zip(categories, labels, strict=True):
             texts = rng.permutation(np.array(task.texts[category][half], dtype=object))
             demonstrations += [(text, label) for text in texts[:shots]]
-            queries += [(text, label) for text in texts[shots : shots + each]]
+            queries += [(text, label) for text in texts[len(texts) - each :]]
         demonstrations = [demonstrations[j] for j in rng.permutation(len(demonstrations))]
         sets.append(prompt_set(model, demonstrations, queries, template=template, separator=separator))
     return sets

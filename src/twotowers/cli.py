@@ -1,0 +1,117 @@
+"""The command `twotowers`: argument parsing and exit statuses only.
+
+Exit status 0: done. 2: a user's mistake, told in one sentence. 1: a failure of ours, told in one sentence.
+130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .errors import ChapterError, SiteError, UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+        return int(options.action(options) or 0)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except (ChapterError, SiteError) as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("Stopped; finished chapters are kept, run the same command to go on.", 130)
+    except OSError as error:
+        if os.environ.get("TWOTOWERS_DEBUG"):
+            raise
+        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
+    except Exception as error:
+        if os.environ.get("TWOTOWERS_DEBUG"):
+            raise
+        first = (str(error).strip().splitlines() or [""])[0]
+        return _fail(f"Stopped by {type(error).__name__}: {first} (TWOTOWERS_DEBUG=1 shows where)", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"twotowers: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="twotowers", description="Re-run a paper on in-context learning, on any model.")
+    parser.add_argument("--version", action="version", version=f"twotowers {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the chapters for a model (what is up to date is kept)")
+    run.add_argument("--model", required=True, metavar="KEY", help="registry key, local folder, or hub id owner/name")
+    run.add_argument("--chapter", nargs="+", metavar="NAME", help="only these chapters (default: all)")
+    run.add_argument("--task", default="words", metavar="T", help="words, or a CSV file with columns text,label")
+    run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
+    run.add_argument("--seed", type=int, default=0, help="seed of the prompts (default 0)")
+    run.add_argument("--force", action="store_true", help="run also what is up to date")
+    run.set_defaults(action=_run)
+
+    build = commands.add_parser("build", help="build the site from the runs that exist")
+    build.set_defaults(action=_build)
+
+    check = commands.add_parser("check", help="measure the identities that must hold on a model")
+    check.add_argument("model", metavar="MODEL", help="registry key, local folder, or hub id owner/name")
+    check.set_defaults(action=_check)
+
+    models = commands.add_parser("models", help="list the models of the registry")
+    models.set_defaults(action=_models)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    from .pipeline import CHAPTERS, run
+
+    done = run(
+        options.model,
+        chapters=options.chapter or CHAPTERS,
+        task=options.task,
+        scale=options.scale,
+        seed=options.seed,
+        force=options.force,
+    )
+    width = max(len(outcome.model) for outcome in done)
+    print(f"\n{'model':{width}}  {'chapter':10} {'state':11} {'seconds':>8} {'figures':>8}")
+    for o in done:
+        print(f"{o.model:{width}}  {o.chapter:10} {o.state:11} {o.seconds:8.1f} {o.figures:8d}")
+
+
+def _build(options: argparse.Namespace) -> None:
+    from .site import build
+
+    print(f"The site is at {build()}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .check import check
+    from .models import load
+
+    table = check(load(options.model))
+    width = table["identity"].str.len().max()
+    for row in table.itertuples():
+        print(f"{row.identity:{width}}  {row.residual:9.1e}  {'holds' if row.holds else 'FAILS'}")
+    if table["holds"].all():
+        return 0
+    return _fail(f"{options.model} fails the check: its results would be wrong.", 1)
+
+
+def _models(options: argparse.Namespace) -> None:
+    from .models import REGISTRY
+
+    print(f"{'key':14} {'family':8} {'weights':>9}  {'licence':12} source")
+    for entry in REGISTRY.values():
+        size = f"{entry.memory / 2**30:.1f} GiB"
+        print(f"{entry.key:14} {entry.family:8} {size:>9}  {entry.licence:12} {entry.source}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

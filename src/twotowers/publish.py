@@ -1,0 +1,114 @@
+"""Publish a figure: vector and picture, the plotted numbers, caption, alt text and provenance.
+
+Runs inside a chapter's kernel. Files go to `figures/` of the folder named by TWOTOWERS_RUN (set by the pipeline), so
+that `figures/<id>.svg` is right for the executed chapter beside it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
+from .study import Study
+
+PACKAGES = ("twotowers", "torch", "nnsight", "transformers", "numpy", "pandas", "scipy", "matplotlib")
+
+
+def publish(study: Study, figure_id: str, figure: Figure, table: pd.DataFrame, *, caption: str, alt: str) -> None:
+    """Write `figures/<id>.svg|.png|.csv|.json` and show the figure on the page with its anchor and files.
+
+    Args:
+        table: the plotted values, a row each.
+        caption: what is compared, with numbers that were computed; MyST Markdown.
+        alt: what the picture shows, for those who cannot see it; plain text.
+    """
+    folder = run_folder() / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    caption, alt = " ".join(caption.split()), " ".join(alt.split())
+    with mpl.rc_context({"svg.hashsalt": figure_id, "svg.fonttype": "path"}):
+        figure.savefig(folder / f"{figure_id}.svg", metadata={"Date": None})
+    figure.savefig(folder / f"{figure_id}.png", dpi=200)
+    table.to_csv(folder / f"{figure_id}.csv", index=False, float_format="%.6g")
+    record = {"caption": caption, "alt": alt, "provenance": {"figure": figure_id} | provenance(study)}
+    (folder / f"{figure_id}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    files = " · ".join(
+        f"{{download}}`{text} <figures/{figure_id}.{ending}>`"
+        for text, ending in (
+            ("vector", "svg"),
+            ("picture", "png"),
+            ("numbers", "csv"),
+            ("caption and provenance", "json"),
+        )
+    )
+    say(
+        f"```{{figure}} figures/{figure_id}.svg\n"
+        f":name: fig-{study.model.key}-{figure_id}\n:alt: {alt}\n\n{caption}\n```\n\n"
+        f":::{{div}} figure-files\n`{figure_id}` · {files} · [cite](#cite-figure)\n:::"
+    )
+
+
+def say(text: str) -> None:
+    """Show computed MyST text on the page."""
+    display(Markdown(text))
+
+
+def run_note(study: Study) -> None:
+    """What was run: the note at the head of every chapter."""
+    scale, facts = study.scale, provenance(study)
+    text, separator = study.evaluation[0].prompts[0], facts["task"]
+    lines = [
+        f"Model `{facts['model']}` ({facts['family']} family, {facts['dtype']}, {facts['device']}; weights "
+        f"`{facts['weights_sha256'][:12]}`), task `{separator}`, scale `{scale.name}`, seed {study.seed}.",
+        f"Heads are selected on {scale.selection_sets} demonstration sets; everything is reported on "
+        f"{scale.evaluation_sets} others, of other words: {scale.evaluation_sets * scale.queries} prompts of "
+        f"{scale.shots} demonstrations a label (the first has {len(text.ids)} tokens).",
+        f"Run on {facts['date'][:10]} with twotowers {facts['packages']['twotowers']}, PyTorch "
+        f"{facts['packages']['torch']}, nnsight {facts['packages']['nnsight']}. Repeat it with `{facts['command']}`.",
+    ]
+    say(":::{admonition} This run\n:class: run-note\n" + "\n".join(lines) + "\n:::")
+
+
+def run_folder() -> Path:
+    """Where a chapter's files go; without the pipeline, a hidden folder beside the notebook."""
+    return Path(os.environ.get("TWOTOWERS_RUN") or ".twotowers-run")
+
+
+def provenance(study: Study) -> dict[str, Any]:
+    """What exactly produced a figure of this study."""
+    command = f"twotowers run --model {study.model.name} --task {study.task.name} --scale {study.scale.name}"
+    return study.model.provenance() | {
+        "task": study.task.name,
+        "task_sha256": study.task.digest,
+        "template": study.model.template,
+        "scale": study.scale.name,
+        "seed": study.seed,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "command": command + (f" --seed {study.seed}" if study.seed else ""),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+@functools.cache
+def _git_commit() -> str | None:
+    """The commit of the package's checkout, with `-dirty` if tracked files differ; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

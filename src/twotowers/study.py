@@ -1,0 +1,96 @@
+"""A study: one model, one task, one scale, one seed, and the prompt sets that follow from them.
+
+Every chapter opens the same study, so all chapters of a run speak of the same prompts.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from .errors import UnknownNameError
+from .models import Model, open_model
+from .prompts import TEMPLATES, PromptSet, sample_sets
+from .tasks import Half, Task, load_task
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is computed.
+
+    Attributes:
+        selection_sets: demonstration sets on which heads are selected (every head is knocked out on each).
+        evaluation_sets: demonstration sets, of other words, on which everything is reported.
+        shots: demonstrations of each label; `queries` per demonstration set, balanced over the labels.
+        draws: random choices of control heads for each number of heads removed.
+    """
+
+    name: str
+    selection_sets: int
+    evaluation_sets: int
+    shots: int
+    queries: int
+    draws: int
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale("smoke", selection_sets=2, evaluation_sets=2, shots=2, queries=2, draws=1),
+        Scale("book", selection_sets=8, evaluation_sets=32, shots=8, queries=8, draws=3),
+        Scale("paper", selection_sets=63, evaluation_sets=125, shots=8, queries=8, draws=10),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a chapter works on. Weights load with the first use of `model.nn`."""
+
+    model: Model
+    task: Task
+    scale: Scale
+    seed: int
+
+    @functools.cached_property
+    def selection(self) -> list[PromptSet]:
+        """Prompt sets on which heads are chosen."""
+        return self.sets("selection")
+
+    @functools.cached_property
+    def evaluation(self) -> list[PromptSet]:
+        """Prompt sets, of other words, on which everything is reported."""
+        return self.sets("evaluation")
+
+    def sets(
+        self, half: Half, *, shots: int | None = None, template: str | None = None, n_sets: int | None = None
+    ) -> list[PromptSet]:
+        """Prompt sets of this study with other shots, template (a key of `TEMPLATES`) or number."""
+        text, separator = TEMPLATES[template or self.model.template]
+        number = self.scale.selection_sets if half == "selection" else self.scale.evaluation_sets
+        return sample_sets(
+            self.model,
+            self.task,
+            half,
+            n_sets=n_sets or number,
+            shots=self.scale.shots if shots is None else shots,
+            n_queries=self.scale.queries,
+            seed=self.seed,
+            template=text,
+            separator=separator,
+        )
+
+
+def find_scale(name: str) -> Scale:
+    if name not in SCALES:
+        raise UnknownNameError("scale", name, SCALES)
+    return SCALES[name]
+
+
+def open_study(model: str, task: str = "words", scale: str = "book", seed: int = 0) -> Study:
+    """Open a study by names, as the parameters of a chapter give them.
+
+    Raises:
+        UserError: an unknown model, task or scale; a task that is too small.
+    """
+    return Study(open_model(model), load_task(task), find_scale(scale), seed)
