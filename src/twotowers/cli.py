@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"twotowers: {message}", file=sys.stderr)
+    print("twotowers:", " ".join(message.splitlines()), file=sys.stderr)
     return status
 
 
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--chapter", nargs="+", metavar="NAME", help="only these chapters (default: all)")
     run.add_argument("--task", default="words", metavar="T", help="words, or a CSV file with columns text,label")
     run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
-    run.add_argument("--seed", type=int, default=0, help="seed of the prompts (default 0)")
+    run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
     run.set_defaults(action=_run)
 
@@ -66,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the models of the registry")
     models.set_defaults(action=_models)
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no seed; give a whole number from 0")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> None:

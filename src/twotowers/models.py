@@ -6,6 +6,7 @@ and prompts are checked before minutes are spent on weights.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -18,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import platformdirs
 import torch
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
@@ -74,7 +74,8 @@ class Model:
     """A model to interpret: name, tokenizer, and weights once `nn` is used.
 
     Attributes:
-        name: what was asked for; `key` is the same, fit for a folder's name.
+        name: the registry key or hub id that was asked for, or a local folder's name without its path, which is
+            published nowhere; `key` is the same, fit for a run folder's name.
         folder: where configuration, tokenizer and weights lie.
         revision: the hub's commit, if the model is from the hub.
         digest: SHA-256 over the weight files, or of the GGUF file they were converted from.
@@ -87,15 +88,13 @@ class Model:
     config: Any
     dtype: torch.dtype
     device_map: str | dict[str, Any] | None
-    remote: bool | str
     template: str
     _digest: Callable[[], str] = field(repr=False)
     _fetch: Callable[[], object] = field(repr=False, default=lambda: None)
 
     @property
     def key(self) -> str:
-        plain = Path(self.name).name if Path(self.name).is_dir() else self.name
-        return "".join(c if c.isalnum() or c in "-._" else "-" for c in plain).strip("-.").lower() or "model"
+        return "".join(c if c.isalnum() or c in "-._" else "-" for c in self.name).strip("-.").lower() or "model"
 
     @functools.cached_property
     def digest(self) -> str:
@@ -170,7 +169,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     device_map: str | dict[str, Any] | None = None,
     revision: str | None = None,
-    remote: bool | str = False,
+    remote: bool = False,
 ) -> Model:
     """Load a model by registry key, local folder (Hugging Face layout) or hub id `owner/name`.
 
@@ -178,7 +177,7 @@ def load(
         dtype: float32 unless the registry says otherwise.
         device_map: as in transformers; by default the GPU if there is one.
         revision: a commit, branch or tag of the hub.
-        remote: `"local"` serialises every trace as a remote server would receive it, and runs it here.
+        remote: must be False; running traces on a server is not supported yet.
 
     Raises:
         ModelError, FamilyError, UnknownNameError: with what to do about it.
@@ -194,11 +193,11 @@ def open_model(
     dtype: str | torch.dtype | None = None,
     device_map: str | dict[str, Any] | None = None,
     revision: str | None = None,
-    remote: bool | str = False,
+    remote: bool = False,
 ) -> Model:
     """As `load`, but reads configuration and tokenizer only; the weights come with the first use of `nn`."""
     name = str(name)
-    if remote not in (False, "local"):
+    if remote:
         raise ModelError("Remote execution on a server is not supported yet; load the model on this machine.")
     entry = REGISTRY.get(name)
     source = entry.source if entry else name
@@ -208,7 +207,8 @@ def open_model(
         sha = _sha256([gguf])
         folder, commit, digest = _converted(name, gguf, sha), None, lambda: sha
     elif Path(source).is_dir():
-        folder, commit = Path(source), None
+        folder, commit = Path(source).resolve(), None
+        name = folder.name
         digest = functools.partial(_folder_digest, folder)
     elif "/" in source and source.count("/") == 1 and not source.startswith((".", "/", "~")):
         folder, commit, fetch = _hub_folder(source, revision or (entry.revision if entry else None))
@@ -232,7 +232,6 @@ def open_model(
         config=config,
         dtype=DTYPES[asked] if isinstance(asked, str) else asked,
         device_map=device_map,
-        remote=remote,
         template=entry.template if entry else "lines",
         _digest=digest,
         _fetch=fetch,
@@ -253,13 +252,15 @@ def _read_folder(folder: Path) -> tuple[Any, Any]:
         raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
     try:
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, KeyError, OSError):
-        raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.") from None
+    except (ValueError, KeyError, TypeError, OSError):
+        model_type = None
+    if not isinstance(model_type, str):
+        raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
     family_of(_ModelType(model_type))
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the tokenizers library raises plain Exception for a broken file
         raise ModelError(
             f"The configuration or tokenizer in {folder} cannot be read ({_first_line(error)}); fetch them again."
         ) from error
@@ -281,7 +282,10 @@ def _require_weights(folder: Path) -> None:
     if not files:
         raise ModelError(f"{folder} has no weights (*.safetensors); fetch the whole model.")
     for index in folder.glob(f"*{files[0].suffix}.index.json"):
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            raise ModelError(f"{index} cannot be read; fetch the whole model again.") from None
         missing = sorted(shards - {file.name for file in files})
         if missing:
             raise ModelError(f"{folder} lacks the weight file {missing[0]}; fetch the whole model.")
@@ -337,26 +341,43 @@ def _hub_folder(repo: str, revision: str | None) -> tuple[Path, str, Callable[[]
     try:
         info = api.model_info(repo, revision=revision, timeout=HUB_TIMEOUT)
     except errors.GatedRepoError:
-        raise ModelError(
-            f"{repo} is gated: accept its licence on the hub, then log in with the command: hf auth login"
-        ) from None
+        raise _gated(repo) from None
     except errors.RevisionNotFoundError:
         raise ModelError(f"The hub's model {repo} has no revision '{revision}'; give one that it has.") from None
     except errors.RepositoryNotFoundError:
         raise ModelError(f"The hub has no model {repo} that you can see; check the name, or log in.") from None
-    except (httpx.HTTPError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError):
+    except errors.HFValidationError:
+        raise ModelError(f"'{repo}' is no hub id and no folder; a hub id is like owner/name.") from None
+    except Exception as error:  # whatever the hub's client raises: its HTTP library differs between versions
         cached = try_to_load_from_cache(repo, "config.json", revision=revision)
         if not isinstance(cached, str):
             raise ModelError(
-                f"The hub cannot be reached and {repo} is not in its cache; connect to the network, or give a "
-                f"local folder."
+                f"The hub cannot be reached ({_first_line(error)}) and {repo} is not in its cache; connect to "
+                f"the network, or give a local folder."
             ) from None
         return Path(cached).parent, Path(cached).parent.name, _nothing
     names = {sibling.rfilename for sibling in info.siblings or ()}
     weights = "*.safetensors" if any(n.endswith(".safetensors") for n in names) else "pytorch_model*.bin"
-    fetch = functools.partial(snapshot_download, repo, revision=info.sha)
-    folder = fetch(allow_patterns=["*.json", "*.txt", "*.model"])
-    return Path(folder), str(info.sha), functools.partial(fetch, allow_patterns=[weights])
+    fetch = functools.partial(_download, repo, str(info.sha))
+    return fetch(["*.json", "*.txt", "*.model"]), str(info.sha), functools.partial(fetch, [weights])
+
+
+def _download(repo: str, commit: str, patterns: list[str]) -> Path:
+    """The hub's files that match, in the hub's own cache; a broken download goes on where it stopped."""
+    try:
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=patterns))
+    except errors.GatedRepoError:  # a gated model may show its description to everybody, but not its files
+        raise _gated(repo) from None
+    except Exception as error:  # as above
+        raise ModelError(
+            f"{repo} cannot be fetched ({_first_line(error)}); look at network and disk and run it again."
+        ) from error
+
+
+def _gated(repo: str) -> ModelError:
+    return ModelError(
+        f"{repo} is gated: accept its licence on the hub, then log in with the command: hf auth login"
+    )
 
 
 def _folder_digest(folder: Path) -> str:
@@ -367,20 +388,21 @@ def _sha256(files: list[Path]) -> str:
     """SHA-256 over the contents of files, remembered in the cache while path, size and time stay the same."""
     stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     memory = cache_folder() / "digests" / hashlib.sha256(repr(stamps).encode()).hexdigest()
-    try:
+    if memory.is_file():
         return memory.read_text(encoding="ascii")
-    except OSError:
-        pass
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as handle:
             total.update(hashlib.file_digest(handle, "sha256").digest())
     digest = total.hexdigest()
+    temporary = memory.with_suffix(f".{os.getpid()}")
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.write_text(digest, encoding="ascii")
-    except OSError:
-        pass  # only a shortcut: without it the files are read again
+        temporary.write_text(digest, encoding="ascii")
+        temporary.replace(memory)
+    except OSError:  # only a shortcut: without it the files are read again
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return digest
 
 

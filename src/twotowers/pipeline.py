@@ -6,6 +6,7 @@ interrupted run leaves what was finished before, and nothing half-written.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import gc
 import hashlib
@@ -15,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from papermill.exceptions import PapermillExecutionError
 from . import errors
 from .check import require
 from .errors import ChapterError, RunFolderError, UnknownNameError, UserError
-from .study import Study, open_study
+from .models import REGISTRY
+from .study import Study, find_scale, open_study
+from .tasks import load_task
 
 CHAPTERS = ("task", "locate", "knockout")
 OUTSIDE = {"cli.py", "pipeline.py", "site.py"}  # rooms that no result depends on
@@ -79,23 +82,32 @@ def run(
     for name in chapters:
         if name not in CHAPTERS:
             raise UnknownNameError("chapter", name, CHAPTERS)
+    find_scale(scale)
     task = str(Path(task).resolve()) if Path(task).is_file() else task
-    study = open_study(_absolute(model), task, scale, seed)
+    load_task(task)  # before a model is looked for, which may take longer
+    model = str(Path(model).resolve()) if model not in REGISTRY and Path(model).is_dir() else model
+    study = open_study(model, task, scale, seed)
     _ = study.selection, study.evaluation  # raises for labels, lengths and lists before weights load
     root = project_root()
     folder = root / "book" / "runs" / study.model.key
     _require_writable(folder)
     record = _read_record(folder)
-    digests = {name: _digest(root, name, study) for name in CHAPTERS if name in chapters}
-    stale = [name for name in digests if force or not _up_to_date(folder, record, name, digests[name])]
-    if stale:
-        _check(study, folder, record)
+    try:
+        digests = {name: _digest(root, name, study) for name in CHAPTERS if name in chapters}
+        stale = [name for name in digests if force or not _up_to_date(folder, record, name, digests[name])]
+        if stale:
+            _check(study, folder, record)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if this run made it: a model that cannot be run leaves no empty folder
+        raise
+    parameters = {"model": model, "task": task, "scale": scale, "seed": seed}
     done = []
     for name in digests:
         begun = time.monotonic()
         if name in stale:
             print(f"[{stale.index(name) + 1}/{len(stale)}] {study.model.key}: {name}", file=sys.stderr, flush=True)
-            figures = _execute(root, folder, name, study, task)
+            figures = _execute(root, folder, name, parameters)
             seconds = time.monotonic() - begun
             record["chapters"][name] = {
                 "digest": digests[name],
@@ -111,11 +123,6 @@ def run(
         state = "run" if name in stale else "up to date"
         done.append(Outcome(study.model.key, name, state, entry["seconds"], len(entry["figures"])))
     return done
-
-
-def _absolute(model: str) -> str:
-    """A local folder's full path, since a chapter runs in another folder; any other name as it is."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _require_writable(folder: Path) -> None:
@@ -149,6 +156,8 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         temporary.replace(folder / "run.json")
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise _folder_error(folder, error) from error
 
 
@@ -189,10 +198,9 @@ def _check(study: Study, folder: Path, record: dict[str, Any]) -> None:
     gc.collect()
 
 
-def _execute(root: Path, folder: Path, chapter: str, study: Study, task: str) -> list[str]:
+def _execute(root: Path, folder: Path, chapter: str, parameters: Mapping[str, Any]) -> list[str]:
     """Execute one chapter in a temporary folder, move its files into place, and return its figure ids."""
     temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{chapter}-", dir=folder))
-    parameters = {"model": study.model.name, "task": task, "scale": study.scale.name, "seed": study.seed}
     environment = {"TWOTOWERS_RUN": str(temporary), "JUPYTER_PREFER_ENV_PATH": "1", "TOKENIZERS_PARALLELISM": "false"}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
@@ -207,9 +215,9 @@ def _execute(root: Path, folder: Path, chapter: str, study: Study, task: str) ->
             progress_bar={"desc": chapter, "leave": False, "file": sys.stderr},
             stderr_file=sys.stderr,
             start_timeout=300,
-            execution_timeout=1800 if study.scale.name == "smoke" else None,
+            execution_timeout=1800 if parameters["scale"] == "smoke" else None,
         )
-        nbformat.write(_clean(executed), temporary / f"{chapter}.ipynb")
+        nbformat.write(_clean(executed, parameters), temporary / f"{chapter}.ipynb")
         return _move(temporary, folder, chapter)
     except PapermillExecutionError as error:
         raise _explained(chapter, error) from error
@@ -237,7 +245,7 @@ def _move(temporary: Path, folder: Path, chapter: str) -> list[str]:
     return sorted({file.stem for file in figures})
 
 
-def _clean(notebook: Any) -> Any:
+def _clean(notebook: Any, parameters: Mapping[str, Any]) -> Any:
     """The executed notebook as it is published: without progress bars, timings, local paths and execution counts."""
     notebook.metadata = nbformat.from_dict(
         {
@@ -249,6 +257,7 @@ def _clean(notebook: Any) -> Any:
         tags = [tag for tag in cell.metadata.get("tags", []) if tag != "injected-parameters"]
         if "injected-parameters" in cell.metadata.get("tags", []):
             tags.append("remove-cell")
+            cell.source = "\n".join(f"{name} = {_published(value)!r}" for name, value in parameters.items())
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
             cell.execution_count = None
@@ -256,6 +265,11 @@ def _clean(notebook: Any) -> Any:
             for output in cell.outputs:
                 output.pop("execution_count", None) if output.output_type != "execute_result" else None
     return notebook
+
+
+def _published(value: Any) -> Any:
+    """A parameter without a local path: of a folder or file only its name."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _explained(chapter: str, error: PapermillExecutionError) -> Exception:

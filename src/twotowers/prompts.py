@@ -11,7 +11,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ TEMPLATES: dict[str, tuple[str, str]] = {
 }
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What building prompts needs of a model; `Model` has it before its weights are loaded."""
 

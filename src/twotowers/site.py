@@ -60,7 +60,7 @@ def _contents(runs: dict[str, list[str]]) -> dict[str, object]:
 
 def _jupyter_book(root: Path) -> None:
     command = [
-        sys.executable, "-m", "jupyter_book", "build", "book", "--config", "_config.yml", "--path-output", ".",
+        sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book", "--config", "_config.yml", "--path-output", ".",
         "-n", "-W", "--keep-going", "-q",
     ]  # fmt: skip
     log = root / "_build" / "build.log"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,21 +92,26 @@ def _from_csv(path: Path) -> Task:
         split = (row.get("split") or "").strip() or None
         if split not in (None, *HALVES):
             raise TaskError(f"{path}, row {number}, column 'split' is '{split}'; use selection or evaluation.")
+        if given.get(category, {}).get(text, split) != split:
+            raise TaskError(
+                f"{path}, row {number}, column 'split': '{text}' is in the other half in row "
+                f"{seen[text][1]}; keep one of them."
+            )
         seen.setdefault(text, (category, number))
-        given.setdefault(category, {}).setdefault(text, split)
+        given.setdefault(category, {})[text] = split
     if len(given) < 2:
         found = f"only '{next(iter(given))}'" if given else "no rows"
         raise TaskError(f"{path}, column 'label' has {found}; at least two different labels are needed.")
     splits = {split for texts in given.values() for split in texts.values()}
     if splits == {None}:
-        return _split(path.stem, {category: list(texts) for category, texts in given.items()})
+        return _split(path.name, {category: list(texts) for category, texts in given.items()})
     if None in splits:
         raise TaskError(f"{path}, column 'split' is filled in some rows only; fill it in every row or in none.")
     halves = {
         category: {half: tuple(t for t, s in texts.items() if s == half) for half in HALVES}
         for category, texts in given.items()
     }
-    return _task(path.stem, halves)
+    return _task(path.name, halves)
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -119,11 +125,23 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise TaskError(f"{path}, row {line} is not UTF-8; save the file as UTF-8.") from None
     except OSError as error:
         raise TaskError(f"{path} cannot be read ({error.strerror}); give a readable CSV file.") from None
-    reader = csv.DictReader(content.splitlines(keepends=True), restval="")
-    missing = {"text", "label"} - set(reader.fieldnames or ())
-    if missing:
-        raise TaskError(f"{path} has no column {' and no column '.join(sorted(missing))}; name them in row 1.")
-    return [(reader.line_num, row) for row in reader]
+    reader = csv.DictReader(io.StringIO(content, newline=""), restval="")
+    rows = []
+    try:
+        missing = {"text", "label"} - set(reader.fieldnames or ())
+        if missing:
+            names = " and no column ".join(f"'{name}'" for name in sorted(missing))
+            raise TaskError(f"{path} has no column {names}; name them in row 1.")
+        for row in reader:
+            if None in row:  # more fields than columns: an unquoted comma has moved the label
+                raise TaskError(
+                    f"{path}, row {reader.line_num} has more fields than columns; put quotes around a text that "
+                    f"has a comma."
+                )
+            rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise TaskError(f"{path}, row {reader.line_num + 1} cannot be read ({error}); mend the row.") from None
+    return rows
 
 
 def _split(name: str, categories: Mapping[str, list[str]]) -> Task:

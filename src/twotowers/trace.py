@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import nnsight
 import torch
@@ -19,6 +18,8 @@ from .architecture import submodule
 from .models import Model
 from .prompts import Batch, PromptSet, pack
 
+# No cache, and logits of one position only: ours are computed at the last position of every prompt.
+OPTIONS = {"use_cache": False, "logits_to_keep": 1}
 TOKEN_BUDGET = 4096  # tokens of one forward: large enough for full speed, small enough for a laptop's memory
 
 
@@ -50,7 +51,7 @@ class Capture:
     """One forward, at the last position of N prompts. L layers, H heads, width d.
 
     Attributes:
-        resid_pre: residual stream entering each layer; the last entry is the final residual.
+        resid_pre: residual stream entering each layer; the last of its L + 1 entries is the final residual.
         attn_out, mlp_out: what attention and MLP add to it.
         z: each head's output before the output projection.
         pattern: attention of the last position over the prompt's own tokens (0 beyond its end), if asked for.
@@ -58,7 +59,7 @@ class Capture:
         inputs: residual entering each layer at every packed position, if asked for.
     """
 
-    resid_pre: Float[Tensor, "L+1 N d"]
+    resid_pre: Float[Tensor, "L1 N d"]
     attn_out: Float[Tensor, "L N d"]
     mlp_out: Float[Tensor, "L N d"]
     z: Float[Tensor, "L N H d_h"]
@@ -91,7 +92,7 @@ def capture(
     """
     family, row, last = model.arch.family, batch.row, batch.last
     shape = (len(row), model.arch.n_heads, model.arch.d_head)
-    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **_options(model)):
+    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
         resid, attn, mlp, z, weights, full = (nnsight.save([]) for _ in range(6))
         for block in submodule(model.nn, family.blocks):
             attention = submodule(block, family.attention)
@@ -165,7 +166,7 @@ def _answer(
         skipped = entering.to(model.device, model.dtype).expand(rows, -1, -1)
     keep = None if zero is None else (~zero).to(model.device, model.dtype)
     touched = [] if zero is None else [layer for layer in range(zero.shape[1]) if zero[:, layer].any()]
-    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **_options(model)):
+    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
         blocks = submodule(model.nn, family.blocks)
         for layer in range(start):
             blocks[layer].skip(skipped)
@@ -187,10 +188,6 @@ def _inputs(model: Model, batch: Batch) -> dict[str, Tensor]:
     return {name: tensor.to(model.device) for name, tensor in tensors.items()}
 
 
-def _options(model: Model) -> dict[str, Any]:
-    """No cache, and no logits but one (the logits are computed at the last positions only)."""
-    options: dict[str, Any] = {"use_cache": False, "logits_to_keep": 1}
-    return options | ({"remote": model.remote} if model.remote else {})
 
 
 def _last_rows(attended: Tensor | None, batch: Batch) -> Float[Tensor, "N H S"]:

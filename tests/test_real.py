@@ -1,0 +1,51 @@
+"""The default model does the task, and its most harmful heads, chosen on other words, carry it."""
+
+import numpy as np
+import pytest
+
+from twotowers.knockout import pairs, random_heads, rank_heads, sweep
+from twotowers.statistics import estimate
+from twotowers.knockout import named_groups
+from twotowers.study import Scale, Study, open_study
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def study():
+    book = open_study("smollm2-135m")
+    small = Scale("test", selection_sets=4, evaluation_sets=32, shots=8, queries=8, draws=5)
+    return Study(book.model, book.task, small, seed=0)
+
+
+@pytest.fixture(scope="module")
+def effects(study):
+    """Outcomes on the evaluation half of the top 1 % of heads of the selection half, and of random heads."""
+    ranked = rank_heads(sweep(study.model, study.selection))
+    top = pairs(ranked, round(0.01 * len(ranked)))
+    rng = np.random.default_rng(0)
+    groups = {"intact": [], "top": top} | {f"random {i}": random_heads(top, 9, rng) for i in range(study.scale.draws)}
+    table = named_groups(study.model, study.evaluation, groups)
+    print({name: round(part["accuracy"].mean(), 3) for name, part in table.groupby("name")}, top)
+    return table
+
+
+def test_the_model_answers_at_least_80_percent_over_the_full_vocabulary(effects):
+    assert effects[effects["name"] == "intact"]["accuracy"].mean() >= 0.8
+
+
+def test_the_top_heads_cost_at_least_10_points_more_than_random_ones(effects):
+    means = effects.groupby("name")["accuracy"].mean()
+    control = means[means.index.str.startswith("random")].mean()
+    assert control - means["top"] >= 0.10
+    wide = effects.pivot(index=["set", "query"], columns="name", values="accuracy")
+    gap = wide.filter(like="random").mean(axis=1) - wide["top"]
+    assert estimate(gap, gap.index.get_level_values("set")).low > 0
+
+
+def test_halves_share_no_word(study):
+    selection, evaluation = (
+        {text for s in sets for text, _ in (*s.demonstrations, *s.queries)}
+        for sets in (study.selection, study.evaluation)
+    )
+    assert not selection & evaluation
