@@ -59,7 +59,7 @@ def tiny_folders(tmp_path_factory) -> dict[str, Path]:
         network = (GPT2LMHeadModel if family == "gpt2" else LlamaForCausalLM)(tiny_config(family))
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                centre = 1.0 if "norm" in name or "ln_" in name and name.endswith("weight") else 0.0
+                centre = 1.0 if "norm" in name or ("ln_" in name and name.endswith("weight")) else 0.0
                 parameter.copy_(centre + 0.3 * torch.randn_like(parameter))
         folders[family] = tmp_path_factory.mktemp("models") / f"tiny-{family}"
         network.save_pretrained(folders[family])

@@ -44,7 +44,9 @@ def test_a_forgotten_bias_is_caught(tiny_gpt2, monkeypatch):
 def test_a_forgotten_value_bias_is_caught(tiny_gpt2, monkeypatch):
     true = architecture.Architecture.w_v
     monkeypatch.setattr(
-        architecture.Architecture, "w_v", lambda self, i: (true(self, i)[0], torch.zeros_like(true(self, i)[1]))
+        architecture.Architecture,
+        "w_v",
+        lambda self, i: (true(self, i)[0], torch.zeros_like(true(self, i)[1])),
     )
     assert failing(tiny_gpt2) == {"attention weights times values are the heads"}
 
@@ -73,8 +75,9 @@ def test_a_norm_scale_of_another_prompt_is_caught(tiny, monkeypatch):
 
 
 def test_positions_off_by_one_in_a_branch_are_caught(tiny, monkeypatch):
-    from twotowers import check as _  # noqa: F401
     import sys
+
+    from twotowers import check as _  # noqa: F401
 
     module = sys.modules["twotowers.check"]
     true = module.pack

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_sets
 
 import twotowers
+from conftest import make_sets
 from twotowers.check import edited
 from twotowers.knockout import (
     HeadError,
@@ -115,8 +115,11 @@ def test_ranking_is_by_margin_and_by_gold_label():
         return {"layer": head, "head": head, "label": label, "accuracy": accuracy, "margin": margin}
 
     swept = pd.DataFrame(
-        [row(-1, "foo", 1, 3), row(-1, "bar", 1, 2), row(0, "foo", 1, 0), row(0, "bar", 1, 2)]
-        + [row(1, "foo", 0, 3), row(1, "bar", 0, -3)]
+        [
+            *(row(-1, "foo", 1, 3), row(-1, "bar", 1, 2)),
+            *(row(0, "foo", 1, 0), row(0, "bar", 1, 2)),
+            *(row(1, "foo", 0, 3), row(1, "bar", 0, -3)),
+        ]
     )
     assert pairs(rank_heads(swept)) == [(1, 1), (0, 0)]
     assert pairs(rank_heads(swept, "foo")) == [(0, 0), (1, 1)]
@@ -170,7 +173,5 @@ def test_doses_are_shares_of_all_heads():
 def test_named_groups_keep_their_names(tiny, two_sets):
     table = named_groups(tiny, two_sets, {"none": [], "deep": [(3, 0), (3, 1)]})
     means = table.groupby("name")[KEYS].mean()
-    np.testing.assert_allclose(
-        means.loc["deep"], edited_means(tiny, two_sets, [(3, 0), (3, 1)]), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(means.loc["deep"], edited_means(tiny, two_sets, [(3, 0), (3, 1)]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(means.loc["none"], plain(tiny, two_sets).mean(0), rtol=1e-4, atol=1e-5)

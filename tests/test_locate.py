@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 import torch
-from conftest import make_sets
 
 import twotowers
+from conftest import make_sets
 from twotowers.locate import increases
 from twotowers.project import log_probability, project, project_heads
 from twotowers.prompts import pack
@@ -29,7 +29,12 @@ def reference(model, s):
         for i, block in enumerate(blocks):
             attention = block.attn if gpt2 else block.self_attn
             out_proj = attention.c_proj if gpt2 else attention.o_proj
-            for name, module in ((("block", i), block), (("attn", i), attention), (("o", i), out_proj), (("mlp", i), block.mlp)):
+            for name, module in (
+                (("block", i), block),
+                (("attn", i), attention),
+                (("o", i), out_proj),
+                (("mlp", i), block.mlp),
+            ):
                 hooks.append(module.register_forward_hook(keep(name), with_kwargs=True))
         hooks.append(norm.register_forward_hook(keep("norm"), with_kwargs=True))
         with torch.no_grad():

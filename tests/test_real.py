@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from twotowers.knockout import pairs, random_heads, rank_heads, sweep
+from twotowers.knockout import named_groups, pairs, random_heads, rank_heads, sweep
 from twotowers.statistics import estimate
-from twotowers.knockout import named_groups
 from twotowers.study import Scale, Study, open_study
 
 pytestmark = pytest.mark.real

@@ -113,9 +113,7 @@ def test_the_digest_changes_with_a_word(csv):
 
 def test_the_digest_changes_with_the_split_alone(csv):
     rows = "apple,fruit,{}\npear,fruit,{}\nsaw,tool,selection\nfile,tool,evaluation\n"
-    first, second = (
-        csv("text,label,split\n" + rows.format(*halves)).digest for halves in (HALVES, reversed(HALVES))
-    )
+    first, second = (csv("text,label,split\n" + rows.format(*halves)).digest for halves in (HALVES, reversed(HALVES)))
     assert first != second
 
 

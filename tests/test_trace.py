@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import make_sets
 
+from conftest import make_sets
 from twotowers.check import prompt_set_of
 from twotowers.prompts import pack
 from twotowers.trace import ablate, answers, batches, capture

@@ -18,9 +18,7 @@ def by_shots(study: Study) -> pd.DataFrame:
     The queries are the same for every number. Columns `shots, measure, mean, low, high`.
     """
     numbers = [2**i for i in range(study.scale.shots.bit_length()) if 2**i <= study.scale.shots]
-    table = pd.concat(
-        outcomes(study.model, study.sets("evaluation", shots=n), [[]]).assign(shots=n) for n in numbers
-    )
+    table = pd.concat(outcomes(study.model, study.sets("evaluation", shots=n), [[]]).assign(shots=n) for n in numbers)
     parts = [
         summarise(table, ["shots"], column, seed=study.seed).assign(measure=name) for column, name in MEASURES.items()
     ]
@@ -30,7 +28,6 @@ def by_shots(study: Study) -> pd.DataFrame:
 def by_template(study: Study) -> pd.DataFrame:
     """Full-vocabulary accuracy for each template and gold label. Columns `template, label, mean, low, high`."""
     table = pd.concat(
-        outcomes(study.model, study.sets("evaluation", template=name), [[]]).assign(template=name)
-        for name in TEMPLATES
+        outcomes(study.model, study.sets("evaluation", template=name), [[]]).assign(template=name) for name in TEMPLATES
     )
     return summarise(table, ["template", "label"], "accuracy", seed=study.seed)

@@ -21,7 +21,14 @@ from .prompts import PromptSet, pack, prompt_set
 from .trace import Capture, ablate, answers, capture
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
-DEMONSTRATIONS = [("cat", "foo"), ("seven", "bar"), ("horse", "foo"), ("two", "bar"), ("nine", "bar"), ("dog", "foo")]
+DEMONSTRATIONS = [
+    ("cat", "foo"),
+    ("seven", "bar"),
+    ("horse", "foo"),
+    ("two", "bar"),
+    ("nine", "bar"),
+    ("dog", "foo"),
+]
 QUERIES = [("cow", "foo"), ("eleven", "bar"), ("elephant", "foo")]
 
 
@@ -51,8 +58,8 @@ def check(model: Model) -> pd.DataFrame:
     table["tolerance"] = TOLERANCE[model.dtype]
     table["holds"] = table["residual"] <= table["tolerance"]
     changed = _changed(model, sets[0])
-    table.loc[len(table)] = ["removing all heads of a layer changes the answers", changed, 0.0, changed > 0]
-    return table
+    last = ("removing all heads of a layer changes the answers", changed, 0.0, changed > 0)
+    return pd.concat([table, pd.DataFrame([last], columns=table.columns)], ignore_index=True)
 
 
 def require(model: Model) -> pd.DataFrame:
@@ -144,7 +151,12 @@ def _packing(model: Model, sets: Sequence[PromptSet], captured: Capture) -> floa
 def prompt_set_of(s: PromptSet, query: int) -> PromptSet:
     """One query of a set by itself, as one plain prompt."""
     return PromptSet(
-        s.demonstrations, (s.queries[query],), s.labels, s.label_ids, (s.prompts[query],), len(s.prompts[query].ids) - 1
+        s.demonstrations,
+        (s.queries[query],),
+        s.labels,
+        s.label_ids,
+        (s.prompts[query],),
+        len(s.prompts[query].ids) - 1,
     )
 
 

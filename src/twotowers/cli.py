@@ -43,7 +43,9 @@ def _fail(message: str, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="twotowers", description="Re-run a paper on in-context learning, on any model.")
+    parser = argparse.ArgumentParser(
+        prog="twotowers", description="Re-run a paper on in-context learning, on any model."
+    )
     parser.add_argument("--version", action="version", version=f"twotowers {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

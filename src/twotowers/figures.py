@@ -7,6 +7,7 @@ marker. Widths are those of the page, so that text stays legible without zooming
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -21,7 +22,7 @@ LABEL_COLOURS = (ORANGE, BLUE)  # labels in sorted order: bar, foo
 MARKERS = ("o", "s", "^", "D")
 WIDTH = 6.4  # inches
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,11 +37,11 @@ STYLE = {
 }
 
 
-def _axes(columns: int = 1, height: float = 3.4, **options: object) -> tuple[Figure, list[Axes]]:
+def _axes(columns: int = 1, height: float = 3.4, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     """A figure that belongs to no window, with its axes in a row."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
-        axes = figure.subplots(1, columns, squeeze=False, **options)
+        axes = figure.subplots(1, columns, squeeze=False, sharey=sharey)
     return figure, list(axes[0])
 
 
@@ -50,13 +51,10 @@ def _line(ax: Axes, part: pd.DataFrame, x: str, *, label: str, colour: str, mark
     ax.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
 
 
-def _accuracy_axis(ax: Axes, *, chance: bool = True) -> None:
+def _accuracy_axis(ax: Axes) -> None:
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if chance:
-        ax.axhline(0.5, color=GREY, linestyle=":", linewidth=1.3)
-        ax.annotate("chance between two labels", (0.99, 0.505), xycoords=("axes fraction", "data"), ha="right",
-                    va="bottom", fontsize=8.5, color=GREY)  # fmt: skip
+    ax.axhline(0.5, color=GREY, linestyle=":", linewidth=1.3, label="chance between two labels")
 
 
 def shots(table: pd.DataFrame) -> Figure:
@@ -88,16 +86,14 @@ def templates(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="template", ylabel="accuracy")
     ax.grid(visible=False, axis="x")
     _accuracy_axis(ax)
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=9)
     return figure
 
 
 def layers(table: pd.DataFrame) -> Figure:
     """Log-probability increase by layer. Columns `layer, component, mean, low, high`."""
     figure, axes = _axes(2, sharey=True)
-    for ax, (component, part), colour in zip(
-        axes, table.groupby("component", sort=False), (BLUE, ORANGE), strict=True
-    ):
+    for ax, (component, part), colour in zip(axes, table.groupby("component", sort=False), (BLUE, ORANGE), strict=True):
         errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
         ax.bar(part["layer"], part["mean"], color=colour, yerr=errors, width=0.8,
                error_kw={"ecolor": "#333333", "elinewidth": 0.8})  # fmt: skip
@@ -138,7 +134,8 @@ def dose(table: pd.DataFrame, labels: Sequence[str]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _accuracy_axis(ax)
     axes[0].set_ylabel("accuracy")
-    axes[-1].legend(loc="upper right", fontsize=9)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9)
     return figure
 
 
@@ -146,9 +143,10 @@ def agreement(table: pd.DataFrame, *, marked: str = "in_context") -> Figure:
     """Two rankings of heads against each other. Columns `layer, head, log_increase, margin_drop` and `marked`."""
     figure, (ax,) = _axes(height=3.8)
     plain, chosen = table[~table[marked]], table[table[marked]]
-    points = ax.scatter(plain["log_increase"], plain["margin_drop"], c=plain["layer"], cmap="viridis", s=16)
-    ax.scatter(chosen["log_increase"], chosen["margin_drop"], c=chosen["layer"], cmap="viridis", s=58,
-               edgecolor=ORANGE, linewidth=1.8, norm=points.norm, label="in-context heads")  # fmt: skip
+    depth: dict[str, Any] = {"cmap": "viridis", "vmin": table["layer"].min(), "vmax": table["layer"].max()}
+    points = ax.scatter(plain["log_increase"], plain["margin_drop"], c=plain["layer"], s=16, **depth)
+    ring: dict[str, Any] = {"edgecolor": ORANGE, "linewidth": 1.8, "label": "in-context heads"}
+    ax.scatter(chosen["log_increase"], chosen["margin_drop"], c=chosen["layer"], s=58, **depth, **ring)
     for row in chosen.itertuples():
         ax.annotate(f"{row.layer}.{row.head}", (row.log_increase, row.margin_drop), xytext=(5, 4),
                     textcoords="offset points", fontsize=8.5)  # fmt: skip

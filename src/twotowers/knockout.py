@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from .errors import UserError
 from .models import Model
-from .prompts import Batch, PromptSet, pack
-from .trace import TOKEN_BUDGET, Answers, ablate, capture
+from .prompts import PromptSet, pack
+from .trace import TOKEN_BUDGET, Answers, ablate, answers, batches, capture
 
 Head = tuple[int, int]  # layer and head, both from 0
 
@@ -46,8 +46,8 @@ def knockout(
     Raises:
         HeadError: a head that the model does not have.
     """
-    each = isinstance(heads, str)
-    groups = [[head] for head in every_head(model)] if each else [list(heads)]
+    each = heads == "each"
+    groups = [[head] for head in every_head(model)] if heads == "each" else [list(heads)]
     result = outcomes(model, prompt_sets, groups)
     means = result.groupby("group")[["accuracy", "accuracy_two_way", "margin"]].mean().reset_index(drop=True)
     if each:
@@ -84,6 +84,8 @@ def outcomes(
                 f"{model.name} has no head {tuple(head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
                 f"{model.arch.n_heads - 1}."
             )
+    if not any(groups):
+        return _intact(model, sets, len(groups))
     starts: dict[int, list[int]] = defaultdict(list)  # lowest layer of a group -> groups
     for number, group in enumerate(groups):
         if group:
@@ -104,7 +106,7 @@ def outcomes(
                     rows = ablate(model, batch, zero, intact.inputs[start, 0], start)
                     answered |= _by_row(rows, chosen)
                     bar.update((model.arch.n_layers - start) * len(chosen))
-            tables += [_table(answered[number], batch, s, number, index) for number in range(len(groups))]
+            tables += [_table(answered[number], s, number, index) for number in range(len(groups))]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -165,9 +167,7 @@ def dose(
     return result.join(keys, on="group")
 
 
-def named_groups(
-    model: Model, prompt_sets: Sequence[PromptSet], groups: Mapping[str, Sequence[Head]]
-) -> pd.DataFrame:
+def named_groups(model: Model, prompt_sets: Sequence[PromptSet], groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
     """Outcomes of named groups of heads, each removed together, with the column `name`."""
     result = outcomes(model, prompt_sets, list(groups.values()))
     return result.assign(name=np.array(list(groups))[result["group"]])
@@ -205,6 +205,18 @@ def in_context_heads(
     return [head for head in pairs(raising.nlargest(top, "log_increase")) if head in harmful]
 
 
+def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFrame:
+    """As `outcomes`, for groups that are all empty: many sets in one forward."""
+    tables: list[pd.DataFrame] = []
+    for batch in batches(model, sets):
+        rows, index = answers(model, batch), len(tables)
+        sizes = batch.row.bincount().tolist()
+        parts = zip(*(x.split(sizes) for x in (rows.labels, rows.log_norm, rows.best)), strict=True)
+        tables += [_table(Answers(*part), sets[index + i], 0, index + i) for i, part in enumerate(parts)]
+    table = pd.concat(tables, ignore_index=True)
+    return pd.concat([table.assign(group=number) for number in range(n_groups)], ignore_index=True)
+
+
 def _zero_mask(model: Model, groups: Sequence[Sequence[Head]]) -> torch.Tensor:
     zero = torch.zeros(len(groups), model.arch.n_layers, model.arch.n_heads, dtype=torch.bool)
     for row, group in enumerate(groups):
@@ -218,10 +230,10 @@ def _by_row(rows: Answers, numbers: Sequence[int]) -> dict[int, Answers]:
     return {number: Answers(*part) for number, *part in zip(numbers, *parts, strict=True)}
 
 
-def _table(answers: Answers, batch: Batch, s: PromptSet, group: int, index: int) -> pd.DataFrame:
-    prompts = torch.arange(len(batch.gold))
-    gold, other = answers.labels[prompts, batch.gold], answers.labels[prompts, 1 - batch.gold]
-    correct = answers.best == batch.label_ids[prompts, batch.gold]
+def _table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.DataFrame:
+    prompts, gold_index = torch.arange(len(s.gold)), torch.tensor(s.gold)
+    gold, other = rows.labels[prompts, gold_index], rows.labels[prompts, 1 - gold_index]
+    correct = rows.best == torch.tensor(s.label_ids)[gold_index]
     return pd.DataFrame(
         {
             "group": group,

@@ -57,12 +57,12 @@ class Located:
     def layers(self) -> pd.DataFrame:
         """Means over the prompts of each gold label: `layer, component, label, log_increase`."""
         keys = ["layer", "component", "label"]
-        return self.layer_prompts.groupby(keys, as_index=False)["log_increase"].mean()
+        return self.layer_prompts.groupby(keys, as_index=False)[["log_increase"]].mean()
 
     @property
     def heads(self) -> pd.DataFrame:
         """Means over the prompts of each gold label: `layer, head, label, log_increase`."""
-        return self.head_prompts.groupby(["layer", "head", "label"], as_index=False)["log_increase"].mean()
+        return self.head_prompts.groupby(["layer", "head", "label"], as_index=False)[["log_increase"]].mean()
 
     def sums(self) -> pd.DataFrame:
         """A row per prompt: `set, label`, sums of `attention` and `mlp` over all layers, and

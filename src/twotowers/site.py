@@ -51,17 +51,15 @@ def _contents(runs: dict[str, list[str]]) -> dict[str, object]:
     def part(caption: str, files: list[str]) -> dict[str, object]:
         return {"caption": caption, "chapters": [{"file": file} for file in files]}
 
-    models = [
-        part(model, [f"runs/{model}/{chapter}" for chapter in chapters]) for model, chapters in runs.items()
-    ]
+    models = [part(model, [f"runs/{model}/{chapter}" for chapter in chapters]) for model, chapters in runs.items()]
     parts = [part("The method", ["method"]), *models, part("Use it", ["rerun", "cite"])]
     return {"format": "jb-book", "root": "intro", "parts": parts}
 
 
 def _jupyter_book(root: Path) -> None:
     command = [
-        sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book", "--config", "_config.yml", "--path-output", ".",
-        "-n", "-W", "--keep-going", "-q",
+        sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book",
+        "--config", "_config.yml", "--path-output", ".", "-n", "-W", "--keep-going", "-q",
     ]  # fmt: skip
     log = root / "_build" / "build.log"
     log.parent.mkdir(exist_ok=True)
@@ -75,7 +73,11 @@ def _jupyter_book(root: Path) -> None:
 
 def _missing(root: Path, html: Path, runs: dict[str, list[str]]) -> list[str]:
     """Pages and figures that should be on the site and are not."""
-    missing = [f"page {page}" for page in ("index", "intro", "method", "rerun", "cite") if not (html / f"{page}.html").is_file()]
+    missing = [
+        f"page {page}"
+        for page in ("index", "intro", "method", "rerun", "cite")
+        if not (html / f"{page}.html").is_file()
+    ]
     for model, chapters in runs.items():
         record = json.loads((root / "book" / "runs" / model / "run.json").read_text(encoding="utf-8"))
         for chapter in chapters:

@@ -69,7 +69,12 @@ def summarise(table: pd.DataFrame, by: Sequence[str], value: str, *, seed: int =
         the columns `by`, then `mean, low, high`, in the order of appearance.
     """
     rows = [
-        (*(key if isinstance(key, tuple) else (key,)), (e := estimate(part[value], part["set"], seed=seed)).mean, e.low, e.high)
+        (
+            *(key if isinstance(key, tuple) else (key,)),
+            (e := estimate(part[value], part["set"], seed=seed)).mean,
+            e.low,
+            e.high,
+        )
         for key, part in table.groupby(list(by), sort=False)
     ]
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high"])

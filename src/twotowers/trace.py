@@ -156,16 +156,15 @@ def ablate(
     return _answer(model, batch.repeat(len(zero)), start=start, entering=entering, zero=zero)
 
 
-def _answer(
-    model: Model, batch: Batch, *, start: int, entering: Tensor | None, zero: Tensor | None
-) -> Answers:
+def _answer(model: Model, batch: Batch, *, start: int, entering: Tensor | None, zero: Tensor | None) -> Answers:
     family, n_heads = model.arch.family, model.arch.n_heads
     rows, length = batch.input_ids.shape
     skipped = None
     if start and entering is not None:
         skipped = entering.to(model.device, model.dtype).expand(rows, -1, -1)
-    keep = None if zero is None else (~zero).to(model.device, model.dtype)
-    touched = [] if zero is None else [layer for layer in range(zero.shape[1]) if zero[:, layer].any()]
+    removed = torch.zeros(rows, model.arch.n_layers, n_heads, dtype=torch.bool) if zero is None else zero
+    keep = (~removed).to(model.device, model.dtype)
+    touched = [layer for layer in range(model.arch.n_layers) if removed[:, layer].any()]
     with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
         blocks = submodule(model.nn, family.blocks)
         for layer in range(start):
@@ -184,10 +183,12 @@ def _inputs(model: Model, batch: Batch) -> dict[str, Tensor]:
     """Model inputs with the packing's own mask (added to the scores) and positions, never a padding side."""
     masked = torch.finfo(model.dtype).min
     mask = torch.zeros(batch.allowed.shape, dtype=model.dtype).masked_fill(~batch.allowed, masked)
-    tensors = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": mask[:, None]}
+    tensors = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "attention_mask": mask[:, None],
+    }
     return {name: tensor.to(model.device) for name, tensor in tensors.items()}
-
-
 
 
 def _last_rows(attended: Tensor | None, batch: Batch) -> Float[Tensor, "N H S"]:
