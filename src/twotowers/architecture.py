@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -45,15 +45,23 @@ def _plain(weight: Tensor) -> Tensor:
     return weight.detach().float().cpu()
 
 
-def _gpt2_value(attention: Any) -> tuple[Tensor, Tensor | None]:
-    """GPT-2 fuses query, key and value into one matrix; the value is its last third."""
-    weight = weight_in_out(attention.c_attn)
-    d_model = weight.shape[0]
-    return weight[:, 2 * d_model :], attention.c_attn.bias[2 * d_model :]
+Projection = tuple[Tensor, Tensor | None]  # weight [d_model, n * d_head], heads side by side, and bias
 
 
-def _separate_value(attention: Any) -> tuple[Tensor, Tensor | None]:
-    return weight_in_out(attention.v_proj), attention.v_proj.bias
+def _fused_qkv(attention: Any) -> tuple[Projection, Projection, Projection]:
+    """GPT-2 keeps query, key and value side by side in one matrix."""
+    weights = weight_in_out(attention.c_attn).chunk(3, dim=1)
+    biases = attention.c_attn.bias.chunk(3)
+    return ((weights[0], biases[0]), (weights[1], biases[1]), (weights[2], biases[2]))
+
+
+def _separate_qkv(attention: Any) -> tuple[Projection, Projection, Projection]:
+    query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+    return (
+        (weight_in_out(query), query.bias),
+        (weight_in_out(key), key.bias),
+        (weight_in_out(value), value.bias),
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,9 @@ class Family:
         attention, attention_norm, mlp: paths from a block.
         out_proj: path from the attention; its *input* is z, the heads side by side before W_O.
         norm: whether norms centre their input ("layer") or only rescale it ("rms").
-        value: W_V of all key-value heads side by side, [d_model, n_kv_heads * d_head], and its bias if any.
+        qkv: weights and biases of query, key and value projection, from the attention module.
+        rotary: path from the model to the module that gives the rotation of queries and keys; None if positions
+            are embedded instead.
     """
 
     blocks: str
@@ -75,7 +85,8 @@ class Family:
     mlp: str
     out_proj: str
     norm: Literal["layer", "rms"]
-    value: Callable[[Any], tuple[Tensor, Tensor | None]]
+    qkv: Callable[[Any], tuple[Projection, Projection, Projection]]
+    rotary: str | None = None
     unembed: str = "lm_head"
 
 
@@ -88,7 +99,7 @@ FAMILIES: dict[str, Family] = {
         mlp="mlp",
         out_proj="c_proj",
         norm="layer",
-        value=_gpt2_value,
+        qkv=_fused_qkv,
     ),
     "llama": Family(
         blocks="model.layers",
@@ -98,7 +109,8 @@ FAMILIES: dict[str, Family] = {
         mlp="mlp",
         out_proj="o_proj",
         norm="rms",
-        value=_separate_value,
+        qkv=_separate_qkv,
+        rotary="model.rotary_emb",
     ),
 }
 
@@ -150,17 +162,49 @@ class Architecture:
         bias = self.out_proj(layer).bias
         return torch.zeros(self.d_model) if bias is None else _plain(bias)
 
+    def w_q(self, layer: int) -> tuple[Float[Tensor, "H d d_h"], Float[Tensor, "H d_h"]]:
+        """W_Q and its bias for each head."""
+        return self._per_head(self.family.qkv(self.attention(layer))[0], 1)
+
+    def w_k(self, layer: int) -> tuple[Float[Tensor, "H d d_h"], Float[Tensor, "H d_h"]]:
+        """W_K and its bias for each *query* head: head h reads key-value head h // (H / H_kv)."""
+        return self._per_head(self.family.qkv(self.attention(layer))[1], self.n_heads // self.n_kv_heads)
+
     def w_v(self, layer: int) -> tuple[Float[Tensor, "H d d_h"], Float[Tensor, "H d_h"]]:
-        """W_V and its bias for each *query* head: head h reads key-value head h // (H / H_kv)."""
-        weight, bias = self.family.value(self.attention(layer))
-        weight = _plain(weight)
-        group = self.n_heads // self.n_kv_heads
-        matrices = weight.reshape(self.d_model, self.n_kv_heads, self.d_head).transpose(0, 1)
-        biases = weight.new_zeros(weight.shape[1]) if bias is None else _plain(bias)
-        return (
-            matrices.repeat_interleave(group, dim=0),
-            biases.reshape(self.n_kv_heads, self.d_head).repeat_interleave(group, dim=0),
-        )
+        """W_V and its bias for each *query* head, as `w_k`."""
+        return self._per_head(self.family.qkv(self.attention(layer))[2], self.n_heads // self.n_kv_heads)
+
+    def _per_head(self, projection: Projection, group: int) -> tuple[Tensor, Tensor]:
+        """Split a projection into heads; each one serves `group` query heads in a row."""
+        weight = _plain(projection[0])
+        bias = weight.new_zeros(weight.shape[1]) if projection[1] is None else _plain(projection[1])
+        weight = weight.reshape(self.d_model, -1, self.d_head).transpose(0, 1)
+        return weight.repeat_interleave(group, 0), bias.reshape(-1, self.d_head).repeat_interleave(group, 0)
+
+    def rotate(self, x: Float[Tensor, "*b S d_h"], positions: Int[Tensor, "*b S"]) -> Float[Tensor, "*b S d_h"]:
+        """Queries or keys after the rotation by their positions; unchanged in families without rotation."""
+        if self.family.rotary is None:
+            return x
+        rotary = submodule(self.model, self.family.rotary)
+        flat = positions.reshape(-1, positions.shape[-1]).to(self.w_device)
+        with torch.no_grad():
+            cos, sin = (part.float().cpu().reshape(x.shape) for part in rotary(x.to(self.w_device), flat))
+        first, second = x.chunk(2, dim=-1)
+        return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+    def score_scale(self, layer: int) -> float:
+        """What q.k is multiplied by before the softmax: 1 / sqrt(d_h), or what the family says."""
+        return float(self.attention(layer).scaling)
+
+    def norm_in(self, layer: int, entering: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """The norm before attention, each vector at its own scale: what W_Q, W_K and W_V are multiplied with."""
+        norm = self.attention_norm(layer)
+        with torch.no_grad():
+            return _plain(norm(entering.to(norm.weight.device, norm.weight.dtype)))
+
+    @property
+    def w_device(self) -> torch.device:
+        return submodule(self.model, self.family.final_norm).weight.device
 
     def attention_norm(self, layer: int) -> Any:
         """The norm whose output the queries, keys and values of a layer are computed from."""

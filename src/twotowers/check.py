@@ -96,9 +96,7 @@ def _values(model: Model, captured: Capture, row: Tensor, index: Tensor) -> floa
     assert captured.inputs is not None
     worst = 0.0
     for layer in range(model.arch.n_layers):
-        norm = model.arch.attention_norm(layer)
-        with torch.no_grad():
-            entering = norm(captured.inputs[layer].to(model.device, model.dtype)).float().cpu()
+        entering = model.arch.norm_in(layer, captured.inputs[layer])
         weight, bias = model.arch.w_v(layer)
         own = entering[row[:, None], index.clamp(min=0)]  # [N, S, d]
         value = torch.einsum("nsd,hde->nhse", own, weight) + bias[:, None]

@@ -126,7 +126,7 @@ def capture(
 
 def answers(model: Model, batch: Batch) -> Answers:
     """What the intact model answers; reads nothing else, so it is the cheapest forward."""
-    return _answer(model, batch, start=0, entering=None, zero=None)
+    return _answer(model, batch, start=0, entering=None)
 
 
 def ablate(
@@ -151,12 +151,40 @@ def ablate(
     """
     if zero[:, :start].any():
         raise ValueError("a head below the starting layer cannot be removed")
-    if start and entering is None:
-        raise ValueError("starting above layer 0 needs the residual that enters there")
     return _answer(model, batch.repeat(len(zero)), start=start, entering=entering, zero=zero)
 
 
-def _answer(model: Model, batch: Batch, *, start: int, entering: Tensor | None, zero: Tensor | None) -> Answers:
+def cut(
+    model: Model,
+    batch: Batch,
+    edges: Bool[Tensor, "B T T"],
+    layers: range,
+    entering: Float[Tensor, "B T d"] | None = None,
+) -> Answers:
+    """Answers with attention edges cut in some layers, before the softmax, so that the other weights grow.
+
+    Args:
+        edges: True where a position (second axis) may no longer attend to another (third axis); a position
+            always keeps the edge to itself.
+        layers: the layers in which the edges are cut.
+        entering: the intact residual entering the first of them; without it, all layers are run.
+    """
+    edges = edges & ~torch.eye(edges.shape[1], dtype=torch.bool)
+    start = 0 if entering is None else layers.start
+    return _answer(model, batch, start=start, entering=entering, cut=(layers, batch.allowed & ~edges))
+
+
+def _answer(
+    model: Model,
+    batch: Batch,
+    *,
+    start: int,
+    entering: Tensor | None,
+    zero: Bool[Tensor, "R L H"] | None = None,
+    cut: tuple[range, Bool[Tensor, "R T T"]] | None = None,
+) -> Answers:
+    if start and entering is None:
+        raise ValueError("starting above layer 0 needs the residual that enters there")
     family, n_heads = model.arch.family, model.arch.n_heads
     rows, length = batch.input_ids.shape
     skipped = None
@@ -164,31 +192,39 @@ def _answer(model: Model, batch: Batch, *, start: int, entering: Tensor | None, 
         skipped = entering.to(model.device, model.dtype).expand(rows, -1, -1)
     removed = torch.zeros(rows, model.arch.n_layers, n_heads, dtype=torch.bool) if zero is None else zero
     keep = (~removed).to(model.device, model.dtype)
-    touched = [layer for layer in range(model.arch.n_layers) if removed[:, layer].any()]
+    cut_layers, cut_mask = (range(0), None) if cut is None else (cut[0], _mask(model, cut[1]))
     with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
         blocks = submodule(model.nn, family.blocks)
         for layer in range(start):
             blocks[layer].skip(skipped)
-        for layer in touched:
-            out_proj = submodule(submodule(blocks[layer], family.attention), family.out_proj)
-            heads = out_proj.input.reshape(rows, length, n_heads, -1)
-            out_proj.input = (heads * keep[:, None, layer, :, None]).reshape(rows, length, -1)
+        for layer in range(start, model.arch.n_layers):
+            attention = submodule(blocks[layer], family.attention)
+            if layer in cut_layers:
+                arguments, options = attention.inputs
+                attention.inputs = (arguments, {**options, "attention_mask": cut_mask})
+            if removed[:, layer].any():
+                out_proj = submodule(attention, family.out_proj)
+                heads = out_proj.input.reshape(rows, length, n_heads, -1)
+                out_proj.input = (heads * keep[:, None, layer, :, None]).reshape(rows, length, -1)
         norm = submodule(model.nn, family.final_norm)
         logits = submodule(model.nn, family.unembed)(norm.output[batch.row, batch.last]).float()
         label_logits, log_norm, best = (nnsight.save(x) for x in _read(logits, batch))
     return Answers(label_logits, log_norm, best)
 
 
+def _mask(model: Model, allowed: Bool[Tensor, "B T T"]) -> Float[Tensor, "B 1 T T"]:
+    """What is added to the attention scores: 0 where attention is allowed, the dtype's minimum elsewhere."""
+    mask = torch.zeros(allowed.shape, dtype=model.dtype).masked_fill(~allowed, torch.finfo(model.dtype).min)
+    return mask[:, None].to(model.device)
+
+
 def _inputs(model: Model, batch: Batch) -> dict[str, Tensor]:
-    """Model inputs with the packing's own mask (added to the scores) and positions, never a padding side."""
-    masked = torch.finfo(model.dtype).min
-    mask = torch.zeros(batch.allowed.shape, dtype=model.dtype).masked_fill(~batch.allowed, masked)
-    tensors = {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "attention_mask": mask[:, None],
+    """Model inputs with the packing's own mask and positions, never a padding side."""
+    return {
+        "input_ids": batch.input_ids.to(model.device),
+        "position_ids": batch.position_ids.to(model.device),
+        "attention_mask": _mask(model, batch.allowed),
     }
-    return {name: tensor.to(model.device) for name, tensor in tensors.items()}
 
 
 def _last_rows(attended: Tensor | None, batch: Batch) -> Float[Tensor, "N H S"]:
