@@ -13,14 +13,20 @@ from twotowers.knockout import (
     dose,
     doses,
     every_head,
+    extra_cost,
     in_context_heads,
     named_groups,
     outcomes,
+    own_label_effect,
     pairs,
     random_heads,
     rank_heads,
+    read_selected,
     sweep,
+    write_selected,
 )
+from twotowers.study import SCALES, Study
+from twotowers.tasks import load_task
 
 KEYS = ["accuracy", "accuracy_two_way", "margin"]
 
@@ -137,7 +143,7 @@ def test_random_heads_are_others_of_the_same_layers():
     assert random_heads([(0, 0), (0, 1), (0, 2)], 4, np.random.default_rng(0)) == [(0, 3)]
 
 
-def test_in_context_heads_are_deep_and_in_both_lists():
+def test_in_context_heads_are_deep_and_high_in_both_lists():
     ranked = pd.DataFrame({"layer": [0, 2, 3, 2, 3], "head": [0, 0, 0, 1, 1]})
     located = pd.DataFrame(
         {
@@ -147,9 +153,55 @@ def test_in_context_heads_are_deep_and_in_both_lists():
             "log_increase": [9.0, 1.0, 2.0, 3.0, 0.0, 9.0, 0.0, 0.0, 0.0, 5.0],
         }
     )
-    assert in_context_heads(ranked, located, "foo", n_layers=4, top=3) == [(2, 1), (3, 0), (2, 0)]
-    assert in_context_heads(ranked, located, "foo", n_layers=4, top=2) == [(3, 0)]
-    assert in_context_heads(ranked, located, "bar", n_layers=4, top=1) == []
+    foo = in_context_heads(ranked, located, "foo", n_layers=4)
+    assert pairs(foo) == [(3, 0)]  # second in both lists; 2.1 is first and third, and 0.0 is not deep
+    assert foo.iloc[0][["harm_rank", "raise_rank", "worse_rank"]].tolist() == [2, 2, 2]
+
+
+def test_as_many_in_context_heads_as_in_the_paper():
+    table = pd.DataFrame([(layer, head) for layer in range(32) for head in range(32)], columns=["layer", "head"])
+    located = table.assign(label="foo", log_increase=-table["head"] - table["layer"])
+    heads = in_context_heads(table, located, "foo", n_layers=32)
+    assert len(heads) == 6
+    assert heads["layer"].min() >= 16
+
+
+def test_effects_of_claims_have_the_predicted_sign():
+    """C4 and C5 are positive for heads that serve, zero for heads that do nothing, negative for the reverse."""
+    rows = [(k, s, q, a) for k, a in (("top", 0.0), ("random", 1.0)) for s in (0, 1) for q in (0, 1)]
+    removed = pd.DataFrame(rows, columns=["kind", "set", "query", "accuracy"]).assign(removed=3)
+    assert extra_cost(removed, 3)["effect"].tolist() == [1.0] * 4
+    reverse = removed.assign(kind=removed["kind"].map({"top": "random", "random": "top"}))
+    assert extra_cost(reverse, 3)["effect"].tolist() == [-1.0] * 4
+    served = {
+        ("foo-heads", "foo"): 0.2,
+        ("foo-heads", "bar"): 1.0,
+        ("bar-heads", "bar"): 0.4,
+        ("bar-heads", "foo"): 1.0,
+    }
+    for table, expected in (
+        (served, 0.7),
+        ({}, 0.0),
+        ({(n, "foo" if g == "bar" else "bar"): a for (n, g), a in served.items()}, -0.7),
+    ):
+        prompts = pd.DataFrame(
+            [
+                {"name": n, "label": g, "set": s, "accuracy": table.get((n, g), 1.0)}
+                for n in ("none", "foo-heads", "bar-heads")
+                for g in ("foo", "bar")
+                for s in (0, 1)
+            ]
+        )
+        assert own_label_effect(prompts)["effect"].tolist() == pytest.approx([expected] * 2)
+
+
+def test_selected_heads_survive_the_run_folder(tiny_gpt2, tmp_path, monkeypatch):
+    monkeypatch.setenv("TWOTOWERS_RUN", str(tmp_path / "run" / ".tmp"))
+    study = Study(tiny_gpt2, load_task("words"), SCALES["smoke"], seed=0)
+    with pytest.raises(HeadError, match="run the chapter knockout first"):
+        read_selected(study)
+    write_selected({"foo": [(3, 1)], "bar": [(2, 0), (3, 1)]})
+    assert read_selected(study) == {"foo": [(3, 1)], "bar": [(2, 0), (3, 1)], "all": [(2, 0), (3, 1)]}
 
 
 def test_dose_curve_has_top_and_random_heads_and_the_intact_model(tiny, two_sets):

@@ -7,6 +7,7 @@ from the intact model's residual.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -19,9 +20,11 @@ from tqdm import tqdm
 from .errors import UserError
 from .models import Model
 from .prompts import PromptSet, pack
+from .study import Study, run_folder
 from .trace import TOKEN_BUDGET, Answers, ablate, answers, batches, capture
 
 Head = tuple[int, int]  # layer and head, both from 0
+PAPER_SHARE = 6 / 1024  # heads of a label among all heads: Llama 7B in the paper's version 3
 
 
 class HeadError(UserError):
@@ -187,22 +190,67 @@ def random_heads(heads: Sequence[Head], n_heads: int, rng: np.random.Generator) 
     return control
 
 
-def in_context_heads(
-    ranked: pd.DataFrame, located: pd.DataFrame, label: str, *, n_layers: int, top: int = 10
-) -> list[Head]:
-    """Heads of the deep half in the top of both lists for one gold label: *foo-heads* for "foo".
+def in_context_heads(ranked: pd.DataFrame, located: pd.DataFrame, label: str, *, n_layers: int) -> pd.DataFrame:
+    """Heads of the deep half that stand high in both lists for one gold label: *foo-heads* for "foo".
+
+    The paper takes heads in the top 10 of both lists, 6 a label among the 1,024 of Llama 7B. For any number of heads
+    we take the same share, at least one: those whose worse rank is best.
 
     Args:
         ranked: `rank_heads` on the prompts of that gold label.
         located: `Located.heads`.
 
     Returns:
-        the heads in both lists, by log-increase, largest first.
+        `layer, head, harm_rank, raise_rank, worse_rank`, ranks from 1 among deep heads, best first.
     """
     deep = n_layers / 2
-    harmful = set(pairs(ranked[ranked["layer"] >= deep], top))
-    raising = located[(located["label"] == label) & (located["layer"] >= deep)]
-    return [head for head in pairs(raising.nlargest(top, "log_increase")) if head in harmful]
+    harm = ranked[ranked["layer"] >= deep].copy()
+    harm["harm_rank"] = np.arange(1, len(harm) + 1)
+    rises = located[(located["label"] == label) & (located["layer"] >= deep)]
+    rises = rises.sort_values("log_increase", ascending=False).copy()
+    rises["raise_rank"] = np.arange(1, len(rises) + 1)
+    both = harm.merge(rises[["layer", "head", "raise_rank"]], on=["layer", "head"])
+    both["worse_rank"] = both[["harm_rank", "raise_rank"]].max(axis=1)
+    number = max(1, round(PAPER_SHARE * len(ranked)))
+    columns = ["layer", "head", "harm_rank", "raise_rank", "worse_rank"]
+    return both.sort_values(["worse_rank", "raise_rank"], ignore_index=True)[columns].head(number)
+
+
+def write_selected(serving: Mapping[str, Sequence[Head]]) -> None:
+    """Keep the in-context heads of each label in the run folder, for the chapters after this one."""
+    every = sorted({head for heads in serving.values() for head in heads})
+    record = {label: [list(head) for head in heads] for label, heads in serving.items()}
+    run_folder().mkdir(parents=True, exist_ok=True)
+    (run_folder() / "heads.json").write_text(json.dumps(record | {"all": every}) + "\n", encoding="utf-8")
+
+
+def read_selected(study: Study) -> dict[str, list[Head]]:
+    """The in-context heads that the knock-out chapter selected: a list for each label, and `all` of them.
+
+    Raises:
+        HeadError: the knock-out chapter has not been run for this model.
+    """
+    for folder in (run_folder().parent, run_folder()):
+        if (folder / "heads.json").is_file():
+            record = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
+            return {name: [(int(layer), int(head)) for layer, head in heads] for name, heads in record.items()}
+    raise HeadError(f"The in-context heads of {study.model.name} are not selected yet; run the chapter knockout first.")
+
+
+def extra_cost(removed: pd.DataFrame, n: int) -> pd.DataFrame:
+    """C4 from a `dose` table: accuracy with random heads removed minus with the top n, a row per prompt."""
+    chosen = removed[removed["removed"] == n].groupby(["kind", "set", "query"])["accuracy"].mean()
+    return (chosen["random"] - chosen["top"]).rename("effect").reset_index()
+
+
+def own_label_effect(prompts: pd.DataFrame) -> pd.DataFrame:
+    """C5 from a `named_groups` table with "none" and "<label>-heads": accuracy lost on prompts of the heads' own
+    label minus that on prompts of the other label, mean over both labels; a row per demonstration set."""
+    means = prompts.groupby(["name", "label", "set"])["accuracy"].mean().unstack("set")
+    labels = sorted(prompts["label"].unique())
+    lost = {own: means.loc["none"] - means.loc[f"{own}-heads"] for own in labels}
+    effect = sum(lost[own].loc[own] - lost[own].drop(index=own).iloc[0] for own in labels) / len(labels)
+    return effect.rename("effect").reset_index()
 
 
 def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFrame:

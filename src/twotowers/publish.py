@@ -10,7 +10,6 @@ import datetime
 import functools
 import importlib.metadata
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from .study import Study
+from .study import Study, run_folder
 
 PACKAGES = ("twotowers", "torch", "nnsight", "transformers", "numpy", "pandas", "scipy", "matplotlib")
 
@@ -77,11 +76,6 @@ def run_note(study: Study) -> None:
         f"{facts['packages']['torch']}, nnsight {facts['packages']['nnsight']}. Repeat it with `{facts['command']}`.",
     ]
     say(":::{admonition} This run\n:class: run-note\n" + "\n".join(lines) + "\n:::")
-
-
-def run_folder() -> Path:
-    """Where a chapter's files go; without the pipeline, a hidden folder beside the notebook."""
-    return Path(os.environ.get("TWOTOWERS_RUN") or ".twotowers-run")
 
 
 def provenance(study: Study) -> dict[str, Any]:

@@ -6,7 +6,9 @@ Every chapter opens the same study, so all chapters of a run speak of the same p
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import UnknownNameError
 from .models import Model, open_model
@@ -94,3 +96,8 @@ def open_study(model: str, task: str = "words", scale: str = "book", seed: int =
         UserError: an unknown model, task or scale; a task that is too small.
     """
     return Study(open_model(model), load_task(task), find_scale(scale), seed)
+
+
+def run_folder() -> Path:
+    """Where a chapter's files go, named by TWOTOWERS_RUN; without the pipeline, a hidden folder beside the notebook."""
+    return Path(os.environ.get("TWOTOWERS_RUN") or ".twotowers-run")
