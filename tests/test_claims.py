@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twotowers.claims import CLAIMS, judge, ledger, record_accuracy, record_claim
+from twotowers.claims import CLAIMS, atlas, judge, ledger, markdown, record_accuracy, record_claim
 from twotowers.errors import UnknownNameError
 from twotowers.statistics import Estimate
 from twotowers.study import SCALES, Study
@@ -79,3 +79,19 @@ def test_the_accuracy_of_an_earlier_run_is_found(study, tmp_path):
     folder.mkdir(parents=True)
     (folder / "accuracy.json").write_text(json.dumps({"mean": 0.5, "low": 0.4, "high": 0.6}), encoding="utf-8")
     assert record_claim(study, "C9", effects(0.3)).verdict == "not testable"
+
+
+def test_tables_show_every_claim_of_every_model(study, tmp_path):
+    folder = tmp_path / "run" / ".tmp"
+    record_claim(study, "C4", effects(0.3))
+    record_claim(study, "C8", effects(-0.3))
+    lines = markdown(ledger(folder)).splitlines()
+    assert len(lines) == 2 + 14
+    assert "**supported**" in lines[5]
+    assert "%" in lines[5]
+    assert "**contradicted**" in lines[9]
+    both = atlas({"a": folder, "b": tmp_path / "nothing"}).splitlines()
+    assert len(both) == 2 + 14
+    assert both[5].count("|") == 4
+    assert "**supported**" in both[5]
+    assert "**not run**" in both[5]

@@ -8,8 +8,8 @@ import torch
 import twotowers
 from conftest import make_sets
 from twotowers.check import edited
+from twotowers.errors import HeadError
 from twotowers.knockout import (
-    HeadError,
     dose,
     doses,
     every_head,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,33 @@ def ledger(folder: Path) -> pd.DataFrame:
         verdict = found["verdict"] if found else "not run"
         rows.append({"claim": name, "sentence": claim.sentence, **numbers, "verdict": verdict, "paper": claim.paper})
     return pd.DataFrame(rows)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A ledger as a Markdown table."""
+    rows = [
+        f"| {r.claim!s} | {r.sentence!s} | {_effect(r)} | **{r.verdict!s}** | {str(r.paper) or 'not known'} |"
+        for r in table.itertuples()
+    ]
+    return "\n".join(["| | claim | effect (95% interval) | verdict | the paper |", "|---|---|---|---|---|", *rows])
+
+
+def atlas(folders: Mapping[str, Path]) -> str:
+    """Claims by models as a Markdown table, from run folders by model."""
+    ledgers = {model: ledger(folder).itertuples() for model, folder in folders.items()}
+    header = ["| claim |" + "".join(f" {model} |" for model in ledgers), "|---|" + "---|" * len(ledgers)]
+    rows = [
+        f"| {claim}: {text.sentence} |" + "".join(f" **{r.verdict}** {_effect(r)} |" for r in cells)
+        for (claim, text), *cells in zip(CLAIMS.items(), *ledgers.values(), strict=True)
+    ]
+    return "\n".join([*header, *rows])
+
+
+def _effect(row: Any) -> str:
+    """Mean and interval in the unit of the claim; nothing if there is no number."""
+    if row.mean is None or pd.isna(row.mean):
+        return ""
+    return format(Estimate(row.mean, row.low, row.high), "+.1%" if CLAIMS[row.claim].percent else "+.3f")
 
 
 def _path(name: str) -> Path:

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from .errors import UserError
+from .errors import HeadError
 from .models import Model
 from .prompts import PromptSet, pack
 from .study import Study, run_folder
@@ -25,10 +25,6 @@ from .trace import TOKEN_BUDGET, Answers, ablate, answers, batches, capture
 
 Head = tuple[int, int]  # layer and head, both from 0
 PAPER_SHARE = 6 / 1024  # heads of a label among all heads: Llama 7B in the paper's version 3
-
-
-class HeadError(UserError):
-    """A head that the model does not have."""
 
 
 def knockout(

@@ -14,13 +14,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import torch
+import transformers
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
 from nnsight import TransformersModel
 from safetensors import SafetensorError
@@ -54,7 +55,7 @@ class Entry:
     template: str = "lines"
 
     @property
-    def memory(self) -> float:
+    def memory(self) -> int:
         """Bytes of the weights in the entry's dtype."""
         return self.parameters * DTYPES[self.dtype].itemsize
 
@@ -119,23 +120,27 @@ class Model:
         self._fetch()
         device_map = self.device_map or ("cuda" if torch.cuda.is_available() else None)
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.folder,
-                dtype=self.dtype,
-                device_map=device_map,
-                attn_implementation="eager",
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            with _quiet_transformers():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    self.folder,
+                    dtype=self.dtype,
+                    device_map=device_map,
+                    attn_implementation="eager",
+                    local_files_only=True,
+                    ignore_mismatched_sizes=True,  # they are reported below
+                    output_loading_info=True,
+                )
+        except Exception as error:  # a damaged file may raise anything
             raise ModelError(
-                f"The weights in {self.folder} cannot be read ({_first_line(error)}); fetch them again."
+                f"The weights in {self.folder} cannot be loaded ({_first_line(error)}); if a file is damaged, fetch "
+                f"it again."
             ) from error
         network, report = loaded
-        if report["missing_keys"]:
+        wrong = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
+        if wrong:
             raise ModelError(
-                f"The weights in {self.folder} lack {len(report['missing_keys'])} tensors "
-                f"({min(report['missing_keys'])}, ...); fetch them again."
+                f"The weights in {self.folder} do not fit its config.json: {len(wrong)} tensors are missing or of "
+                f"another shape, {wrong[0]} first; fetch the model again."
             )
         return TransformersModel(network.eval(), task="text-generation", tokenizer=self.tokenizer)
 
@@ -258,6 +263,8 @@ def _read_folder(folder: Path) -> tuple[Any, Any]:
     if not isinstance(model_type, str):
         raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
     family_of(_ModelType(model_type))
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(f"{folder} has no tokenizer (tokenizer.json); fetch the whole model.")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -271,6 +278,17 @@ def _read_folder(folder: Path) -> tuple[Any, Any]:
 @dataclass(frozen=True)
 class _ModelType:
     model_type: str
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without the report of missing tensors, since we say it in one sentence."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
 
 
 def _weight_files(folder: Path) -> list[Path]:

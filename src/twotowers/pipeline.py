@@ -34,7 +34,10 @@ from .models import REGISTRY
 from .study import Study, find_scale, open_study
 from .tasks import load_task
 
-CHAPTERS = ("task", "locate", "knockout")
+CHAPTERS = ("task", "locate", "knockout", "claims")
+# What a chapter reads of the run folder: heads.json is written by the knock-out chapter, claims by most.
+READS = dict.fromkeys(("values", "towers", "imbalance", "order"), "heads.json") | {"claims": "claims/*.json"}
+ENDINGS = ("svg", "png", "csv", "json")  # the files of a figure
 OUTSIDE = {"cli.py", "pipeline.py", "site.py"}  # rooms that no result depends on
 
 
@@ -90,31 +93,29 @@ def run(
     _ = study.selection, study.evaluation  # raises for labels, lengths and lists before weights load
     root = project_root()
     folder = root / "book" / "runs" / study.model.key
-    _require_writable(folder)
-    record = _read_record(folder)
     try:
-        digests = {name: _digest(root, name, study) for name in CHAPTERS if name in chapters}
-        stale = [name for name in digests if force or not _up_to_date(folder, record, name, digests[name])]
-        if stale:
+        _require_writable(folder)
+        record = _read_record(folder)
+        names = _with_needs(chapters, folder)
+        if force or not all(_up_to_date(folder, record, name, _digest(root, name, study, folder)) for name in names):
             _check(study, folder, record)
     except BaseException:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if this run made it: a model that cannot be run leaves no empty folder
+        with contextlib.suppress(OSError):  # a model that cannot be run leaves no empty folder
+            folder.rmdir()
+            folder.parent.rmdir()
         raise
     parameters = {"model": model, "task": task, "scale": scale, "seed": seed}
     done = []
-    for name in digests:
+    for number, name in enumerate(names, start=1):
         begun = time.monotonic()
-        if name in stale:
-            print(
-                f"[{stale.index(name) + 1}/{len(stale)}] {study.model.key}: {name}",
-                file=sys.stderr,
-                flush=True,
-            )
+        digest = _digest(root, name, study, folder)  # now: it covers what earlier chapters have just written
+        stale = force or not _up_to_date(folder, record, name, digest)
+        if stale:
+            print(f"[{number}/{len(names)}] {study.model.key}: {name}", file=sys.stderr, flush=True)
             figures = _execute(root, folder, name, parameters)
             seconds = time.monotonic() - begun
             record["chapters"][name] = {
-                "digest": digests[name],
+                "digest": digest,
                 "seconds": round(seconds, 1),
                 "figures": figures,
                 "scale": scale,
@@ -124,9 +125,15 @@ def run(
             }
             _write_record(folder, record)
         entry = record["chapters"][name]
-        state = "run" if name in stale else "up to date"
+        state = "run" if stale else "up to date"
         done.append(Outcome(study.model.key, name, state, entry["seconds"], len(entry["figures"])))
     return done
+
+
+def _with_needs(chapters: Sequence[str], folder: Path) -> list[str]:
+    """The chapters in the order of the book, with the knock-out chapter if one needs its heads and lacks them."""
+    needed = any(READS.get(name) == "heads.json" for name in chapters) and not (folder / "heads.json").is_file()
+    return [name for name in CHAPTERS if name in chapters or (name == "knockout" and needed)]
 
 
 def _require_writable(folder: Path) -> None:
@@ -134,8 +141,11 @@ def _require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b" ")
-        for left in folder.glob(".tmp-*"):
-            shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
+        for left in folder.glob(".tmp-*"):  # of a run that was killed
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
     except OSError as error:
         raise _folder_error(folder, error) from error
 
@@ -165,10 +175,11 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
         raise _folder_error(folder, error) from error
 
 
-def _digest(root: Path, chapter: str, study: Study) -> str:
-    """What decides whether a chapter is up to date: its text, its parameters, the model, the data, our code."""
+def _digest(root: Path, chapter: str, study: Study, folder: Path) -> str:
+    """What decides whether a chapter is up to date: its text, parameters, model, data, our code, and what it reads."""
     package = Path(__file__).parent
-    sources = [_source(root, chapter), *sorted(package.glob("*.py"))]
+    read = sorted(folder.glob(READS[chapter])) if chapter in READS else []
+    sources = [_source(root, chapter), *sorted(package.glob("*.py")), *read]
     code = [hashlib.sha256(f.read_bytes()).hexdigest() for f in sources if f.name not in OUTSIDE]
     facts = [code, study.model.provenance(), study.task.digest, repr(study.scale), study.seed]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -180,10 +191,8 @@ def _source(root: Path, chapter: str) -> Path:
 
 def _up_to_date(folder: Path, record: dict[str, Any], chapter: str, digest: str) -> bool:
     entry = record["chapters"].get(chapter, {})
-    files = [
-        folder / f"{chapter}.ipynb",
-        *(folder / "figures" / f"{f}.svg" for f in entry.get("figures", ())),
-    ]
+    figures = [folder / "figures" / f"{f}.{ending}" for f in entry.get("figures", ()) for ending in ENDINGS]
+    files = [folder / f"{chapter}.ipynb", *figures]
     return entry.get("digest") == digest and all(file.is_file() for file in files)
 
 
@@ -225,6 +234,7 @@ def _execute(root: Path, folder: Path, chapter: str, parameters: Mapping[str, An
             cwd=str(temporary),
             progress_bar={"desc": chapter, "leave": False, "file": sys.stderr},
             stderr_file=sys.stderr,
+            extra_arguments=["--IPKernelApp.log_level=50"],  # no word of the kernel about its sockets
             start_timeout=300,
             execution_timeout=1800 if parameters["scale"] == "smoke" else None,
         )
@@ -248,12 +258,16 @@ def _execute(root: Path, folder: Path, chapter: str, parameters: Mapping[str, An
 
 
 def _move(temporary: Path, folder: Path, chapter: str) -> list[str]:
-    figures = sorted(temporary.glob("figures/*"))
-    (folder / "figures").mkdir(exist_ok=True)
-    for file in figures:
-        file.replace(folder / "figures" / file.name)
-    (temporary / f"{chapter}.ipynb").replace(folder / f"{chapter}.ipynb")
-    return sorted({file.stem for file in figures})
+    """Move figures, claims and heads, and last the chapter that shows them."""
+    notebook, written = temporary / f"{chapter}.ipynb", []
+    for file in sorted(temporary.rglob("*")):
+        if file.is_file() and file != notebook:
+            target = folder / file.relative_to(temporary)
+            target.parent.mkdir(exist_ok=True)
+            file.replace(target)
+            written.append(target)
+    notebook.replace(folder / notebook.name)
+    return sorted({file.stem for file in written if file.parent.name == "figures"})
 
 
 def _clean(notebook: Any, parameters: Mapping[str, Any]) -> Any:
@@ -274,7 +288,8 @@ def _clean(notebook: Any, parameters: Mapping[str, Any]) -> Any:
             cell.execution_count = None
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for output in cell.outputs:
-                output.pop("execution_count", None) if output.output_type != "execute_result" else None
+                if output.output_type == "execute_result":
+                    output.execution_count = None
     return notebook
 
 

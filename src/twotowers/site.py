@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from .claims import atlas
 from .errors import SiteError, UserError
 from .pipeline import CHAPTERS, project_root
 
@@ -18,11 +20,16 @@ class NoRunError(UserError):
     """A site without any run."""
 
 
+class NoBookError(UserError):
+    """The program that builds the site is not installed."""
+
+
 def build() -> Path:
     """Write the table of contents, build the book with every warning an error, and return its first page.
 
     Raises:
         NoRunError: no model has been run.
+        NoBookError: Jupyter Book is not installed.
         SiteError: the build warned, or a page or figure is missing; the message says which.
     """
     root = project_root()
@@ -30,6 +37,10 @@ def build() -> Path:
     runs = {model: chapters for model, chapters in runs.items() if chapters}
     if not runs:
         raise NoRunError("There is no run to build a site from; run a model first with: twotowers run")
+    if importlib.util.find_spec("jupyter_book") is None:
+        raise NoBookError("Jupyter Book is not installed; run: python -m pip install -e '.[book]'")
+    folders = {model: root / "book" / "runs" / model for model in runs}
+    (root / "book" / "_atlas.md").write_text(atlas(folders) + "\n", encoding="utf-8")
     contents = yaml.safe_dump(_contents(runs), sort_keys=False)
     toc = root / "book" / "_toc.yml"
     if not toc.is_file() or toc.read_text(encoding="utf-8") != contents:
@@ -52,7 +63,7 @@ def _contents(runs: dict[str, list[str]]) -> dict[str, object]:
         return {"caption": caption, "chapters": [{"file": file} for file in files]}
 
     models = [part(model, [f"runs/{model}/{chapter}" for chapter in chapters]) for model, chapters in runs.items()]
-    parts = [part("The method", ["method"]), *models, part("Use it", ["rerun", "cite"])]
+    parts = [part("The method", ["method"]), *models, part("All models", ["atlas"]), part("Use it", ["rerun", "cite"])]
     return {"format": "jb-book", "root": "intro", "parts": parts}
 
 
@@ -75,7 +86,7 @@ def _missing(root: Path, html: Path, runs: dict[str, list[str]]) -> list[str]:
     """Pages and figures that should be on the site and are not."""
     missing = [
         f"page {page}"
-        for page in ("index", "intro", "method", "rerun", "cite")
+        for page in ("index", "intro", "method", "atlas", "rerun", "cite")
         if not (html / f"{page}.html").is_file()
     ]
     for model, chapters in runs.items():
@@ -84,6 +95,6 @@ def _missing(root: Path, html: Path, runs: dict[str, list[str]]) -> list[str]:
             page = html / "runs" / model / f"{chapter}.html"
             text = page.read_text(encoding="utf-8") if page.is_file() else ""
             missing += [] if text else [f"page {model}/{chapter}"]
-            figures = record["chapters"][chapter]["figures"]
+            figures = record["chapters"].get(chapter, {}).get("figures", [])
             missing += [f"figure {model}/{f}" for f in figures if f'id="fig-{model}-{f}"' not in text]
     return missing
