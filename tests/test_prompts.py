@@ -310,10 +310,12 @@ def test_each_label_stands_for_one_category(words, drawn):
 
 
 def test_either_label_may_stand_for_a_category(tiny_gpt2, words):
-    category = {text: name for name, halves in words.texts.items() for half in halves.values() for text in half}
-    sets = draw(tiny_gpt2, words, n_sets=60, shots=1, n_queries=2)
-    meant = {(label, category[text]) for s in sets for text, label in s.demonstrations}
-    assert any({("foo", name), ("bar", name)} <= meant for name in words.categories)
+    order = {t: i for i, halves in enumerate(words.texts.values()) for half in halves.values() for t in half}
+    foo_first = 0
+    for s in draw(tiny_gpt2, words, n_sets=40, shots=1, n_queries=2):
+        place = {label: order[text] for text, label in s.demonstrations}
+        foo_first += place["foo"] < place["bar"]
+    assert 10 < foo_first < 30
 
 
 def test_no_text_is_both_demonstration_and_query_nor_shown_twice(drawn):

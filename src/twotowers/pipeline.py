@@ -221,6 +221,7 @@ def _execute(root: Path, folder: Path, chapter: str, parameters: Mapping[str, An
         "TWOTOWERS_RUN": str(temporary),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin make a busy machine many times slower
     }
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
