@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import nnsight
 import torch
@@ -57,6 +58,7 @@ class Capture:
         pattern: attention of the last position over the prompt's own tokens (0 beyond its end), if asked for.
         logits: over the vocabulary, if asked for; `answers` always.
         inputs: residual entering each layer at every packed position, if asked for.
+        written: what attention adds at every packed position, if asked for.
     """
 
     resid_pre: Float[Tensor, "L1 N d"]
@@ -67,6 +69,7 @@ class Capture:
     pattern: Float[Tensor, "L N H S"] | None = None
     logits: Float[Tensor, "N V"] | None = None
     inputs: Float[Tensor, "L B T d"] | None = None
+    written: Float[Tensor, "L B T d"] | None = None
 
 
 def batches(model: Model, sets: Sequence[PromptSet], budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
@@ -83,7 +86,13 @@ def batches(model: Model, sets: Sequence[PromptSet], budget: int = TOKEN_BUDGET)
 
 
 def capture(
-    model: Model, batch: Batch, *, pattern: bool = False, logits: bool = False, inputs: bool = False
+    model: Model,
+    batch: Batch,
+    *,
+    pattern: bool = False,
+    logits: bool = False,
+    inputs: bool = False,
+    written: bool = False,
 ) -> Capture:
     """Run one forward and read it at the last position of every prompt, in float32 on the CPU.
 
@@ -93,7 +102,7 @@ def capture(
     family, row, last = model.arch.family, batch.row, batch.last
     shape = (len(row), model.arch.n_heads, model.arch.d_head)
     with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
-        resid, attn, mlp, z, weights, full = (nnsight.save([]) for _ in range(6))
+        resid, attn, mlp, z, weights, full, added = (nnsight.save([]) for _ in range(7))
         for block in submodule(model.nn, family.blocks):
             attention = submodule(block, family.attention)
             entering = block.input
@@ -101,8 +110,10 @@ def capture(
             if inputs:
                 full.append(entering.float().cpu())
             z.append(submodule(attention, family.out_proj).input[row, last].reshape(shape).float().cpu())
-            written, attended = attention.output[:2]
-            attn.append(written[row, last].float().cpu())
+            output, attended = attention.output[:2]
+            attn.append(output[row, last].float().cpu())
+            if written:
+                added.append(output.float().cpu())
             if pattern:
                 weights.append(_last_rows(attended, batch))
             mlp.append(submodule(block, family.mlp).output[row, last].float().cpu())
@@ -121,6 +132,7 @@ def capture(
         pattern=torch.stack(weights) if pattern else None,
         logits=kept if logits else None,
         inputs=torch.stack(full) if inputs else None,
+        written=torch.stack(added) if written else None,
     )
 
 
@@ -172,6 +184,89 @@ def cut(
     edges = edges & ~torch.eye(edges.shape[1], dtype=torch.bool)
     start = 0 if entering is None else layers.start
     return _answer(model, batch, start=start, entering=entering, cut=(layers, batch.allowed & ~edges))
+
+
+def without_position(
+    model: Model,
+    batch: Batch,
+    heads: Sequence[tuple[int, int]],
+    strength: float = 1.0,
+    entering: Float[Tensor, "B T d"] | None = None,
+) -> tuple[Answers, Float[Tensor, "N K S"]]:
+    """Answers when some heads' last position attends without the position term; later layers see the change.
+
+    At the last position of every prompt z becomes (1 - strength) z + strength z', where z' comes from queries and
+    keys without position (method page, equation eq-attention). Rotary families: neither is rotated. Families with
+    position embeddings: these are subtracted from the residual before the norm, for queries and keys only (ours;
+    what lower layers made of a position stays). Values and all other positions are as they were.
+
+    Args:
+        heads: K (layer, head) pairs, each once.
+        entering: the intact residual entering the lowest of their layers; without it, all layers are run.
+
+    Returns:
+        the answers, and the attention of the last position over the prompt's own tokens in each of the heads, mixed
+        in the same way.
+
+    Raises:
+        RuntimeError: the model's attention returns no weights.
+    """
+    family, row, last = model.arch.family, batch.row, batch.last
+    network: Any = model.arch.model
+    layers = {layer: [head for other, head in heads if other == layer] for layer in sorted({i for i, _ in heads})}
+    start = min(layers) if layers and entering is not None else 0
+    skipped = entering.to(model.device, model.dtype) if start and entering is not None else None
+    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
+        weights = nnsight.save([])
+        blocks = submodule(model.nn, family.blocks)
+        embedded = None
+        if family.rotary is None:  # what enters layer 0 beside the tokens' embeddings is their positions'
+            tokens = network.get_input_embeddings().weight[batch.input_ids.to(model.device)]
+            embedded = blocks[0].input - tokens
+        for layer in range(start):
+            blocks[layer].skip(skipped)
+        for layer, chosen in layers.items():
+            attention = submodule(blocks[layer], family.attention)
+            flat, z_flat = _flat_heads(model, batch, layer, chosen, blocks[layer].input, embedded)
+            out_proj = submodule(attention, family.out_proj)
+            z = out_proj.input.clone()
+            z_last = z[row, last].reshape(len(row), model.arch.n_heads, -1)
+            z_last[:, chosen] += strength * (z_flat.to(z) - z_last[:, chosen])
+            z[row, last] = z_last.flatten(1)
+            out_proj.input = z
+            own = _last_rows(attention.output[1], batch)[:, chosen]
+            weights.append(own + strength * (flat - own))
+        norm = submodule(model.nn, family.final_norm)
+        logits = submodule(model.nn, family.unembed)(norm.output[row, last]).float()
+        label_logits, log_norm, best = (nnsight.save(x) for x in _read(logits, batch))
+    order = [(layer, head) for layer, chosen in layers.items() for head in chosen]
+    mixed = torch.cat([torch.zeros(len(row), 0, batch.index.shape[1]), *weights], dim=1)
+    return Answers(label_logits, log_norm, best), mixed[:, [order.index((layer, head)) for layer, head in heads]]
+
+
+def _flat_heads(
+    model: Model,
+    batch: Batch,
+    layer: int,
+    heads: list[int],
+    entering: Float[Tensor, "B T d"],
+    embedded: Float[Tensor, "B T d"] | None,
+) -> tuple[Float[Tensor, "N k S"], Float[Tensor, "N k d_h"]]:
+    """Attention of the last positions and z of some heads, from queries and keys without their position term."""
+    arch, norm = model.arch, model.arch.attention_norm(layer)
+    normed = type(norm).forward  # not norm(x): inside a trace nnsight would take that for the model's own call
+    plain = normed(norm, entering).float().cpu()
+    without = plain if embedded is None else normed(norm, entering - embedded).float().cpu()
+    (w_q, b_q), (w_k, b_k), (w_v, b_v) = (
+        (w[heads], b[heads]) for w, b in (arch.w_q(layer), arch.w_k(layer), arch.w_v(layer))
+    )
+    row, own = batch.row[:, None], batch.index.clamp(min=0)
+    q = torch.einsum("nd,hde->nhe", without[batch.row, batch.last], w_q) + b_q
+    k = torch.einsum("btd,hde->bthe", without, w_k) + b_k
+    v = torch.einsum("btd,hde->bthe", plain, w_v) + b_v
+    scores = torch.einsum("nhe,nshe->nhs", q, k[row, own]) * arch.score_scale(layer)
+    weights = scores.masked_fill((batch.index < 0)[:, None], float("-inf")).softmax(-1)
+    return weights, torch.einsum("nhs,nshe->nhe", weights, v[row, own])
 
 
 def _answer(
