@@ -8,11 +8,31 @@
 """
 
 from .check import check
+from .claims import ledger
 from .errors import UserError
+from .imbalance import imbalance
 from .knockout import knockout
 from .locate import Located, locate
 from .models import Model, load
+from .order import order
 from .prompts import PromptSet, prompt_set
+from .towers import towers
+from .words import read_words
 
 __version__ = "0.1.0"
-__all__ = ["Located", "Model", "PromptSet", "UserError", "check", "knockout", "load", "locate", "prompt_set"]
+__all__ = [
+    "Located",
+    "Model",
+    "PromptSet",
+    "UserError",
+    "check",
+    "imbalance",
+    "knockout",
+    "ledger",
+    "load",
+    "locate",
+    "order",
+    "prompt_set",
+    "read_words",
+    "towers",
+]

@@ -1,0 +1,394 @@
+"""Order: the position term is really taken out, and effects have the sign of the truth that was planted."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import twotowers
+from conftest import DEMONSTRATIONS, QUERIES, make_sets
+from twotowers import figures_order
+from twotowers.claims import judge
+from twotowers.errors import PromptError
+from twotowers.knockout import outcomes
+from twotowers.order import (
+    Ordered,
+    before_after,
+    by_distance,
+    choose_strength,
+    in_orders,
+    near_minus_far,
+    order,
+    recency,
+    relative_change,
+    reorder,
+    response,
+    rotations,
+    slopes,
+    spread,
+    steadied,
+    study_orders,
+)
+from twotowers.prompts import pack
+from twotowers.study import Study, find_scale
+from twotowers.tasks import load_task
+from twotowers.trace import answers, capture, without_position
+
+
+def close(a, b, tolerance=1e-4):
+    assert a.shape == b.shape
+    assert float((a - b).abs().max()) <= tolerance * float(b.abs().max())
+
+
+def some_heads(model):
+    """Heads of three layers, not in order, two of them in one layer."""
+    return [(3, 1), (1, 2), (1, 0), (2, 3)]
+
+
+# --- the intervention ---------------------------------------------------------------------------------------------
+
+
+def test_strength_zero_changes_nothing(tiny, two_sets):
+    batch = pack(two_sets)
+    after, attention = without_position(tiny, batch, some_heads(tiny), 0.0)
+    intact = capture(tiny, batch, pattern=True)
+    assert (after.labels == intact.answers.labels).all()
+    assert (after.best == intact.answers.best).all()
+    close(attention, torch.stack([intact.pattern[layer, :, head] for layer, head in some_heads(tiny)], dim=1))
+
+
+def test_no_heads_change_nothing(tiny, two_sets):
+    after, attention = without_position(tiny, pack(two_sets), [])
+    close(after.labels, answers(tiny, pack(two_sets)).labels)
+    assert attention.shape[:2] == (6, 0)
+
+
+def test_starting_from_a_stored_residual_equals_running_all_layers(tiny, two_sets):
+    batch, heads = pack(two_sets), some_heads(tiny)
+    entering = capture(tiny, batch, inputs=True).inputs[1]
+    from_start, attention = without_position(tiny, batch, heads, 0.7)
+    from_stored, same = without_position(tiny, batch, heads, 0.7, entering)
+    close(from_stored.labels, from_start.labels)
+    close(same, attention)
+    assert (from_start.labels - answers(tiny, batch).labels).abs().max() > 1e-3
+
+
+@pytest.fixture
+def positionless(tiny):
+    """The same model with its position term switched off everywhere: no rotation, no position embedding."""
+    network = tiny.arch.model
+    stored = network.model.rotary_emb.inv_freq if tiny.arch.family.rotary else network.transformer.wpe.weight.data
+    kept = stored.clone()
+    stored.zero_()
+    yield tiny
+    stored.copy_(kept)
+
+
+def test_a_model_without_position_is_reproduced_exactly(positionless, two_sets):
+    """With no position term to remove, attention and z computed by hand must be the model's own."""
+    batch = pack(two_sets)
+    intact = capture(positionless, batch, pattern=True)
+    for start in (None, capture(positionless, batch, inputs=True).inputs[1]):
+        after, attention = without_position(positionless, batch, some_heads(positionless), 1.0, start)
+        close(after.labels, intact.answers.labels)
+        close(after.log_norm, intact.answers.log_norm)
+        expected = [intact.pattern[layer, :, head] for layer, head in some_heads(positionless)]
+        close(attention, torch.stack(expected, dim=1))
+
+
+def flat_attention(model, batch, captured, layer, head, n):
+    """Softmax of q.k by hand, one prompt and head: no rotation, or no position embedding under the norm."""
+    own = captured.inputs[layer][batch.row[n], batch.index[n][batch.index[n] >= 0]]
+    if model.arch.family.rotary is None:
+        own = own - model.arch.model.transformer.wpe.weight[: len(own)].detach()
+    own = model.arch.norm_in(layer, own)
+    (w_q, b_q), (w_k, b_k) = model.arch.w_q(layer), model.arch.w_k(layer)
+    q, k = own[-1] @ w_q[head] + b_q[head], own @ w_k[head] + b_k[head]
+    return (k @ q / math.sqrt(model.arch.d_head)).softmax(0)
+
+
+def test_removing_position_equals_the_hand_computed_query_times_key(tiny, two_sets):
+    """In one head of one layer, so that nothing below has changed: attention, z, and what the model then answers."""
+    batch, (layer, head), strength = pack(two_sets), (3, 1), 0.6
+    captured = capture(tiny, batch, pattern=True, inputs=True)
+    after, attention = without_position(tiny, batch, [(layer, head)], strength)
+    w_v, b_v = (x[head] for x in tiny.arch.w_v(layer))
+    entering, z = tiny.arch.norm_in(layer, captured.inputs[layer]), []
+    for n in range(len(batch.row)):
+        index = batch.index[n][batch.index[n] >= 0]
+        flat = flat_attention(tiny, batch, captured, layer, head, n)
+        own = captured.pattern[layer, n, head, : len(index)]
+        assert (flat - own).abs().max() > 1e-3  # position did something
+        close(attention[n, 0, : len(index)], (1 - strength) * own + strength * flat)
+        assert not attention[n, 0, len(index) :].any()
+        z.append(attention[n, 0, : len(index)] @ (entering[batch.row[n], index] @ w_v + b_v))
+    change = (torch.stack(z) - captured.z[layer, :, head]) @ tiny.arch.w_o(layer)[head]
+    middle = captured.resid_pre[layer] + captured.attn_out[layer] + change
+    gpt2 = tiny.arch.family.norm == "layer"
+    block = tiny.arch.model.transformer.h[layer] if gpt2 else tiny.arch.model.model.layers[layer]
+    norm = block.ln_2 if gpt2 else block.post_attention_layernorm
+    final_norm = tiny.arch.model.transformer.ln_f if gpt2 else tiny.arch.model.model.norm
+    with torch.no_grad():
+        logits = tiny.arch.model.lm_head(final_norm(middle + block.mlp(norm(middle))))
+    close(after.labels, logits.gather(1, batch.label_ids))
+
+
+def test_removing_position_on_the_real_model_equals_the_hand_computation(real):
+    batch, layer, head = pack(make_sets(real)[:1]), 17, 8
+    captured = capture(real, batch, pattern=True, inputs=True)
+    _, attention = without_position(real, batch, [(layer, head)], 1.0, captured.inputs[layer])
+    for n in range(len(batch.row)):
+        flat = flat_attention(real, batch, captured, layer, head, n)
+        close(attention[n, 0, : len(flat)], flat, 1e-3)
+
+
+# --- orders -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "number"), [(16, 8), (16, 32), (16, 4), (4, 8), (6, 6)])
+def test_every_demonstration_stands_equally_often_in_each_stretch_of_places(n, number):
+    orders = rotations(n, number)
+    assert len(set(orders)) == len(orders) == min(number, 2 * n)
+    assert orders[0] == tuple(range(n))
+    assert all(sorted(way) == list(range(n)) for way in orders)
+    width = max(1, n // len(orders)) if n >= len(orders) else 1
+    counts = np.zeros((n, n // width))
+    for way in orders:
+        for place, demonstration in enumerate(way):
+            counts[demonstration, place // width] += 1
+    assert (counts == counts[0, 0]).all()
+
+
+def test_two_demonstrations_have_two_orders():
+    assert rotations(2, 8) == [(0, 1), (1, 0)]
+
+
+def test_a_full_rotation_and_two_reversals_are_the_original(tiny):
+    s = twotowers.prompt_set(tiny, DEMONSTRATIONS, QUERIES)
+    turned = s
+    for _ in range(5):
+        turned = reorder(tiny, turned, (1, 2, 3, 4, 0), "lines")
+        assert (turned == s) == (turned.demonstrations == s.demonstrations)
+    assert turned == s
+    back = (4, 3, 2, 1, 0)
+    assert reorder(tiny, s, back, "lines") != s
+    assert reorder(tiny, reorder(tiny, s, back, "lines"), back, "lines") == s
+
+
+def test_an_order_that_is_no_permutation_is_refused(tiny_gpt2):
+    s = make_sets(tiny_gpt2)[0]
+    for wrong in ((0, 1, 2), (0, 0, 1, 2, 3), (1, 2, 3, 4, 5)):
+        with pytest.raises(PromptError, match="names each of 0 to 4 once"):
+            reorder(tiny_gpt2, s, wrong)
+
+
+def test_recency_is_counted_in_demonstrations():
+    labels = ("bar", "bar", "foo", "foo")
+    assert recency(labels, "foo") == 2
+    assert recency(labels, "bar") == recency(labels[::-1], "foo") == -2
+    assert recency(("foo", "bar", "bar", "foo"), "foo") == 0
+    assert recency(("foo", "foo"), "foo") == 0
+
+
+def test_the_first_order_is_the_set_as_given(tiny):
+    """Answers equal the knock-out room's, attention the capture's, in sets of different lengths and in batches."""
+    demonstrations = [*DEMONSTRATIONS[1:], ("grandmother", "foo")]
+    sets = [twotowers.prompt_set(tiny, d, QUERIES) for d in (DEMONSTRATIONS, demonstrations, DEMONSTRATIONS[::-1])]
+    table = in_orders(tiny, sets, {"one": [(2, 1)]}, [tuple(range(5)), (1, 0, 2, 3, 4)], template="lines").prompts
+    first, other = (table[table["order"] == i].reset_index() for i in (0, 1))
+    expected = outcomes(tiny, sets, [[]])
+    for column in ("set", "query", "label", "accuracy", "accuracy_two_way"):
+        assert (first[column] == expected[column]).all()
+    assert np.allclose(first["margin"], expected["margin"], atol=1e-3)
+    assert not np.allclose(first["margin"], other["margin"], atol=1e-3)
+    pattern = capture(tiny, pack(sets), pattern=True).pattern[2, :, 1]
+    for n, s in enumerate(each for each in sets for _ in each.queries):
+        for label in ("foo", "bar"):
+            at = [
+                p
+                for p, (_, shown) in zip(s.prompts[0].label_positions, s.demonstrations, strict=True)
+                if shown == label
+            ]
+            assert first[f"attention_{label}"][n] == pytest.approx(float(pattern[n, at].sum()), abs=1e-5)
+
+
+def test_the_public_function_takes_one_set_and_finds_its_own_orders(tiny_gpt2):
+    table = order(tiny_gpt2, make_sets(tiny_gpt2)[0], [(3, 0)])
+    assert table["order"].nunique() == 8
+    assert table.groupby("order")["query"].nunique().eq(3).all()
+    assert table["p_foo"].between(0, 1).all()
+
+
+def test_without_position_attention_in_layer_zero_depends_on_content_only(tiny):
+    """Labels of layer 0 are equal tokens at different places, so a head without position attends to all alike."""
+    sets = [twotowers.prompt_set(tiny, DEMONSTRATIONS, QUERIES)]
+    heads = {"in-context": [(0, 0), (0, 3)]}
+    ordered = in_orders(tiny, sets, heads, rotations(5, 4), strengths=(0.0, 0.5, 1.0), template="lines")
+    within = ordered.attention.groupby(["strength", "order", "query", "same"])["attention"].std(ddof=0)
+    within = within.groupby("strength").mean()
+    assert within[1.0] < 1e-6 < 1e-4 < within[0.0]
+    table = spread(ordered).set_index("strength")["attention"]
+    assert table[1.0] < 0.02 * table[0.0]
+    assert table[1.0] < table[0.5] < table[0.0]
+
+
+# --- planted truth ------------------------------------------------------------------------------------------------
+
+LABELS = ("foo", "foo", "bar", "foo", "bar", "bar", "foo", "bar")
+
+
+def planted(p_foo, accuracy=None, attention=None, strength=0.0, n_sets=6, seed=0, noise=0.0):
+    """A model by construction: P(foo), accuracy and attention as functions of (recency, order number), of
+    (order number, set) and of (demonstration, distance, same)."""
+    rng = np.random.default_rng(seed)
+    prompts, positions = [], []
+    keys = {"heads": "in-context", "strength": strength}
+    for s in range(n_sets):
+        labels = tuple(rng.permutation(LABELS))
+        for number, way in enumerate(rotations(8, 8)):
+            near = recency([labels[i] for i in way], "foo")
+            for query, gold in enumerate(("foo", "bar")):
+                p = p_foo(near, number) + noise * rng.normal()
+                logit = math.log(p / (1 - p))
+                row = keys | {"set": s, "order": number, "query": query, "label": gold}
+                right = accuracy(number, s) if accuracy else float((logit > 0) == (gold == "foo"))
+                prompts.append(row | {"accuracy": right, "margin": logit if gold == "foo" else -logit, "p_foo": p,
+                                      "logit_minus": logit, "recency": near})  # fmt: skip
+                for place, i in enumerate(way):
+                    same, distance = labels[i] == gold, len(way) - place
+                    weight = attention(i, distance, same) if attention else 0.1
+                    positions.append(row | {"demonstration": i, "distance": distance, "same": same, "foo":
+                                            labels[i] == "foo", "attention": weight})  # fmt: skip
+    positions = pd.DataFrame(positions)
+    table = pd.DataFrame(prompts)
+    for label, part in (("foo", positions[positions["foo"]]), ("bar", positions[~positions["foo"]])):
+        table[f"attention_{label}"] = part.groupby(["set", "order", "query"])["attention"].sum().to_numpy()
+    return Ordered(table, positions)
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(0.03, "supported"), (-0.03, "contradicted")])
+def test_a_model_that_follows_or_flees_the_last_label_is_called_so(slope, verdict):
+    table = planted(lambda near, _: 0.5 + slope * near).prompts
+    effects = slopes(table)
+    moved = table.groupby("set")["recency"].nunique().to_numpy() > 1  # rotations leave some alternations in balance
+    assert effects["effect"].mean() == pytest.approx(slope)
+    for column in ("effect", "logits"):
+        assert (np.sign(effects[column].round(9)) == np.sign(slope) * moved).all()
+    assert effects["shuffled"].abs().mean() < abs(slope)
+    assert judge("C12", effects).verdict == verdict
+
+
+def test_a_model_that_ignores_places_decides_nothing():
+    effects = slopes(planted(lambda *_: 0.5, noise=0.05, n_sets=24).prompts)
+    assert abs(effects["effect"].mean()) < 0.005
+    assert judge("C12", effects).verdict == "inconclusive"
+
+
+def test_a_bias_to_one_order_or_one_set_is_no_effect_of_place():
+    """P(foo) that depends on the set only has slope 0; orders that never move the labels have none."""
+    table = planted(lambda *_: 0.5).prompts
+    assert slopes(table.assign(p_foo=0.2 + 0.1 * table["set"]))["effect"].to_numpy() == pytest.approx(0)
+    still = slopes(table.assign(recency=1.5))
+    assert still["effect"].isna().all()
+    assert judge("C12", still).verdict == "not testable"
+
+
+def test_the_response_curve_rises_only_where_the_truth_does():
+    table = planted(
+        lambda near, _: 0.5 + 0.03 * near, attention=lambda i, distance, same: 0.01 * (9 - distance)
+    ).prompts
+    curve = response(table)
+    for _, part in curve.groupby("measure"):
+        assert part.sort_values("recency")["mean"].is_monotonic_increasing
+    flat = response(planted(lambda *_: 0.5).prompts)
+    assert flat["mean"].to_numpy() == pytest.approx(0)
+    assert set(flat["measure"]) == {"p_foo", "attention"}
+
+
+def test_attention_to_content_is_flat_over_distance():
+    """Whatever a head likes about a demonstration, its place changes nothing: the orders balance content."""
+    likes = np.random.default_rng(0).random(8)
+    attention = planted(lambda *_: 0.5, attention=lambda i, distance, same: likes[i] + same).attention
+    for same, part in by_distance(attention).groupby("same"):
+        means = part["mean"]
+        assert np.ptp(means) == pytest.approx(0)
+        assert (means > 1).all() == same
+    assert near_minus_far(attention)["effect"].to_numpy() == pytest.approx(0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_attention_to_places_is_called_so_whichever_way_it_leans(sign):
+    attention = planted(lambda *_: 0.5, attention=lambda i, distance, same: 0.5 - sign * 0.05 * distance).attention
+    for _, part in by_distance(attention).groupby("same"):
+        assert (np.diff(part.sort_values("distance")["mean"]) * sign < 0).all()
+    assert (near_minus_far(attention)["effect"] * sign > 0).all()
+
+
+def mixed(before, after):
+    """Two planted models as one before and one after the mitigation."""
+    parts = (before, after)
+    return Ordered(*(pd.concat([getattr(p, name) for p in parts]) for name in ("prompts", "attention")))
+
+
+def swinging(amplitude, strength=0.0):
+    """Accuracy that swings between orders, attention that swings between places, both by an amplitude."""
+    return planted(
+        lambda near, number: 0.5 + amplitude * (-1) ** number,
+        accuracy=lambda number, s: 0.5 + amplitude * (1 if number % 2 else -1) * (1 + 0.01 * s),
+        attention=lambda i, distance, same: 0.5 + amplitude * (-1) ** distance,
+        strength=strength,
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [(0.3, 0.1, "supported"), (0.1, 0.3, "contradicted"), (0.2, 0.2, "inconclusive"), (0.0, 0.0, "inconclusive")],
+)
+def test_a_mitigation_that_steadies_or_unsettles_is_called_so(before, after, verdict):
+    spreads = spread(mixed(swinging(before), swinging(after, 0.5)))
+    effects = steadied(spreads, "in-context")
+    assert effects["before"].to_numpy() == pytest.approx(before * (1 + 0.01 * effects["set"]))
+    assert judge("C14", effects).verdict == verdict
+    change = relative_change(effects)
+    assert math.isnan(change) if before == 0 else change == pytest.approx(after / before - 1)
+    for measure in ("margin", "attention"):
+        assert (np.sign(steadied(spreads, "in-context", measure)["effect"].round(9)) == np.sign(before - after)).all()
+    rows = before_after(spreads).set_index(["measure", "when"])["mean"]
+    assert rows["accuracy", "after"] - rows["accuracy", "before"] == pytest.approx(-effects["effect"].mean())
+
+
+def test_the_strength_with_the_steadiest_accuracy_is_chosen_and_the_weakest_of_equals():
+    tables = {a: spread(swinging(a)) for a in (0.1, 0.2, 0.3)}
+    tried = [(0.0, 0.1), (0.25, 0.3), (0.5, 0.2), (0.75, 0.2), (1.0, 0.3)]
+    table = pd.concat([tables[a].assign(strength=strength) for strength, a in tried])
+    assert choose_strength(table) == 0.5
+
+
+# --- the smallest run ---------------------------------------------------------------------------------------------
+
+
+def test_a_smoke_study_with_one_head_is_drawn(tiny, tmp_path):
+    study = Study(tiny, load_task("words"), find_scale("smoke"), seed=0)
+    assert len(study_orders(study)) == 8
+    groups = {"in-context": [(2, 1)], "random": [(2, 0)]}
+    ordered = in_orders(tiny, study.evaluation, groups, study_orders(study), strengths=(0.0, 1.0), template="lines")
+    intact, spreads = ordered.prompts[ordered.prompts["strength"] == 0], spread(ordered)
+    assert np.isfinite(slopes(intact[intact["heads"] == "random"])["effect"]).all()
+    drawn = [
+        figures_order.response(response(intact)),
+        figures_order.attention(by_distance(ordered.attention[ordered.attention["strength"] == 0])),
+        figures_order.mitigation(before_after(spreads)),
+    ]
+    for number, figure in enumerate(drawn):
+        figure.savefig(tmp_path / f"{number}.png")
+        assert all(ax.lines for ax in figure.axes)
+
+
+def test_a_control_group_without_heads_is_left_out(tiny_gpt2):
+    sets = make_sets(tiny_gpt2)[:1]
+    ordered = in_orders(tiny_gpt2, sets, {"in-context": [(3, 0)], "random": []}, [tuple(range(5))], template="lines")
+    assert set(ordered.prompts["heads"]) == {"in-context"}
+    figure = figures_order.attention(by_distance(ordered.attention))
+    assert len(figure.axes) == 2
