@@ -16,6 +16,7 @@ from .locate import Located, locate
 from .models import Model, load
 from .order import order
 from .prompts import PromptSet, prompt_set
+from .shallow import block
 from .towers import towers
 from .words import read_words
 
@@ -25,6 +26,7 @@ __all__ = [
     "Model",
     "PromptSet",
     "UserError",
+    "block",
     "check",
     "imbalance",
     "knockout",

@@ -105,7 +105,7 @@ def outcomes(
                     rows = ablate(model, batch, zero, intact.inputs[start, 0], start)
                     answered |= _by_row(rows, chosen)
                     bar.update((model.arch.n_layers - start) * len(chosen))
-            tables += [_table(answered[number], s, number, index) for number in range(len(groups))]
+            tables += [outcome_table(answered[number], s, number, index) for number in range(len(groups))]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -256,7 +256,7 @@ def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFr
         rows, index = answers(model, batch), len(tables)
         sizes = batch.row.bincount().tolist()
         parts = zip(*(x.split(sizes) for x in (rows.labels, rows.log_norm, rows.best)), strict=True)
-        tables += [_table(Answers(*part), sets[index + i], 0, index + i) for i, part in enumerate(parts)]
+        tables += [outcome_table(Answers(*part), sets[index + i], 0, index + i) for i, part in enumerate(parts)]
     table = pd.concat(tables, ignore_index=True)
     return pd.concat([table.assign(group=number) for number in range(n_groups)], ignore_index=True)
 
@@ -274,7 +274,8 @@ def _by_row(rows: Answers, numbers: Sequence[int]) -> dict[int, Answers]:
     return {number: Answers(*part) for number, *part in zip(numbers, *parts, strict=True)}
 
 
-def _table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.DataFrame:
+def outcome_table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.DataFrame:
+    """Rows of `outcomes` for one group and one prompt set, the `index`-th."""
     prompts, gold_index = torch.arange(len(s.gold)), torch.tensor(s.gold)
     gold, other = rows.labels[prompts, gold_index], rows.labels[prompts, 1 - gold_index]
     correct = rows.best == torch.tensor(s.label_ids)[gold_index]

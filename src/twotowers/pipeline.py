@@ -34,7 +34,7 @@ from .models import REGISTRY
 from .study import Study, find_scale, open_study
 from .tasks import load_task
 
-CHAPTERS = ("task", "locate", "knockout", "values", "towers", "imbalance", "order", "claims")
+CHAPTERS = ("task", "locate", "knockout", "shallow", "values", "towers", "imbalance", "order", "claims")
 # What a chapter reads of the run folder: heads.json is written by the knock-out chapter, claims by most.
 READS = dict.fromkeys(("values", "towers", "imbalance", "order"), "heads.json") | {"claims": "claims/*.json"}
 ENDINGS = ("svg", "png", "csv", "json")  # the files of a figure
