@@ -250,12 +250,19 @@ def test_an_interrupted_command_ends_with_130_and_leaves_no_temporary_folder(roo
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "run", "--model", str(model), "--chapter", "task", "--scale", "smoke"]
-    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    runs, deadline = root / "book" / "runs" / "mine", time.monotonic() + 60
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
+    runs, deadline = root / "book" / "runs" / "mine", time.monotonic() + 120
     while not list(runs.glob(".tmp-*/started")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group, kernel included
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert err.splitlines()[-1].endswith("finished chapters are kept, run the same command to go on.")
     assert "Traceback" not in err
