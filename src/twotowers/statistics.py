@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
 RESAMPLES = 5000
+Values = Sequence[Any] | np.ndarray | pd.Series | pd.Index  # numbers, one per prompt or per head
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Estimate:
         return f"{mean} ({low} to {high})"
 
 
-def estimate(values: Sequence[float] | pd.Series, sets: Sequence[int] | pd.Series, *, seed: int = 0) -> Estimate:
+def estimate(values: Values, sets: Values, *, seed: int = 0) -> Estimate:
     """Mean of per-prompt values, with a 95 % percentile bootstrap over demonstration sets.
 
     Prompts of one set share their demonstrations and are not independent, so whole sets are resampled.
@@ -52,7 +54,7 @@ def estimate(values: Sequence[float] | pd.Series, sets: Sequence[int] | pd.Serie
     return Estimate(centre, float(interval.low), float(interval.high))
 
 
-def rank_agreement(a: Sequence[float] | pd.Series, b: Sequence[float] | pd.Series) -> float:
+def rank_agreement(a: Values, b: Values) -> float:
     """Spearman's rank correlation, -1 to 1; nan if either list is constant."""
     if np.ptp(np.asarray(a, dtype=float)) == 0 or np.ptp(np.asarray(b, dtype=float)) == 0:
         return float("nan")
