@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .errors import FamilyError, UnknownNameError
+from .linear import PackedLinear
 
 
 def submodule(root: Any, path: str) -> Any:
@@ -33,7 +34,7 @@ def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
     """
     if isinstance(module, Conv1D):
         return module.weight
-    if type(module) is nn.Linear:
+    if type(module) in (nn.Linear, PackedLinear):
         return module.weight.T
     raise FamilyError(
         f"A {type(module).__name__} layer's weights cannot be read as a matrix; load the model without quantisation."

@@ -43,6 +43,10 @@ class FamilyError(ModelError):
     """A model whose architecture the package does not know how to take apart."""
 
 
+class MemoryLimitError(UserError):
+    """More memory than there is."""
+
+
 class HeadError(UserError):
     """A head that the model does not have, or heads that have not been selected yet."""
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from .errors import HeadError
+from .errors import HeadError, MemoryLimitError
 from .models import Model
 from .prompts import PromptSet, pack
 from .study import Study, run_folder
@@ -85,11 +85,9 @@ def outcomes(
             )
     if not any(groups):
         return _intact(model, sets, len(groups))
-    starts: dict[int, list[int]] = defaultdict(list)  # lowest layer of a group -> groups
-    for number, group in enumerate(groups):
-        if group:
-            starts[min(layer for layer, _ in group)].append(number)
-    layers_to_run = sum((model.arch.n_layers - start) * len(members) for start, members in starts.items())
+    lowest = [min((layer for layer, _ in group), default=-1) for group in groups]
+    ordered = sorted((number for number, group in enumerate(groups) if group), key=lowest.__getitem__)
+    layers_to_run = sum(model.arch.n_layers - lowest[number] for number in ordered)
     tables = []
     with tqdm(total=len(sets) * layers_to_run, desc="knock-out", unit="layer", delay=2, leave=False) as bar:
         for index, s in enumerate(sets):
@@ -97,14 +95,19 @@ def outcomes(
             intact = capture(model, batch, inputs=True)
             assert intact.inputs is not None
             answered = {number: intact.answers for number, group in enumerate(groups) if not group}
-            for start, members in sorted(starts.items()):
-                step = max(1, budget // batch.input_ids.shape[1])
-                for first in range(0, len(members), step):
-                    chosen = members[first : first + step]
-                    zero = _zero_mask(model, [groups[number] for number in chosen])
+            done = 0
+            while done < len(ordered):
+                chosen = ordered[done : done + max(1, budget // batch.input_ids.shape[1])]
+                start = lowest[chosen[0]]
+                zero = _zero_mask(model, [groups[number] for number in chosen])
+                try:
                     rows = ablate(model, batch, zero, intact.inputs[start, 0], start)
-                    answered |= _by_row(rows, chosen)
-                    bar.update((model.arch.n_layers - start) * len(chosen))
+                except Exception as error:
+                    budget = _halved(error, len(chosen)) * batch.input_ids.shape[1]
+                    continue
+                answered |= _by_row(rows, chosen)
+                bar.update(sum(model.arch.n_layers - lowest[number] for number in chosen))
+                done += len(chosen)
             tables += [outcome_table(answered[number], s, number, index) for number in range(len(groups))]
     return pd.concat(tables, ignore_index=True)
 
@@ -259,6 +262,18 @@ def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFr
         tables += [outcome_table(Answers(*part), sets[index + i], 0, index + i) for i, part in enumerate(parts)]
     table = pd.concat(tables, ignore_index=True)
     return pd.concat([table.assign(group=number) for number in range(n_groups)], ignore_index=True)
+
+
+def _halved(error: Exception, rows: int) -> int:
+    """Half as many rows, if memory ran out; raises the error again if it is another, or nothing is left to halve."""
+    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if not out_of_memory:
+        raise error
+    if rows == 1:
+        raise MemoryLimitError(
+            "There is too little memory for one prompt set; use fewer queries or shots a set, or a smaller dtype."
+        ) from error
+    return rows // 2
 
 
 def _zero_mask(model: Model, groups: Sequence[Sequence[Head]]) -> torch.Tensor:

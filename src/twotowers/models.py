@@ -29,6 +29,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .architecture import Architecture, family_of, submodule
 from .errors import ModelError, UnknownNameError
+from .linear import pack_linears
 
 HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -142,6 +143,7 @@ class Model:
                 f"The weights in {self.folder} do not fit its config.json: {len(wrong)} tensors are missing or of "
                 f"another shape, {wrong[0]} first; fetch the model again."
             )
+        pack_linears(network)
         return TransformersModel(network.eval(), task="text-generation", tokenizer=self.tokenizer)
 
     @functools.cached_property

@@ -148,10 +148,11 @@ def ablate(
     entering: Float[Tensor, "T d"] | None = None,
     start: int = 0,
 ) -> Answers:
-    """Answers of one prompt set with heads zeroed at every position, a row of the batch per choice of heads.
+    """Answers of one prompt set with heads zeroed at every position, a row per choice of heads.
 
-    Zeroing a head's z equals zeroing its slice of W_O. Layers below `start` are skipped: their result,
-    `entering`, is the same in every row.
+    Zeroing a head's z equals zeroing its slice of W_O. All rows share one forward, which begins with the intact
+    prompts alone at layer `start`; a row joins at the first layer in which it removes a head, behind that layer's
+    attention, which is still the intact one. In the last layer only what the last positions read is computed.
 
     Args:
         batch: one packed prompt set.
@@ -163,7 +164,49 @@ def ablate(
     """
     if zero[:, :start].any():
         raise ValueError("a head below the starting layer cannot be removed")
-    return _answer(model, batch.repeat(len(zero)), start=start, entering=entering, zero=zero)
+    if start and entering is None:
+        raise ValueError("starting above layer 0 needs the residual that enters there")
+    if len(batch.input_ids) != 1:
+        raise ValueError("heads are removed from one prompt set at a time")
+    arch, family, last = model.arch, model.arch.family, batch.last
+    joins = torch.where(zero.any(2).any(1), zero.any(2).int().argmax(1), arch.n_layers)
+    order = joins.argsort(stable=True)
+    order = order[joins[order] < arch.n_layers]  # the rows that remove something, by the layer at which they join
+    removed = torch.cat([torch.zeros_like(zero[:1]), zero[order]])  # behind row 0, the intact one
+    sizes = [1 + int((joins < layer).sum()) for layer in range(arch.n_layers + 1)]  # rows that enter each layer
+    skipped = None if entering is None else entering[None].to(model.device, model.dtype)
+    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS) as tracer:
+        blocks = submodule(model.nn, family.blocks)
+        for layer in range(start):
+            blocks[layer].skip(skipped)
+        for layer in range(start, arch.n_layers):
+            block, is_last, joining = blocks[layer], layer == arch.n_layers - 1, sizes[layer + 1] - sizes[layer]
+            rows, heads = removed[: sizes[layer + 1], layer].nonzero(as_tuple=True)
+            if not (len(rows) or is_last):
+                continue
+            attention = submodule(block, family.attention)
+            if joining or is_last:
+                resid = block.input
+                grown = torch.cat([resid, resid[:1].expand(joining, -1, -1)])
+                block.input = grown[:, last] if is_last else grown
+                if is_last:  # its keys and values are of all positions; normed by hand, as block.input is cut
+                    norm = arch.attention_norm(layer)
+                    attention.input = type(norm).forward(norm, resid)
+                else:
+                    attention.input = attention.input[: sizes[layer]]
+            out_proj = submodule(attention, family.out_proj)
+            z = out_proj.input[:, last] if is_last else out_proj.input
+            z = torch.cat([z, z[:1].expand(joining, -1, -1)])
+            z.unflatten(-1, (arch.n_heads, -1))[rows, :, heads] = 0
+            out_proj.input = z
+        final = submodule(model.nn, family.final_norm).output.flatten(0, 1)
+        logits = submodule(model.nn, family.unembed)(final).float()
+        label_logits, log_norm, best = (nnsight.save(x) for x in _read(logits, batch.repeat(sizes[-1])))
+        tracer.stop()  # the model's own head expects as many rows as went in
+    place = torch.zeros(len(zero), dtype=torch.long)
+    place[order] = torch.arange(1, sizes[-1])
+    prompts = (place[:, None] * len(last) + torch.arange(len(last))).flatten()
+    return Answers(label_logits[prompts], log_norm[prompts], best[prompts])
 
 
 def cut(

@@ -1,0 +1,58 @@
+"""Linear layers that multiply with oneDNN's packed weights, where a model runs in float32 on the CPU.
+
+PyTorch's own linear layer uses a general matrix product, which reads the weight in the order it is stored. oneDNN
+reorders a weight once into the order its kernel reads, as `torch.compile` does when it freezes a model. The products are
+the same up to rounding; the benchmark page says how much faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ROWS = 1024  # a hint to the packing: rows of a typical input
+_packing = True
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer with a packed copy of its weight, made at first use and again when the weight is edited.
+
+    Where autograd records, and where oneDNN is not at hand, it is the plain layer.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight
+        packable = weight.device.type == "cpu" and weight.dtype == input.dtype == torch.float32
+        if not (_packing and packable) or torch.is_grad_enabled() or input.numel() == 0:
+            return super().forward(input)
+        state = (weight.data_ptr(), weight._version)
+        if self.__dict__.get("_packed_state") != state:
+            packed: Any = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+            self.__dict__.update(_packed=packed, _packed_state=state)
+        bias = None if self.bias is None else self.bias.detach()
+        return torch.ops.mkldnn._linear_pointwise(input, self.__dict__["_packed"], bias, "none", [], "")
+
+
+def pack_linears(network: nn.Module) -> None:
+    """Turn the plain linear layers of a float32 model on the CPU into packed ones, in place."""
+    operators = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and hasattr(operators, "_linear_pointwise")):
+        return
+    for module in network.modules():
+        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
+            module.__class__ = PackedLinear
+
+
+@contextmanager
+def plain_linears() -> Iterator[None]:
+    """Packed layers multiply as PyTorch's own do, to compare the two."""
+    global _packing
+    before, _packing = _packing, False
+    try:
+        yield
+    finally:
+        _packing = before
