@@ -188,10 +188,27 @@ def test_cutting_all_edges_to_a_position_deletes_it_from_the_pattern(tiny, two_s
     close(cut(tiny, batch, edges, range(layer, layer + 1)).labels, logits.gather(1, batch.label_ids))
 
 
-def test_cutting_from_a_stored_residual_equals_running_all_layers(tiny, two_sets):
+@pytest.mark.parametrize("only_last", [True, False])
+def test_cutting_in_what_was_captured_equals_running_everything(tiny, two_sets, only_last):
+    """Edges of last positions change no other position, so only these are run again; the answers are the same."""
     batch = pack(two_sets)
-    edges = torch.rand(batch.allowed.shape) < 0.5
-    inputs = capture(tiny, batch, inputs=True).inputs
-    all_layers = cut(tiny, batch, edges, range(2, 4))
-    close(cut(tiny, batch, edges, range(2, 4), inputs[2]).labels, all_layers.labels)
-    assert (all_layers.labels - answers(tiny, batch).labels).abs().max() > 1e-3
+    edges = torch.rand(batch.allowed.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    if only_last:
+        kept = torch.zeros_like(edges)
+        kept[batch.row, batch.last] = edges[batch.row, batch.last]
+        edges = kept
+    intact = capture(tiny, batch, inputs=True)
+    for layers in (range(2, 4), range(0, 1), range(1, 2)):
+        everything = cut(tiny, batch, edges, layers)
+        restricted = cut(tiny, batch, edges, layers, intact)
+        for name in ("labels", "log_norm"):
+            close(getattr(restricted, name), getattr(everything, name))
+        assert torch.equal(restricted.best, everything.best)
+        assert (everything.labels - intact.answers.labels).abs().max() > 1e-3
+
+
+def test_the_last_positions_behind_what_is_remembered_answer_as_before(tiny, two_sets):
+    batch = pack(two_sets)
+    intact = capture(tiny, batch, inputs=True)
+    none = torch.zeros_like(batch.allowed)
+    close(cut(tiny, batch, none, range(0, 4), intact).labels, intact.answers.labels)

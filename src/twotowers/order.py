@@ -299,12 +299,10 @@ def _runs(
     """Answers of a batch for each group and strength, with the group's mean attention."""
     intact = capture(model, batch, pattern=True, inputs=True)
     assert intact.pattern is not None
-    assert intact.inputs is not None
     for name, heads in groups.items():
         for strength in strengths:
             if strength:
-                entering = intact.inputs[min(layer for layer, _ in heads)]
-                answered, weights = without_position(model, batch, heads, strength, entering)
+                answered, weights = without_position(model, batch, heads, strength, intact)
             else:
                 answered = intact.answers
                 weights = torch.stack([intact.pattern[layer, :, head] for layer, head in heads], dim=1)

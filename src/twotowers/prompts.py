@@ -99,7 +99,8 @@ class Batch:
 
     Attributes:
         input_ids, position_ids: what the model reads.
-        allowed: True where a token (second axis) may attend to another (third axis).
+        allowed: True where a token (second axis) may attend to another (third axis): to those of the batch, behind
+            those that the model remembers from an earlier forward (`lasts`).
         row, last: for each prompt its row and the packed index of its last token.
         label_ids: for each prompt the tokens of its two labels, `gold` the index of the right one.
         index: packed index of every token of each prompt, padded with -1.
@@ -107,7 +108,7 @@ class Batch:
 
     input_ids: Int[Tensor, "B T"]
     position_ids: Int[Tensor, "B T"]
-    allowed: Bool[Tensor, "B T T"]
+    allowed: Bool[Tensor, "B T K"]
     row: Int[Tensor, " N"]
     last: Int[Tensor, " N"]
     label_ids: Int[Tensor, "N 2"]
@@ -128,6 +129,34 @@ class Batch:
             label_ids=self.label_ids.repeat(rows, 1),
             gold=self.gold.repeat(rows),
             index=self.index.repeat(rows, 1),
+        )
+
+    @property
+    def even(self) -> bool:
+        """Whether every row holds as many prompts, in order, so that their last positions form a batch (`lasts`)."""
+        n, rows = len(self.row), len(self.input_ids)
+        return n % rows == 0 and torch.equal(self.row, torch.arange(rows).repeat_interleave(n // rows))
+
+    def lasts(self) -> Batch:
+        """The last positions alone, a column a prompt, for a forward that remembers keys and values of this batch.
+
+        Each of them sees what it saw before, but itself in its new place, behind the T remembered tokens.
+        """
+        rows, length = self.input_ids.shape
+        n = len(self.row) // rows
+        seen = self.allowed[self.row, self.last].clone()
+        seen[torch.arange(len(seen)), self.last] = False
+        column = torch.arange(n).repeat(rows)
+        index = torch.where(self.index == self.last[:, None], length + column[:, None], self.index)
+        return Batch(
+            input_ids=self.input_ids[self.row, self.last].reshape(rows, n),
+            position_ids=self.position_ids[self.row, self.last].reshape(rows, n),
+            allowed=torch.cat([seen.reshape(rows, n, -1), torch.eye(n, dtype=torch.bool).expand(rows, -1, -1)], dim=2),
+            row=self.row,
+            last=column,
+            label_ids=self.label_ids,
+            gold=self.gold,
+            index=index,
         )
 
 

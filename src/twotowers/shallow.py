@@ -91,14 +91,13 @@ def block(
         for batch in batches(model, sets):
             members = sets[index : index + len(batch.input_ids)]
             intact = capture(model, batch, inputs=True)
-            assert intact.inputs is not None
             for kind in kinds:
                 tables.append(_prompts(intact.answers, members, index, kind, range(0), False))
                 cuts = {False: blocked(batch, members, kind)}
                 cuts[True] = random_edges(batch, cuts[False], [seed, KINDS.index(kind), index])
                 for window in chosen:
                     for control, removed in cuts.items():
-                        rows = cut(model, batch, removed, window, intact.inputs[window.start])
+                        rows = cut(model, batch, removed, window, intact)
                         tables.append(_prompts(rows, members, index, kind, window, control))
                         bar.update(len(members) * (model.arch.n_layers - window.start))
             index += len(members)

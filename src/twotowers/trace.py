@@ -7,6 +7,7 @@ different heads zeroed in each row, starting at the lowest layer that a row chan
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import nnsight
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 
 from .architecture import submodule
 from .models import Model
@@ -59,6 +61,7 @@ class Capture:
         logits: over the vocabulary, if asked for; `answers` always.
         inputs: residual entering each layer at every packed position, if asked for.
         written: what attention adds at every packed position, if asked for.
+        cache: keys and values of every packed position, with `inputs`: what later forwards remember (`Batch.lasts`).
     """
 
     resid_pre: Float[Tensor, "L1 N d"]
@@ -70,14 +73,16 @@ class Capture:
     logits: Float[Tensor, "N V"] | None = None
     inputs: Float[Tensor, "L B T d"] | None = None
     written: Float[Tensor, "L B T d"] | None = None
+    cache: DynamicCache | None = None
 
 
 def batches(model: Model, sets: Sequence[PromptSet], budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
-    """Pack prompt sets into batches of at most `budget` tokens (at least one set each), in order."""
+    """Pack prompt sets into batches of at most `budget` tokens (at least one set each) and equally many prompts a
+    set, in order."""
     group: list[PromptSet] = []
     for s in sets:
         longest = max(member.packed_length for member in (*group, s))
-        if group and longest * (len(group) + 1) > budget:
+        if group and (longest * (len(group) + 1) > budget or len(s.prompts) != len(group[0].prompts)):
             yield pack(group, model.pad_id)
             group = []
         group.append(s)
@@ -101,7 +106,8 @@ def capture(
     """
     family, row, last = model.arch.family, batch.row, batch.last
     shape = (len(row), model.arch.n_heads, model.arch.d_head)
-    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
+    cache = DynamicCache() if inputs else None
+    with torch.no_grad(), model.nn.trace(_inputs(model, batch), past_key_values=cache, **OPTIONS):
         resid, attn, mlp, z, weights, full, added = (nnsight.save([]) for _ in range(7))
         for block in submodule(model.nn, family.blocks):
             attention = submodule(block, family.attention)
@@ -133,12 +139,13 @@ def capture(
         logits=kept if logits else None,
         inputs=torch.stack(full) if inputs else None,
         written=torch.stack(added) if written else None,
+        cache=cache,
     )
 
 
 def answers(model: Model, batch: Batch) -> Answers:
     """What the intact model answers; reads nothing else, so it is the cheapest forward."""
-    return _answer(model, batch, start=0, entering=None)
+    return _answer(model, batch)
 
 
 def ablate(
@@ -209,12 +216,34 @@ def ablate(
     return Answers(label_logits[prompts], log_norm[prompts], best[prompts])
 
 
+def attributions(model: Model, batch: Batch) -> Float[Tensor, "L H B"]:
+    """First-order estimate of the margin that each row's prompts lose, on average, without each head.
+
+    The margin is the gold label's logit minus the other's. To first order, zeroing z costs z times the margin's gradient,
+    summed over positions: one forward and one backward pass for all heads.
+    """
+    family, rows = model.arch.family, len(batch.input_ids)
+    with torch.enable_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
+        all_z = nnsight.save([])
+        for block in submodule(model.nn, family.blocks):
+            all_z.append(submodule(submodule(block, family.attention), family.out_proj).input)
+        norm = submodule(model.nn, family.final_norm)
+        logits = submodule(model.nn, family.unembed)(norm.output[batch.row, batch.last]).float()
+        labels = nnsight.save(logits.gather(1, batch.label_ids.to(logits.device)))
+    gold = batch.gold.to(labels.device)
+    margin = (labels[torch.arange(len(gold)), gold] - labels[torch.arange(len(gold)), 1 - gold]).cpu()
+    means = margin / batch.row.bincount(minlength=rows)[batch.row]
+    gradients = torch.autograd.grad(means.sum(), list(all_z))
+    products = [(z.detach() * g).float().sum(1).cpu() for z, g in zip(all_z, gradients, strict=True)]
+    return torch.stack(products).reshape(model.arch.n_layers, rows, model.arch.n_heads, -1).sum(-1).transpose(1, 2)
+
+
 def cut(
     model: Model,
     batch: Batch,
     edges: Bool[Tensor, "B T T"],
     layers: range,
-    entering: Float[Tensor, "B T d"] | None = None,
+    intact: Capture | None = None,
 ) -> Answers:
     """Answers with attention edges cut in some layers, before the softmax, so that the other weights grow.
 
@@ -222,11 +251,24 @@ def cut(
         edges: True where a position (second axis) may no longer attend to another (third axis); a position
             always keeps the edge to itself.
         layers: the layers in which the edges are cut.
-        entering: the intact residual entering the first of them; without it, all layers are run.
+        intact: the same batch as captured with `inputs`: what the cut cannot change is taken from there, that is
+            the layers below it, and all other positions if only last positions lose edges.
     """
     edges = edges & ~torch.eye(edges.shape[1], dtype=torch.bool)
-    start = 0 if entering is None else layers.start
-    return _answer(model, batch, start=start, entering=entering, cut=(layers, batch.allowed & ~edges))
+    if intact is None or intact.inputs is None or not layers:
+        return _answer(model, batch, cut=(layers, batch.allowed & ~edges))
+    entering = intact.inputs[layers.start]
+    elsewhere = edges.clone()
+    elsewhere[batch.row, batch.last] = False
+    if elsewhere.any() or not batch.even:
+        return _answer(model, batch, start=layers.start, entering=entering, cut=(layers, batch.allowed & ~edges))
+    lasts = batch.lasts()
+    lost = edges[batch.row, batch.last].reshape(*lasts.input_ids.shape, -1)
+    allowed = lasts.allowed & ~torch.nn.functional.pad(lost, (0, lost.shape[1]))
+    with _remembered(intact) as cache:
+        return _answer(
+            model, lasts, start=layers.start, entering=_at_lasts(batch, entering), cut=(layers, allowed), cache=cache
+        )
 
 
 def without_position(
@@ -234,7 +276,7 @@ def without_position(
     batch: Batch,
     heads: Sequence[tuple[int, int]],
     strength: float = 1.0,
-    entering: Float[Tensor, "B T d"] | None = None,
+    intact: Capture | None = None,
 ) -> tuple[Answers, Float[Tensor, "N K S"]]:
     """Answers when some heads' last position attends without the position term; later layers see the change.
 
@@ -245,7 +287,7 @@ def without_position(
 
     Args:
         heads: K (layer, head) pairs, each once.
-        entering: the intact residual entering the lowest of their layers; without it, all layers are run.
+        intact: the same batch as captured with `inputs`; it is captured here if it is not given.
 
     Returns:
         the answers, and the attention of the last position over the prompt's own tokens in each of the heads, mixed
@@ -254,37 +296,65 @@ def without_position(
     Raises:
         RuntimeError: the model's attention returns no weights.
     """
-    family, row, last = model.arch.family, batch.row, batch.last
+    if intact is None or intact.inputs is None:
+        intact = capture(model, batch, inputs=True)
+    assert intact.inputs is not None
+    if not batch.even:
+        raise ValueError("every row of the batch needs as many prompts as the others")
+    family, lasts, inputs = model.arch.family, batch.lasts(), intact.inputs
     network: Any = model.arch.model
     layers = {layer: [head for other, head in heads if other == layer] for layer in sorted({i for i, _ in heads})}
-    start = min(layers) if layers and entering is not None else 0
-    skipped = entering.to(model.device, model.dtype) if start and entering is not None else None
-    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
+    start = min(layers, default=0)
+    skipped = _at_lasts(batch, inputs[start]).to(model.device, model.dtype)
+    embedded = None
+    if family.rotary is None:  # what enters layer 0 beside the tokens' embeddings is their positions'
+        with torch.no_grad():
+            tokens = network.get_input_embeddings()(batch.input_ids.to(model.device))
+        embedded = inputs[0].to(tokens) - tokens
+    with (
+        _remembered(intact) as cache,
+        torch.no_grad(),
+        model.nn.trace(_inputs(model, lasts), past_key_values=cache, **OPTIONS),
+    ):
         weights = nnsight.save([])
         blocks = submodule(model.nn, family.blocks)
-        embedded = None
-        if family.rotary is None:  # what enters layer 0 beside the tokens' embeddings is their positions'
-            tokens = network.get_input_embeddings().weight[batch.input_ids.to(model.device)]
-            embedded = blocks[0].input - tokens
         for layer in range(start):
             blocks[layer].skip(skipped)
         for layer, chosen in layers.items():
             attention = submodule(blocks[layer], family.attention)
-            flat, z_flat = _flat_heads(model, batch, layer, chosen, blocks[layer].input, embedded)
+            entering = inputs[layer].to(model.device, model.dtype, copy=True)
+            entering[batch.row, batch.last] = blocks[layer].input.flatten(0, 1)  # all others are as they were
+            flat, z_flat = _flat_heads(model, batch, layer, chosen, entering, embedded)
             out_proj = submodule(attention, family.out_proj)
             z = out_proj.input.clone()
-            z_last = z[row, last].reshape(len(row), model.arch.n_heads, -1)
-            z_last[:, chosen] += strength * (z_flat.to(z) - z_last[:, chosen])
-            z[row, last] = z_last.flatten(1)
+            heads_of_z = z.flatten(0, 1).unflatten(1, (model.arch.n_heads, -1))
+            heads_of_z[:, chosen] += strength * (z_flat.to(z) - heads_of_z[:, chosen])
             out_proj.input = z
-            own = _last_rows(attention.output[1], batch)[:, chosen]
+            own = _last_rows(attention.output[1], lasts)[:, chosen]
             weights.append(own + strength * (flat - own))
         norm = submodule(model.nn, family.final_norm)
-        logits = submodule(model.nn, family.unembed)(norm.output[row, last]).float()
+        logits = submodule(model.nn, family.unembed)(norm.output.flatten(0, 1)).float()
         label_logits, log_norm, best = (nnsight.save(x) for x in _read(logits, batch))
     order = [(layer, head) for layer, chosen in layers.items() for head in chosen]
-    mixed = torch.cat([torch.zeros(len(row), 0, batch.index.shape[1]), *weights], dim=1)
+    mixed = torch.cat([torch.zeros(len(batch.row), 0, batch.index.shape[1]), *weights], dim=1)
     return Answers(label_logits, log_norm, best), mixed[:, [order.index((layer, head)) for layer, head in heads]]
+
+
+def _at_lasts(batch: Batch, residual: Float[Tensor, "B T d"]) -> Float[Tensor, "B n d"]:
+    return residual[batch.row, batch.last].reshape(len(residual), -1, residual.shape[-1])
+
+
+@contextmanager
+def _remembered(intact: Capture) -> Iterator[DynamicCache]:
+    """The keys and values of a capture; what a forward adds to them is forgotten again."""
+    assert intact.inputs is not None
+    assert intact.cache is not None
+    try:
+        yield intact.cache
+    finally:
+        for layer in intact.cache.layers:
+            if added := layer.get_seq_length() - intact.inputs.shape[2]:
+                layer.crop(-added)
 
 
 def _flat_heads(
@@ -316,41 +386,30 @@ def _answer(
     model: Model,
     batch: Batch,
     *,
-    start: int,
-    entering: Tensor | None,
-    zero: Bool[Tensor, "R L H"] | None = None,
-    cut: tuple[range, Bool[Tensor, "R T T"]] | None = None,
+    start: int = 0,
+    entering: Float[Tensor, "B T d"] | None = None,
+    cut: tuple[range, Bool[Tensor, "B T K"]] | None = None,
+    cache: DynamicCache | None = None,
 ) -> Answers:
-    if start and entering is None:
-        raise ValueError("starting above layer 0 needs the residual that enters there")
-    family, n_heads = model.arch.family, model.arch.n_heads
-    rows, length = batch.input_ids.shape
-    skipped = None
-    if start and entering is not None:
-        skipped = entering.to(model.device, model.dtype).expand(rows, -1, -1)
-    removed = torch.zeros(rows, model.arch.n_layers, n_heads, dtype=torch.bool) if zero is None else zero
-    keep = (~removed).to(model.device, model.dtype)
+    """One forward from layer `start`, with another mask in some layers, behind what `cache` remembers."""
+    family = model.arch.family
+    skipped = None if entering is None else entering.to(model.device, model.dtype)
     cut_layers, cut_mask = (range(0), None) if cut is None else (cut[0], _mask(model, cut[1]))
-    with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
+    with torch.no_grad(), model.nn.trace(_inputs(model, batch), past_key_values=cache, **OPTIONS):
         blocks = submodule(model.nn, family.blocks)
         for layer in range(start):
             blocks[layer].skip(skipped)
-        for layer in range(start, model.arch.n_layers):
+        for layer in cut_layers:
             attention = submodule(blocks[layer], family.attention)
-            if layer in cut_layers:
-                arguments, options = attention.inputs
-                attention.inputs = (arguments, {**options, "attention_mask": cut_mask})
-            if removed[:, layer].any():
-                out_proj = submodule(attention, family.out_proj)
-                heads = out_proj.input.reshape(rows, length, n_heads, -1)
-                out_proj.input = (heads * keep[:, None, layer, :, None]).reshape(rows, length, -1)
+            arguments, options = attention.inputs
+            attention.inputs = (arguments, {**options, "attention_mask": cut_mask})
         norm = submodule(model.nn, family.final_norm)
         logits = submodule(model.nn, family.unembed)(norm.output[batch.row, batch.last]).float()
         label_logits, log_norm, best = (nnsight.save(x) for x in _read(logits, batch))
     return Answers(label_logits, log_norm, best)
 
 
-def _mask(model: Model, allowed: Bool[Tensor, "B T T"]) -> Float[Tensor, "B 1 T T"]:
+def _mask(model: Model, allowed: Bool[Tensor, "B T K"]) -> Float[Tensor, "B 1 T K"]:
     """What is added to the attention scores: 0 where attention is allowed, the dtype's minimum elsewhere."""
     mask = torch.zeros(allowed.shape, dtype=model.dtype).masked_fill(~allowed, torch.finfo(model.dtype).min)
     return mask[:, None].to(model.device)
