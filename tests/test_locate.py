@@ -7,7 +7,7 @@ import torch
 import twotowers
 from conftest import make_sets
 from twotowers.locate import increases
-from twotowers.project import log_probability, project, project_heads
+from twotowers.project import Vocabulary, log_probability, project
 from twotowers.prompts import pack
 from twotowers.trace import capture
 
@@ -95,20 +95,25 @@ def test_projected_parts_add_up_to_the_logits(tiny, two_sets):
     final = captured.resid_pre[-1]
     total = project(tiny.arch, captured.resid_pre[0], final) + tiny.arch.logit_bias()
     for layer in range(tiny.arch.n_layers):
-        total = total + sum(project_heads(tiny.arch, layer, captured.z[layer], final))
+        for z, w_o in zip(captured.z[layer].unbind(1), tiny.arch.w_o(layer), strict=True):
+            total = total + project(tiny.arch, z @ w_o, final)
         total = total + project(tiny.arch, tiny.arch.b_o(layer).expand_as(final), final)
         total = total + project(tiny.arch, captured.mlp_out[layer], final)
     torch.testing.assert_close(total, captured.logits, rtol=1e-4, atol=1e-4 * float(captured.logits.abs().max()))
 
 
-def test_both_orders_of_multiplying_heads_agree(tiny):
-    """Few prompts take one order, many the other; a prompt's result is the same."""
-    z = torch.randn(200, tiny.arch.n_heads, tiny.arch.d_head)
-    final = torch.randn(200, tiny.arch.d_model)
-    for many, few in zip(
-        project_heads(tiny.arch, 1, z, final), project_heads(tiny.arch, 1, z[:2], final[:2]), strict=True
-    ):
-        torch.testing.assert_close(many[:2], few, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("part", [33, 4096])
+def test_the_vocabulary_in_parts_and_both_orders_of_multiplying_equal_the_whole(tiny, monkeypatch, part):
+    """Few prompts take one order, many the other; the logits of each head, held whole, say what is right."""
+    monkeypatch.setattr("twotowers.project.PART", part)
+    z, base, final = torch.randn(200, tiny.arch.n_heads, tiny.arch.d_head), *torch.randn(2, 200, tiny.arch.d_model)
+    token = torch.arange(200)
+    for n in (2, 200):
+        with torch.no_grad():
+            ours = Vocabulary(tiny.arch).of_heads(1, base[:n], z[:n], final[:n], token[:n])
+        for head in range(tiny.arch.n_heads):
+            logits = project(tiny.arch, base[:n] + z[:n, head] @ tiny.arch.w_o(1)[head], final[:n])
+            torch.testing.assert_close(ours[head], log_probability(logits, token[:n]), rtol=1e-4, atol=1e-4)
 
 
 def test_the_softmax_is_over_the_whole_vocabulary():

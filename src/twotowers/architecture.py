@@ -34,7 +34,7 @@ def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
     """
     if isinstance(module, Conv1D):
         return module.weight
-    if type(module) in (nn.Linear, PackedLinear):
+    if isinstance(module, nn.Linear) and type(module) in (nn.Linear, PackedLinear):
         return module.weight.T
     raise FamilyError(
         f"A {type(module).__name__} layer's weights cannot be read as a matrix; load the model without quantisation."

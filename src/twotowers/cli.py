@@ -65,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("model", metavar="MODEL", help="registry key, local folder, or hub id owner/name")
     check.set_defaults(action=_check)
 
+    bench = commands.add_parser("bench", help="time the knock-out of every head beside other ways to do it")
+    subject = bench.add_mutually_exclusive_group()
+    subject.add_argument("--model", default="smollm2-135m", metavar="KEY", help="as for run (default smollm2-135m)")
+    subject.add_argument("--shape", metavar="NAME", help="random weights of this size instead: speed and memory only")
+    bench.add_argument("--device", metavar="D", help="cpu or cuda (default: the GPU if there is one)")
+    bench.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
+    bench.add_argument("--repeats", type=_repeats, default=5, metavar="N", help="rounds of timing (default 5)")
+    bench.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of sampled heads (default 0)")
+    bench.set_defaults(action=_bench)
+
     models = commands.add_parser("models", help="list the models of the registry")
     models.set_defaults(action=_models)
     return parser
@@ -73,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is no seed; give a whole number from 0")
+    return int(text)
+
+
+def _repeats(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of repeats; give a whole number from 1")
     return int(text)
 
 
@@ -110,6 +126,12 @@ def _check(options: argparse.Namespace) -> int:
     if table["holds"].all():
         return 0
     return _fail(f"{options.model} fails the check: its results would be wrong.", 1)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from .bench_page import run
+
+    print(run(options.model, options.shape, options.device, options.dtype, options.repeats, options.seed))
 
 
 def _models(options: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ from the intact model's residual.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
 

@@ -1,8 +1,8 @@
 """Linear layers that multiply with oneDNN's packed weights, where a model runs in float32 on the CPU.
 
 PyTorch's own linear layer uses a general matrix product, which reads the weight in the order it is stored. oneDNN
-reorders a weight once into the order its kernel reads, as `torch.compile` does when it freezes a model. The products are
-the same up to rounding; the benchmark page says how much faster.
+reorders a weight once into the order its kernel reads, as `torch.compile` does when it freezes a model. The products
+are the same up to rounding; the benchmark page says how much faster.
 """
 
 from __future__ import annotations
@@ -35,6 +35,15 @@ class PackedLinear(nn.Linear):
             self.__dict__.update(_packed=packed, _packed_state=state)
         bias = None if self.bias is None else self.bias.detach()
         return torch.ops.mkldnn._linear_pointwise(input, self.__dict__["_packed"], bias, "none", [], "")
+
+
+@torch.no_grad()
+def packed(weight: Tensor) -> PackedLinear:
+    """The product with the transpose of a fixed matrix, as a layer: `packed(w)(x) = x @ w.T`."""
+    with torch.device("meta"):
+        layer = PackedLinear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
 
 
 def pack_linears(network: nn.Module) -> None:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .architecture import Architecture
 from .models import Model
-from .project import log_probability, project, project_heads
+from .project import Vocabulary
 from .prompts import PromptSet
 from .trace import Capture, batches, capture
 
@@ -118,16 +118,12 @@ def increases(
     arch: Architecture, captured: Capture, token: Int[Tensor, " N"]
 ) -> tuple[Float[Tensor, "L 2 N"], Float[Tensor, "L H N"]]:
     """Log-probability increase of one token a prompt, by layer component and by head, from one capture."""
-    final = captured.resid_pre[-1]
-    by_layer, by_head = [], []
-    base = project(arch, captured.resid_pre[0], final)
-    for layer in range(arch.n_layers):
-        before = log_probability(base, token)
-        for logits in project_heads(arch, layer, captured.z[layer], final):
-            by_head.append(log_probability(logits.add_(base), token) - before)
-        middle = project(arch, captured.resid_pre[layer] + captured.attn_out[layer], final)
-        between = log_probability(middle, token)
-        base = project(arch, captured.resid_pre[layer + 1], final)
-        by_layer.append(torch.stack([between - before, log_probability(base, token) - between]))
-    heads = torch.stack(by_head).reshape(arch.n_layers, arch.n_heads, -1)
-    return torch.stack(by_layer), heads
+    vocabulary, resid, final = Vocabulary(arch), captured.resid_pre, captured.resid_pre[-1]
+    with torch.no_grad():
+        entering = vocabulary.log_probabilities(resid, final, token)
+        between = vocabulary.log_probabilities(resid[:-1] + captured.attn_out, final, token)
+        heads = [
+            vocabulary.of_heads(layer, resid[layer], captured.z[layer], final, token) - entering[layer]
+            for layer in range(arch.n_layers)
+        ]
+    return torch.stack([between - entering[:-1], entering[1:] - between], dim=1), torch.stack(heads)

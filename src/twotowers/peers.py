@@ -5,7 +5,6 @@ This is the one room beside `trace` that opens an nnsight trace, because it show
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +70,13 @@ class BridgePeer:
             raise NoPeerError(
                 "TransformerLens is not installed; run: python -m pip install -c constraints.txt -e '.[bench]'"
             ) from None
-        self.bridge = TransformerBridge.boot_transformers(name, hf_model=network, tokenizer=tokenizer)
+        self.bridge: Any = TransformerBridge.boot_transformers(name, hf_model=network, tokenizer=tokenizer)
 
     def without(self, padded: Padded, layer: int, head: int) -> Float[Tensor, "N V"]:
         def zero(z: Tensor, hook: Any) -> Tensor:
             z[:, :, head] = 0
             return z
 
-        hooks: Sequence[Any] = [(f"blocks.{layer}.attn.hook_z", zero)]
+        hooks: Any = [(f"blocks.{layer}.attn.hook_z", zero)]
         with torch.no_grad():
             return padded.read(self.bridge.run_with_hooks(padded.input_ids, fwd_hooks=hooks))

@@ -32,27 +32,34 @@ def publish(study: Study, figure_id: str, figure: Figure, table: pd.DataFrame, *
         caption: what is compared, with numbers that were computed; MyST Markdown.
         alt: what the picture shows, for those who cannot see it; plain text.
     """
-    folder = run_folder() / "figures"
+    facts = {"figure": figure_id} | provenance(study)
+    caption, alt = write_figure(
+        run_folder() / "figures", figure_id, figure, table, caption=caption, alt=alt, facts=facts
+    )
+    say(figure_text(f"{study.model.key}-{figure_id}", f"figures/{figure_id}", figure_id, caption, alt))
+
+
+def write_figure(
+    folder: Path, figure_id: str, figure: Figure, table: pd.DataFrame, *, caption: str, alt: str, facts: dict[str, Any]
+) -> tuple[str, str]:
+    """Write `<id>.svg|.png|.csv|.json` into a folder; returns caption and alt text, each on one line."""
     folder.mkdir(parents=True, exist_ok=True)
     caption, alt = " ".join(caption.split()), " ".join(alt.split())
     with mpl.rc_context({"svg.hashsalt": figure_id, "svg.fonttype": "path"}):
         figure.savefig(folder / f"{figure_id}.svg", metadata={"Date": None})
     figure.savefig(folder / f"{figure_id}.png", dpi=200)
     table.to_csv(folder / f"{figure_id}.csv", index=False, float_format="%.6g")
-    record = {"caption": caption, "alt": alt, "provenance": {"figure": figure_id} | provenance(study)}
+    record = {"caption": caption, "alt": alt, "provenance": facts}
     (folder / f"{figure_id}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    files = " · ".join(
-        f"{{download}}`{text} <figures/{figure_id}.{ending}>`"
-        for text, ending in (
-            ("vector", "svg"),
-            ("picture", "png"),
-            ("numbers", "csv"),
-            ("caption and provenance", "json"),
-        )
-    )
-    say(
-        f"```{{figure}} figures/{figure_id}.svg\n"
-        f":name: fig-{study.model.key}-{figure_id}\n:alt: {alt}\n\n{caption}\n```\n\n"
+    return caption, alt
+
+
+def figure_text(anchor: str, stem: str, figure_id: str, caption: str, alt: str) -> str:
+    """MyST text that shows the figure whose files begin with `stem`, with its anchor `fig-<anchor>` and its files."""
+    endings = (("vector", "svg"), ("picture", "png"), ("numbers", "csv"), ("caption and provenance", "json"))
+    files = " · ".join(f"{{download}}`{text} <{stem}.{ending}>`" for text, ending in endings)
+    return (
+        f"```{{figure}} {stem}.svg\n:name: fig-{anchor}\n:alt: {alt}\n\n{caption}\n```\n\n"
         f":::{{div}} figure-files\n`{figure_id}` · {files} · [cite](#cite-figure)\n:::"
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from .bench_page import performance
 from .claims import atlas
 from .errors import SiteError, UserError
 from .pipeline import CHAPTERS, project_root
@@ -41,6 +42,7 @@ def build() -> Path:
         raise NoBookError("Jupyter Book is not installed; run: python -m pip install -e '.[book]'")
     folders = {model: root / "book" / "runs" / model for model in runs}
     (root / "book" / "_atlas.md").write_text(atlas(folders) + "\n", encoding="utf-8")
+    (root / "book" / "_performance.md").write_text(performance(root / "book" / "bench") + "\n", encoding="utf-8")
     contents = yaml.safe_dump(_contents(runs), sort_keys=False)
     toc = root / "book" / "_toc.yml"
     if not toc.is_file() or toc.read_text(encoding="utf-8") != contents:
@@ -63,7 +65,12 @@ def _contents(runs: dict[str, list[str]]) -> dict[str, object]:
         return {"caption": caption, "chapters": [{"file": file} for file in files]}
 
     models = [part(model, [f"runs/{model}/{chapter}" for chapter in chapters]) for model, chapters in runs.items()]
-    parts = [part("The method", ["method"]), *models, part("All models", ["atlas"]), part("Use it", ["rerun", "cite"])]
+    parts = [
+        part("The method", ["method"]),
+        *models,
+        part("All models", ["atlas"]),
+        part("Use it", ["rerun", "performance", "cite"]),
+    ]
     return {"format": "jb-book", "root": "intro", "parts": parts}
 
 
@@ -86,7 +93,7 @@ def _missing(root: Path, html: Path, runs: dict[str, list[str]]) -> list[str]:
     """Pages and figures that should be on the site and are not."""
     missing = [
         f"page {page}"
-        for page in ("index", "intro", "method", "atlas", "rerun", "cite")
+        for page in ("index", "intro", "method", "atlas", "rerun", "performance", "cite")
         if not (html / f"{page}.html").is_file()
     ]
     for model, chapters in runs.items():

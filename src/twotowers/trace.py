@@ -219,8 +219,8 @@ def ablate(
 def attributions(model: Model, batch: Batch) -> Float[Tensor, "L H B"]:
     """First-order estimate of the margin that each row's prompts lose, on average, without each head.
 
-    The margin is the gold label's logit minus the other's. To first order, zeroing z costs z times the margin's gradient,
-    summed over positions: one forward and one backward pass for all heads.
+    The margin is the gold label's logit minus the other's. To first order, zeroing z costs z times the margin's
+    gradient, summed over positions: one forward and one backward pass for all heads.
     """
     family, rows = model.arch.family, len(batch.input_ids)
     with torch.enable_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS):
@@ -352,7 +352,8 @@ def _remembered(intact: Capture) -> Iterator[DynamicCache]:
     try:
         yield intact.cache
     finally:
-        for layer in intact.cache.layers:
+        layers: Any = intact.cache.layers
+        for layer in layers:
             if added := layer.get_seq_length() - intact.inputs.shape[2]:
                 layer.crop(-added)
 

@@ -1,0 +1,362 @@
+"""The benchmark: knock-out of every head, ours beside what people would use otherwise, in one run.
+
+Every repeat times each way once, in turn, so that a busy machine disturbs all of them. A ratio is formed within a
+repeat; what is published is its median and its spread over repeats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM
+
+from .check import edited
+from .floor import floor_seconds, rates, work
+from .knockout import Head, every_head, outcomes, pairs, rank_heads, sweep
+from .linear import plain_linears
+from .locate import locate
+from .models import Model, load
+from .peers import BridgePeer, NnsightPeer, NoPeerError, Padded
+from .prompts import PromptSet, pack
+from .publish import PACKAGES
+from .screen import highest, recall, screen
+from .statistics import rank_agreement
+from .trace import answers
+
+HEADS = 4  # heads a repeat that a peer is timed on; a full sweep is as many times longer as there are heads
+OURS = "ours"
+SCALING_HEADS = 48
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of one way, and the highest memory during it beyond what was there before, in bytes."""
+
+    seconds: float
+    peak: int
+
+
+def bench(
+    model: Model, sets: Sequence[PromptSet], *, repeats: int = 5, seed: int = 0, peers: bool = True
+) -> dict[str, Any]:
+    """Measure everything that the performance page shows.
+
+    Args:
+        sets: prompt sets; the sweep is timed on the first, screen and locate on all.
+        peers: whether nnsight and TransformerLens are timed too.
+
+    Returns:
+        `facts`, `rows` (a record per way: `way, seconds, low, high, ratio, ratio_low, ratio_high, peak`; ratios are
+        to ours, or as the way's name says), `agreement` and `scaling` (records `against, x, seconds, floor`).
+    """
+    s, n_prompts = sets[0], len(sets[0].prompts)
+    heads = every_head(model)
+    rng = np.random.default_rng([seed, 7])
+    ways: dict[str, Callable[[list[Head]], Any]] = {
+        OURS: lambda _: outcomes(model, [s], [[head] for head in heads]),
+        "ours, no shared prefix": lambda _: outcomes(model, [alone(s)], [[head] for head in heads]),
+        "forward": lambda _: answers(model, pack([s], model.pad_id)),
+        "screen": lambda _: screen(model, [s]),
+        "locate": lambda _: locate(model, sets),
+    }
+    scale = {"ours, no shared prefix": float(n_prompts)}
+    if model.dtype == torch.float32 and model.device.type == "cpu":
+        ways["ours, PyTorch's own product"] = lambda _: _plainly(model, s, heads)
+    differences: dict[str, float] = {}
+    half = None
+    if peers:
+        padded, others = Padded.of(s, model.device), _peers(model)
+        for name, peer in others.items():
+            ways[name] = functools.partial(_head_by_head, peer, padded)
+            scale[name] = len(heads) / HEADS
+        ways["transformers, bare forward"] = _bare(others["nnsight, a trace a head"], sets, model.device)
+        drawn = [heads[i] for i in rng.choice(len(heads), HEADS, replace=False)]
+        for name, peer in others.items():
+            differences[name] = _difference(model, s, drawn, [peer.without(padded, *head) for head in drawn])
+        differences["edited weights"] = _against_edited(model, s, drawn)
+        if model.dtype == torch.float32:
+            half = _in_bfloat16(model)
+            ways["ours in bfloat16"] = lambda _: outcomes(half, [s], [[head] for head in heads])
+    rows = work(model.arch, [layer for layer, _ in heads], s.packed_length, n_prompts)
+    timings: dict[str, list[Timed]] = {name: [] for name in ways}
+    floors: list[float] = []
+    with tqdm(total=repeats * len(ways), desc="bench", unit="way", leave=False) as bar:
+        for repeat in range(repeats):
+            floors.append(floor_seconds(rows, rates(list(_weights(rows, model)), model.dtype, model.device)))
+            drawn = [heads[i] for i in rng.choice(len(heads), HEADS, replace=False)]
+            order = rng.permutation(len(ways))
+            for name in [list(ways)[i] for i in order]:
+                if repeat == 0:
+                    _warm(ways[name], name, drawn)
+                timed = _timed(functools.partial(ways[name], drawn), model.device)
+                timings[name].append(replace(timed, seconds=timed.seconds * scale.get(name, 1.0)))
+                bar.update()
+    result: dict[str, Any] = {
+        "facts": facts(model, s) | {"repeats": repeats, "heads": len(heads), "sampled_heads": HEADS, "sets": len(sets)},
+        "rows": _rows(timings, floors),
+        "agreement": {"margin_difference": differences, **_agreement(model, half, sets)},
+        "scaling": scaling(model, s, rows, rng),
+    }
+    return result
+
+
+def alone(s: PromptSet) -> PromptSet:
+    """The first query of a set by itself, so that no prefix is shared."""
+    return replace(s, queries=s.queries[:1], prompts=s.prompts[:1], shared=len(s.prompts[0].ids) - 1)
+
+
+def scaling(
+    model: Model, s: PromptSet, rows: dict[tuple[int, int], float], rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Seconds of ours against the number of heads, of prompts and of tokens, beside the floor of the same work."""
+    rate = rates(list(_weights(rows, model)), model.dtype, model.device)
+    heads = every_head(model)
+    some = [heads[i] for i in rng.choice(len(heads), min(SCALING_HEADS, len(heads)), replace=False)]
+    jobs: list[tuple[str, int, PromptSet, list[Head]]] = []
+    for n in sorted({len(heads) // 16, len(heads) // 8, len(heads) // 4, len(heads) // 2}):
+        jobs.append(("heads", n, s, [heads[i] for i in rng.choice(len(heads), n, replace=False)]))
+    for n in sorted({1, len(s.prompts) // 4, len(s.prompts) // 2, len(s.prompts)} - {0}):
+        part = replace(s, queries=s.queries[:n], prompts=s.prompts[:n])
+        jobs.append(("prompts", n, part, some))
+    for share in (4, 2, 1):
+        part = shortened(s, share)
+        jobs.append(("length", part.packed_length, part, some))
+    table = []
+    for against, x, part, chosen in tqdm(jobs, desc="scaling", leave=False):
+        job = functools.partial(outcomes, model, [part], [[head] for head in chosen])
+        seconds = min(_timed(job, model.device).seconds for _ in range(2))
+        needed = work(model.arch, [layer for layer, _ in chosen], part.packed_length, len(part.prompts))
+        table.append({"against": against, "x": x, "seconds": seconds, "floor": floor_seconds(needed, rate)})
+    return table
+
+
+def shortened(s: PromptSet, share: int) -> PromptSet:
+    """The set with only the last part of its shared prefix; it no longer is a real prompt, but as long as one."""
+    drop = s.shared - s.shared // share
+    cut = [replace(p, ids=p.ids[drop:]) for p in s.prompts]
+    return replace(s, prompts=tuple(cut), shared=s.shared - drop)
+
+
+def facts(model: Model, s: PromptSet) -> dict[str, Any]:
+    """What was measured, and on what."""
+    names = (*PACKAGES, "transformer-lens")
+    versions = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    device = torch.cuda.get_device_name() if model.device.type == "cuda" else _processor()
+    return {
+        "model": model.name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "prompts": len(s.prompts),
+        "tokens": len(s.prompts[0].ids),
+        "packed_tokens": s.packed_length,
+        "packages": versions,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return name
+
+
+def _peers(model: Model) -> dict[str, Any]:
+    """The peers, each on a network of its own, loaded as its users would, with nothing of ours in it."""
+    network = _fresh(model)
+    found: dict[str, Any] = {"nnsight, a trace a head": NnsightPeer(network, model.tokenizer)}
+    try:
+        found["TransformerLens, hooks a head"] = BridgePeer(_fresh(model), model.tokenizer, model.name)
+    except NoPeerError as error:
+        print(error, file=sys.stderr)
+    return found
+
+
+def _head_by_head(peer: Any, padded: Padded, heads: Sequence[Head]) -> None:
+    for head in heads:
+        peer.without(padded, *head)
+
+
+def _fresh(model: Model) -> Any:
+    network: Any = AutoModelForCausalLM.from_pretrained(
+        model.folder, dtype=model.dtype, local_files_only=True, attn_implementation="eager"
+    )
+    return network.to(model.device).eval()
+
+
+def _bare(peer: NnsightPeer, sets: Sequence[PromptSet], device: torch.device) -> Callable[[list[Head]], Any]:
+    network, batches = peer.arch.model, [Padded.of(s, device) for s in sets]
+
+    def forward(_: list[Head]) -> None:
+        with torch.no_grad():
+            for padded in batches:
+                network(padded.input_ids, use_cache=False)
+
+    return forward
+
+
+def _in_bfloat16(model: Model) -> Model:
+    return load(model.folder, dtype=torch.bfloat16, device_map=model.device_map)
+
+
+def _plainly(model: Model, s: PromptSet, heads: Sequence[Head]) -> None:
+    with plain_linears():
+        outcomes(model, [s], [[head] for head in heads])
+
+
+def _weights(rows: dict[tuple[int, int], float], model: Model) -> Iterator[tuple[int, int]]:
+    """The shapes of `work` that are weights."""
+    for n_in, n_out in rows:
+        if model.arch.d_model in (n_in, n_out):
+            yield n_in, n_out
+
+
+def _margins(s: PromptSet, logits: torch.Tensor) -> torch.Tensor:
+    gold = torch.tensor(s.gold)
+    labels = logits[:, list(s.label_ids)].float().cpu()
+    rows = torch.arange(len(gold))
+    return labels[rows, gold] - labels[rows, 1 - gold]
+
+
+def _difference(model: Model, s: PromptSet, heads: Sequence[Head], logits: Sequence[torch.Tensor]) -> float:
+    """The largest difference of margins between ours and a peer's logits."""
+    table = outcomes(model, [s], [[head] for head in heads])
+    ours = torch.tensor(table["margin"].to_numpy()).reshape(len(heads), -1)
+    return float((ours - torch.stack([_margins(s, x) for x in logits])).abs().max())
+
+
+def _against_edited(model: Model, s: PromptSet, heads: Sequence[Head]) -> float:
+    """As `_difference`, against the model with the head's slice of W_O set to zero."""
+    table = outcomes(model, [s], [[head] for head in heads])
+    ours = torch.tensor(table["margin"].to_numpy()).reshape(len(heads), -1)
+    worst, batch = 0.0, pack([s], model.pad_id)
+    for row, head in zip(ours, heads, strict=True):
+        with edited(model, *head):
+            labels = answers(model, batch).labels
+        gold = torch.tensor(s.gold)
+        margin = labels.gather(1, gold[:, None]) - labels.gather(1, 1 - gold[:, None])
+        worst = max(worst, float((row - margin.squeeze(1)).abs().max()))
+    return worst
+
+
+def _agreement(model: Model, half: Model | None, sets: Sequence[PromptSet]) -> dict[str, Any]:
+    """How well the screen and bfloat16 agree with the exact float32 sweep of the same sets."""
+    ranked = rank_heads(sweep(model, sets))
+    screened = screen(model, sets)
+    both = ranked.merge(screened, on=["layer", "head"], suffixes=("", "_estimate"))
+    found: dict[str, Any] = {
+        "screen_recall": recall(screened, ranked),
+        "screen_heads": len(highest(screened)),
+        "screen_rank_agreement": rank_agreement(both["margin_drop"], both["margin_drop_estimate"]),
+        "worst": pairs(ranked, max(1, round(0.01 * len(ranked)))),
+    }
+    if half is not None:
+        coarse = rank_heads(sweep(half, sets))
+        both = ranked.merge(coarse, on=["layer", "head"], suffixes=("", "_coarse"))
+        found["bfloat16_worst"] = pairs(coarse, len(found["worst"]))
+        found["bfloat16_rank_agreement"] = rank_agreement(both["margin_drop"], both["margin_drop_coarse"])
+        found["bfloat16_difference"] = float((both["margin_drop"] - both["margin_drop_coarse"]).abs().max())
+    return found
+
+
+def _warm(way: Callable[[list[Head]], Any], name: str, drawn: list[Head]) -> None:
+    """A first call is slower; the long sweeps need none."""
+    if not name.startswith("ours"):
+        way(drawn[:1])
+
+
+def _timed(job: Callable[[], Any], device: torch.device) -> Timed:
+    with _peak(device) as peak:
+        begun = time.perf_counter()
+        job()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - begun
+    return Timed(seconds, peak[0])
+
+
+@contextlib.contextmanager
+def _peak(device: torch.device) -> Iterator[list[int]]:
+    """The highest memory beyond what was there before: the device's own count, else the process looked at often."""
+    highest_yet = [0]
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        yield highest_yet
+        highest_yet[0] = torch.cuda.max_memory_allocated() - before
+        return
+    process, done = psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+
+    def look() -> None:
+        while not done.wait(0.01):
+            highest_yet[0] = max(highest_yet[0], process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield highest_yet
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _rows(timings: dict[str, list[Timed]], floors: list[float]) -> list[dict[str, Any]]:
+    """A record per way; what each is compared with stands in `over`."""
+    seconds = {name: np.array([t.seconds for t in timed]) for name, timed in timings.items()}
+    peak = {name: max(t.peak for t in timed) for name, timed in timings.items()}
+    seconds["floor"], peak["floor"] = np.array(floors), 0
+    over = {"screen": "forward", "locate": "transformers, bare forward", "floor": OURS}
+    rows = []
+    for name, values in seconds.items():
+        other = over.get(name, OURS)
+        ratios = values / seconds[other] if other in seconds else np.full(len(values), np.nan)
+        rows.append(
+            {
+                "way": name,
+                "seconds": float(np.median(values)), "low": float(values.min()), "high": float(values.max()),
+                "over": other,
+                "ratio": float(np.median(ratios)), "ratio_low": float(ratios.min()), "ratio_high": float(ratios.max()),
+                "peak": int(peak[name]),
+            }
+        )  # fmt: skip
+    unshared = "ours, no shared prefix"
+    for name in [name for name in timings if "a head" in name]:
+        ratios = seconds[name] / seconds[unshared]
+        rows.append(
+            {
+                "way": name, "seconds": float(np.median(seconds[name])),
+                "low": float(seconds[name].min()), "high": float(seconds[name].max()), "over": unshared,
+                "ratio": float(np.median(ratios)), "ratio_low": float(ratios.min()), "ratio_high": float(ratios.max()),
+                "peak": int(peak[name]),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def tables(result: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows and the scaling of a result as tables."""
+    return pd.DataFrame(result["rows"]), pd.DataFrame(result["scaling"])

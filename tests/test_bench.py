@@ -1,0 +1,178 @@
+"""The benchmark: what it compares answers alike, the floor counts by hand, and its page is computed."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import twotowers
+from conftest import make_sets
+from twotowers import bench_page, shapes
+from twotowers.bench import alone, bench, shortened
+from twotowers.floor import floor_seconds, work
+from twotowers.knockout import outcomes
+from twotowers.linear import PackedLinear, packed, plain_linears
+from twotowers.peers import NnsightPeer, Padded
+
+
+def one_head_each(heads):
+    return [[head] for head in heads]
+
+
+# --- packed products ----------------------------------------------------------------------------------------------
+
+
+def test_a_packed_layer_multiplies_as_a_plain_one_also_after_an_edit():
+    layer, x = PackedLinear(48, 96), torch.randn(5, 7, 48)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+            layer.weight[3:20].zero_()
+            layer.weight.mul_(2)
+        assert "_packed" in layer.__dict__
+        layer.weight.data = torch.randn(96, 48)
+        torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+        torch.testing.assert_close(packed(layer.weight)(x), x @ layer.weight.T)
+        with plain_linears():
+            assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_gradients_and_other_dtypes_go_the_plain_way():
+    layer, x = PackedLinear(48, 96), torch.randn(5, 48)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    with torch.no_grad():
+        half = layer.to(torch.bfloat16)
+        assert torch.equal(half(x.bfloat16()), nn.functional.linear(x.bfloat16(), half.weight, half.bias))
+
+
+def test_a_loaded_float32_model_is_packed_and_another_dtype_is_not(tiny_folders):
+    kinds = {
+        dtype: {type(module) for module in twotowers.load(tiny_folders["llama-gqa"], dtype=dtype).arch.model.modules()}
+        for dtype in ("float32", "bfloat16")
+    }
+    assert PackedLinear in kinds["float32"]
+    assert nn.Linear not in kinds["float32"]
+    assert PackedLinear not in kinds["bfloat16"]
+
+
+# --- the floor ----------------------------------------------------------------------------------------------------
+
+
+def test_the_floor_counts_what_a_sweep_needs_by_hand(tiny_models):
+    """Llama with 4 layers, width 32, 4 heads of 16 on 2 key-value heads, MLP 48; one head of layer 1, two of layer 3."""
+    arch, length, last = tiny_models["llama-gqa"].arch, 10, 3
+    rows = work(arch, [1, 3, 3], length, last)
+    # behind a head's own layer: layers 2 and 3 for the first head; the intact row runs everywhere
+    attention = length * (1 + 1 + 2) + last * 2
+    assert rows[32, 64] == attention  # queries
+    assert rows[64, 32] == attention  # output projection
+    assert rows[16, length] == attention * 4
+    assert rows[length, 16] == attention * 4
+    mlp = length * (1 + 2 + 2) + last * 4
+    assert rows[32, 48] == 2 * mlp
+    assert rows[48, 32] == mlp
+    keys_and_values = 2 * length * (1 + 1 + 2 + 2)
+    assert rows[32, 32] == keys_and_values
+    assert rows[32, arch.d_vocab] == last * 4
+
+
+def test_floor_seconds_are_multiplications_over_rates():
+    assert floor_seconds({(2, 3): 10.0, (5, 7): 1.0}, {(2, 3): 6.0}) == pytest.approx(10 + 35 / 6)
+
+
+# --- what is compared ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama-mha", "llama-gqa"])
+def test_nnsight_head_by_head_answers_as_ours(tiny_models, family):
+    model, heads = tiny_models[family], [(0, 1), (2, 3), (3, 0)]
+    s = make_sets(model)[0]
+    table = outcomes(model, [s], one_head_each(heads))
+    peer, padded = NnsightPeer(model.arch.model, model.tokenizer), Padded.of(s, model.device)
+    gold = torch.tensor(s.gold)
+    for number, head in enumerate(heads):
+        labels = peer.without(padded, *head)[:, list(s.label_ids)]
+        margin = labels.gather(1, gold[:, None]) - labels.gather(1, 1 - gold[:, None])
+        ours = table[table["group"] == number]["margin"].to_numpy()
+        np.testing.assert_allclose(ours, margin.squeeze(1).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_set_without_shared_prefix_answers_as_its_first_prompt(tiny, two_sets):
+    for s in two_sets:
+        one, all_ = (outcomes(tiny, [part], [[(1, 1)]])["margin"].to_numpy() for part in (alone(s), s))
+        np.testing.assert_allclose(one, all_[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_shortened_set_is_as_long_as_it_says(tiny, two_sets):
+    s = two_sets[0]
+    part = shortened(s, 2)
+    assert part.packed_length < s.packed_length
+    assert len(outcomes(tiny, [part], [[(1, 1)]])) == len(s.prompts)
+
+
+# --- the command and its page -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def result(tiny_models, monkeypatch):
+    monkeypatch.setattr("twotowers.floor.ROWS", 64)
+    model = tiny_models["llama-gqa"]
+    result = bench(model, make_sets(model)[:1], repeats=2, peers=False)
+    result["facts"] |= {"command": "twotowers bench --model tiny", "random": True}
+    return result
+
+
+def test_a_result_has_every_way_and_its_page_shows_them(result, tmp_path):
+    assert bench_page.performance(tmp_path).startswith("No benchmark has been run yet")
+    bench_page.write(result, tmp_path, "tiny-float32")
+    page = bench_page.performance(tmp_path)
+    rows = {row["way"]: row for row in result["rows"]}
+    assert set(rows) == {
+        "ours", "ours, no shared prefix", "ours, PyTorch's own product", "forward", "screen", "locate", "floor",
+    }  # fmt: skip
+    for name, row in rows.items():
+        assert f"| {name} | {row['seconds']:.3g} " in page
+        assert 0 < row["low"] <= row["seconds"] <= row["high"]
+    assert "random" in page
+    assert 0 <= result["agreement"]["screen_recall"] <= 1
+    assert {row["against"] for row in result["scaling"]} == {"heads", "prompts", "length"}
+    for name in ("ratio", "scaling"):
+        assert f":name: fig-performance-tiny-float32-{name}" in page
+        for ending in ("svg", "png", "csv", "json"):
+            assert (tmp_path / "figures" / f"tiny-float32-{name}.{ending}").stat().st_size
+    assert json.loads((tmp_path / "tiny-float32.json").read_text())["rows"] == result["rows"]
+
+
+def test_random_weights_of_a_shape_are_swept(monkeypatch):
+    small = lambda: shapes.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=100)  # noqa: E731
+    monkeypatch.setitem(shapes.SHAPES, "small", small)
+    model = shapes.random_model("small", torch.float32, "cpu")
+    s = shapes.random_set(model)
+    assert {len(prompt.ids) for prompt in s.prompts} == {60}
+    table = outcomes(model, [s], [[], [(0, 0)], [(1, 1)]])
+    assert np.isfinite(table["margin"]).all()
+    assert table.groupby("group")["margin"].mean().nunique() == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--shape", "gpt2-larg"], "did you mean 'gpt2-large'"),
+        (["--dtype", "float31"], "did you mean 'float32'"),
+        (["--device", "tpu"], "There is no device 'tpu'"),
+        (["--repeats", "0"], "a whole number from 1"),
+        (["--model", "smollm2-135"], "did you mean 'smollm2-135m'"),
+    ],
+)
+def test_bad_options_are_one_sentence(arguments, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "twotowers.cli", "bench", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
