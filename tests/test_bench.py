@@ -64,7 +64,7 @@ def test_a_loaded_float32_model_is_packed_and_another_dtype_is_not(tiny_folders)
 
 
 def test_the_floor_counts_what_a_sweep_needs_by_hand(tiny_models):
-    """Llama with 4 layers, width 32, 4 heads of 16 on 2 key-value heads, MLP 48; one head of layer 1, two of layer 3."""
+    """Llama with 4 layers, width 32, 4 heads of 16 on 2 key-value heads, MLP 48; a head of layer 1, two of layer 3."""
     arch, length, last = tiny_models["llama-gqa"].arch, 10, 3
     rows = work(arch, [1, 3, 3], length, last)
     # behind a head's own layer: layers 2 and 3 for the first head; the intact row runs everywhere

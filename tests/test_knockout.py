@@ -8,7 +8,7 @@ import torch
 import twotowers
 from conftest import make_sets
 from twotowers.check import edited
-from twotowers.errors import HeadError
+from twotowers.errors import HeadError, MemoryLimitError
 from twotowers.knockout import (
     dose,
     doses,
@@ -93,6 +93,31 @@ def test_the_budget_changes_no_result(tiny, two_sets):
     groups = [[], *([head] for head in every_head(tiny)), [(1, 1), (3, 0)]]
     one_row, all_rows = (outcomes(tiny, two_sets, groups, budget=budget) for budget in (1, 10**6))
     pd.testing.assert_frame_equal(one_row, all_rows, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_out_of_memory_halves_the_rows_and_goes_on(tiny_models, monkeypatch, error):
+    """An activation that fails on more than three rows, deep inside a trace, changes no result."""
+    model, silu, failed = tiny_models["llama-gqa"], torch.nn.functional.silu, []
+    sets, groups = make_sets(model), [[head] for head in every_head(model)]
+    expected = outcomes(model, sets, groups)
+
+    def failing(x, *arguments, **options):
+        if len(x) > limit:
+            failed.append(len(x))
+            raise error
+        return silu(x, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "silu", failing)
+    limit = 3
+    pd.testing.assert_frame_equal(outcomes(model, sets, groups), expected, rtol=1e-4, atol=1e-5)
+    assert failed
+    limit = 1  # the intact row and one more are too many: nothing is left to halve
+    with pytest.raises(MemoryLimitError, match="use fewer queries"):
+        outcomes(model, sets, groups)
+    error = ZeroDivisionError("of ours")
+    with pytest.raises(ZeroDivisionError):
+        outcomes(model, sets, groups)
 
 
 def test_a_head_that_the_model_lacks_is_named(tiny):

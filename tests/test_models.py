@@ -90,7 +90,7 @@ def test_registry_rows_are_complete():
     for key, entry in REGISTRY.items():
         assert entry.key == key
         assert entry.family in FAMILIES
-        assert entry.memory == entry.parameters * 4  # all are float32 so far
+        assert entry.memory == entry.parameters * {"float32": 4, "bfloat16": 2}[entry.dtype]
         assert entry.template in twotowers.prompts.TEMPLATES
         assert entry.source.startswith("wheel:") or entry.source.count("/") == 1
 

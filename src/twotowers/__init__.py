@@ -16,6 +16,7 @@ from .locate import Located, locate
 from .models import Model, load
 from .order import order
 from .prompts import PromptSet, prompt_set
+from .screen import screen
 from .shallow import block
 from .towers import towers
 from .words import read_words
@@ -36,5 +37,6 @@ __all__ = [
     "order",
     "prompt_set",
     "read_words",
+    "screen",
     "towers",
 ]

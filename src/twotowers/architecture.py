@@ -8,8 +8,9 @@ Weights are returned in the orientation of the formulas, so that a row vector is
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -65,6 +66,36 @@ def _separate_qkv(attention: Any) -> tuple[Projection, Projection, Projection]:
     )
 
 
+def _fused_by_head(attention: Any) -> tuple[Projection, Projection, Projection]:
+    """GPT-NeoX keeps query, key and value of one head side by side, then those of the next."""
+    fused, size = attention.query_key_value, attention.head_size
+    weight = weight_in_out(fused)
+    weights = weight.unflatten(1, (-1, 3, size)).unbind(2)
+    biases = [None] * 3 if fused.bias is None else fused.bias.unflatten(0, (-1, 3, size)).unbind(1)
+    query, key, value = (
+        (w.flatten(1), None if b is None else b.flatten()) for w, b in zip(weights, biases, strict=True)
+    )
+    return query, key, value
+
+
+def _rotate_halves(rotary: Any, x: Tensor, positions: Tensor) -> Tensor:
+    """Dimension i turns with dimension i + half; dimensions beyond those that the module turns stay."""
+    with torch.no_grad():
+        cos, sin = (part.float().cpu() for part in rotary(x.to(rotary.inv_freq.device), positions))
+    turned, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
+    first, second = turned.chunk(2, dim=-1)
+    return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
+
+
+def _rotate_pairs(attention: Any, x: Tensor, positions: Tensor) -> Tensor:
+    """GPT-J: dimension 2i turns with dimension 2i + 1, in the first `rotary_dim` dimensions."""
+    table = _plain(attention.embed_positions)[positions]
+    sin, cos = (half.repeat_interleave(2, dim=-1) for half in table.chunk(2, dim=-1))
+    turned, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
+    partner = torch.stack([-turned[..., 1::2], turned[..., ::2]], dim=-1).flatten(-2)
+    return torch.cat([turned * cos + partner * sin, rest], dim=-1)
+
+
 @dataclass(frozen=True)
 class Family:
     """Names of the modules of one family. Paths inside a block are relative to it.
@@ -77,6 +108,10 @@ class Family:
         qkv: weights and biases of query, key and value projection, from the attention module.
         rotary: path from the model to the module that gives the rotation of queries and keys; None if positions
             are embedded instead.
+        rotate: queries or keys [B, S, d_h] after the rotation by their positions [B, S], from that module.
+        scale: what q.k is multiplied by before the softmax, from the attention module.
+        returns_tuple: whether a block returns a tuple that begins with the residual, not the residual alone.
+        query_norm, key_norm: paths from the attention to norms of each head's queries and keys, if it has them.
     """
 
     blocks: str
@@ -88,9 +123,28 @@ class Family:
     norm: Literal["layer", "rms"]
     qkv: Callable[[Any], tuple[Projection, Projection, Projection]]
     rotary: str | None = None
+    rotate: Callable[[Any, Tensor, Tensor], Tensor] = _rotate_halves
+    scale: Callable[[Any], float] = operator.attrgetter("scaling")
+    returns_tuple: bool = False
+    query_norm: str | None = None
+    key_norm: str | None = None
     unembed: str = "lm_head"
 
 
+LLAMA = Family(
+    blocks="model.layers",
+    final_norm="model.norm",
+    attention="self_attn",
+    attention_norm="input_layernorm",
+    mlp="mlp",
+    out_proj="o_proj",
+    norm="rms",
+    qkv=_separate_qkv,
+    rotary="model.rotary_emb",
+)
+
+# Gemma is not here: its norms behind attention and MLP rescale what the heads add up to, so heads are no linear parts
+# of the residual.
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(
         blocks="transformer.h",
@@ -102,16 +156,34 @@ FAMILIES: dict[str, Family] = {
         norm="layer",
         qkv=_fused_qkv,
     ),
-    "llama": Family(
-        blocks="model.layers",
-        final_norm="model.norm",
-        attention="self_attn",
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": replace(LLAMA, query_norm="q_norm", key_norm="k_norm"),
+    "gptj": Family(
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="attn",
+        attention_norm="ln_1",
+        mlp="mlp",
+        out_proj="out_proj",
+        norm="layer",
+        qkv=_separate_qkv,
+        rotary="transformer.h.0.attn",
+        rotate=_rotate_pairs,
+        scale=lambda attention: 1 / attention.scale_attn,
+        returns_tuple=True,
+    ),
+    "gpt_neox": Family(
+        blocks="gpt_neox.layers",
+        final_norm="gpt_neox.final_layer_norm",
+        attention="attention",
         attention_norm="input_layernorm",
         mlp="mlp",
-        out_proj="o_proj",
-        norm="rms",
-        qkv=_separate_qkv,
-        rotary="model.rotary_emb",
+        out_proj="dense",
+        norm="layer",
+        qkv=_fused_by_head,
+        rotary="gpt_neox.rotary_emb",
     ),
 }
 
@@ -188,14 +260,27 @@ class Architecture:
             return x
         rotary = submodule(self.model, self.family.rotary)
         flat = positions.reshape(-1, positions.shape[-1]).to(self.w_device)
-        with torch.no_grad():
-            cos, sin = (part.float().cpu().reshape(x.shape) for part in rotary(x.to(self.w_device), flat))
-        first, second = x.chunk(2, dim=-1)
-        return x * cos + torch.cat([-second, first], dim=-1) * sin
+        return self.family.rotate(rotary, x.reshape(len(flat), *x.shape[-2:]), flat).reshape(x.shape)
+
+    def queries(self, layer: int, normed: Float[Tensor, "*b d"]) -> Float[Tensor, "*b H d_h"]:
+        """Queries of every head, not rotated, from residuals behind the norm (`norm_in`)."""
+        return self._heads_of(self.w_q(layer), normed, layer, self.family.query_norm)
+
+    def keys(self, layer: int, normed: Float[Tensor, "*b d"]) -> Float[Tensor, "*b H d_h"]:
+        """Keys for every *query* head, not rotated, from residuals behind the norm."""
+        return self._heads_of(self.w_k(layer), normed, layer, self.family.key_norm)
+
+    def _heads_of(self, weights: tuple[Tensor, Tensor], normed: Tensor, layer: int, norm: str | None) -> Tensor:
+        weight, bias = weights
+        x = torch.einsum("...d,hde->...he", normed, weight) + bias
+        if norm is None:
+            return x
+        module = submodule(self.attention(layer), norm)
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon) * _plain(module.weight)
 
     def score_scale(self, layer: int) -> float:
         """What q.k is multiplied by before the softmax: 1 / sqrt(d_h), or what the family says."""
-        return float(self.attention(layer).scaling)
+        return float(self.family.scale(self.attention(layer)))
 
     def norm_in(self, layer: int, entering: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The norm before attention, each vector at its own scale: what W_Q, W_K and W_V are multiplied with."""

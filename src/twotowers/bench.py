@@ -333,7 +333,8 @@ def _rows(timings: dict[str, list[Timed]], floors: list[float]) -> list[dict[str
     rows = []
     for name, values in seconds.items():
         other = over.get(name, OURS)
-        ratios = values / seconds[other] if other in seconds else np.full(len(values), np.nan)
+        other = other if other in seconds else OURS
+        ratios = values / seconds[other]
         rows.append(
             {
                 "way": name,

@@ -94,6 +94,7 @@ def _section(file: Path) -> str:
         f"{facts['packed_tokens']} packed; {facts['heads']} heads; {facts['repeats']} rounds. "
         f"Repeat it with `{facts['command']}`.",
         _table(rows),
+        _above_floor(rows),
         _agreement(agreement),
     ]
     if facts.get("random"):
@@ -115,6 +116,21 @@ def _table(rows: pd.DataFrame) -> str:
         seconds = f"{row['seconds']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
         lines.append(f"| {row['way']} | {seconds} | {'' if itself else row['over']} | {ratio} | {memory} |")
     return "\n".join(lines)
+
+
+def _above_floor(rows: pd.DataFrame) -> str:
+    floor = rows.set_index("way").loc["floor"]
+    half = rows[rows["way"] == "ours in bfloat16"]
+    text = (
+        f"Ours takes {1 / floor['ratio']:.2f} times the floor ({1 / floor['ratio_high']:.2f} to "
+        f"{1 / floor['ratio_low']:.2f})."
+    )
+    for row in half.to_dict("records"):
+        text += (
+            f" In bfloat16 it is {1 / row['ratio']:.2f} times as fast "
+            f"({1 / row['ratio_high']:.2f} to {1 / row['ratio_low']:.2f})."
+        )
+    return text
 
 
 def _agreement(agreement: dict[str, Any]) -> str:

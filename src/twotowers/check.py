@@ -47,6 +47,7 @@ def check(model: Model) -> pd.DataFrame:
     measured = [
         ("heads and bias add up to the attention output", _heads(model, captured)),
         ("attention weights times values are the heads", _values(model, captured, batch.row, batch.index)),
+        ("queries times keys are the attention weights", _scores(model, captured, batch.row, batch.index)),
         ("parts add up to the final residual", _parts(captured)),
         ("projected parts add up to the logits", _projection(model, captured)),
         ("attention rows sum to one", _rows(captured)),
@@ -102,6 +103,25 @@ def _values(model: Model, captured: Capture, row: Tensor, index: Tensor) -> floa
         value = torch.einsum("nsd,hde->nhse", own, weight) + bias[:, None]
         z = torch.einsum("nhs,nhse->nhe", captured.pattern[layer], value)
         worst = max(worst, _difference(z, captured.z[layer]))
+    return worst
+
+
+def _scores(model: Model, captured: Capture, row: Tensor, index: Tensor) -> float:
+    """softmax_p(rot(q[h]) . rot(k[h,p]) scale) = pattern[h,p], over each prompt's own tokens, at every layer."""
+    assert captured.pattern is not None
+    assert captured.inputs is not None
+    arch, worst, own = model.arch, 0.0, index >= 0
+    lengths = own.sum(1)
+    positions = torch.arange(index.shape[1]).expand(len(index), arch.n_heads, -1)
+    for layer in range(arch.n_layers):
+        entering = arch.norm_in(layer, captured.inputs[layer])[row[:, None], index.clamp(min=0)]  # [N, S, d]
+        q, k = (
+            arch.rotate(x.transpose(1, 2), positions)
+            for x in (arch.queries(layer, entering), arch.keys(layer, entering))
+        )
+        scores = torch.einsum("nhe,nhse->nhs", q[torch.arange(len(q)), :, lengths - 1], k) * arch.score_scale(layer)
+        weights = scores.masked_fill(~own[:, None], float("-inf")).softmax(-1)
+        worst = max(worst, _difference(weights, captured.pattern[layer]))
     return worst
 
 

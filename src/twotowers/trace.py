@@ -181,7 +181,7 @@ def ablate(
     order = order[joins[order] < arch.n_layers]  # the rows that remove something, by the layer at which they join
     removed = torch.cat([torch.zeros_like(zero[:1]), zero[order]])  # behind row 0, the intact one
     sizes = [1 + int((joins < layer).sum()) for layer in range(arch.n_layers + 1)]  # rows that enter each layer
-    skipped = None if entering is None else entering[None].to(model.device, model.dtype)
+    skipped = None if entering is None else _as_output(model, entering[None])
     with torch.no_grad(), model.nn.trace(_inputs(model, batch), **OPTIONS) as tracer:
         blocks = submodule(model.nn, family.blocks)
         for layer in range(start):
@@ -305,7 +305,7 @@ def without_position(
     network: Any = model.arch.model
     layers = {layer: [head for other, head in heads if other == layer] for layer in sorted({i for i, _ in heads})}
     start = min(layers, default=0)
-    skipped = _at_lasts(batch, inputs[start]).to(model.device, model.dtype)
+    skipped = _as_output(model, _at_lasts(batch, inputs[start]))
     embedded = None
     if family.rotary is None:  # what enters layer 0 beside the tokens' embeddings is their positions'
         with torch.no_grad():
@@ -340,6 +340,12 @@ def without_position(
     return Answers(label_logits, log_norm, best), mixed[:, [order.index((layer, head)) for layer, head in heads]]
 
 
+def _as_output(model: Model, residual: Float[Tensor, "B T d"]) -> Any:
+    """A residual as a skipped block returns it."""
+    residual = residual.to(model.device, model.dtype)
+    return (residual, None) if model.arch.family.returns_tuple else residual
+
+
 def _at_lasts(batch: Batch, residual: Float[Tensor, "B T d"]) -> Float[Tensor, "B n d"]:
     return residual[batch.row, batch.last].reshape(len(residual), -1, residual.shape[-1])
 
@@ -371,12 +377,10 @@ def _flat_heads(
     normed = type(norm).forward  # not norm(x): inside a trace nnsight would take that for the model's own call
     plain = normed(norm, entering).float().cpu()
     without = plain if embedded is None else normed(norm, entering - embedded).float().cpu()
-    (w_q, b_q), (w_k, b_k), (w_v, b_v) = (
-        (w[heads], b[heads]) for w, b in (arch.w_q(layer), arch.w_k(layer), arch.w_v(layer))
-    )
     row, own = batch.row[:, None], batch.index.clamp(min=0)
-    q = torch.einsum("nd,hde->nhe", without[batch.row, batch.last], w_q) + b_q
-    k = torch.einsum("btd,hde->bthe", without, w_k) + b_k
+    w_v, b_v = (x[heads] for x in arch.w_v(layer))
+    q = arch.queries(layer, without[batch.row, batch.last])[:, heads]
+    k = arch.keys(layer, without)[:, :, heads]
     v = torch.einsum("btd,hde->bthe", plain, w_v) + b_v
     scores = torch.einsum("nhe,nshe->nhs", q, k[row, own]) * arch.score_scale(layer)
     weights = scores.masked_fill((batch.index < 0)[:, None], float("-inf")).softmax(-1)
@@ -394,7 +398,7 @@ def _answer(
 ) -> Answers:
     """One forward from layer `start`, with another mask in some layers, behind what `cache` remembers."""
     family = model.arch.family
-    skipped = None if entering is None else entering.to(model.device, model.dtype)
+    skipped = None if entering is None else _as_output(model, entering)
     cut_layers, cut_mask = (range(0), None) if cut is None else (cut[0], _mask(model, cut[1]))
     with torch.no_grad(), model.nn.trace(_inputs(model, batch), past_key_values=cache, **OPTIONS):
         blocks = submodule(model.nn, family.blocks)
