@@ -137,10 +137,10 @@ def _bench(options: argparse.Namespace) -> None:
 def _models(options: argparse.Namespace) -> None:
     from .models import REGISTRY
 
-    print(f"{'key':14} {'family':8} {'weights':>9}  {'licence':12} source")
+    print(f"{'key':14} {'family':8} {'weights':>9}  {'licence':18} source")
     for entry in REGISTRY.values():
         size = f"{entry.memory / 2**30:.1f} GiB"
-        print(f"{entry.key:14} {entry.family:8} {size:>9}  {entry.licence:12} {entry.source}")
+        print(f"{entry.key:14} {entry.family:8} {size:>9}  {entry.licence:18} {entry.source}")
 
 
 if __name__ == "__main__":
