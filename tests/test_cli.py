@@ -303,9 +303,42 @@ def test_a_model_that_fails_the_check_is_not_run(tiny_folders, root, capsys, mon
     assert tree(root) == before
 
 
+def test_several_models_run_in_order_and_a_later_mistake_is_told_first(tiny_folders, root, capsys, monkeypatch):
+    ran = []
+    monkeypatch.setattr(pipeline, "run", lambda model, **options: ran.append(model) or [])
+    good = [str(tiny_folders["gpt2"]), str(tiny_folders["llama-gqa"])]
+    before = tree(root)
+    assert main(["run", "--scale", "smoke", "--model", *good, "smollm2-135n"]) == 2
+    assert "did you mean 'smollm2-135m'?" in capsys.readouterr().err
+    assert not ran
+    assert tree(root) == before
+    done = [pipeline.Outcome("tiny", "task", "run", 1.0, 2)]
+    monkeypatch.setattr(pipeline, "run", lambda model, **options: ran.append(model) or done)
+    assert main(["run", "--scale", "smoke", "--model", *good]) == 0
+    assert ran == good
+
+
+def test_a_job_a_model_runs_as_without_a_scheduler(tiny_folders, root, capsys):
+    """The local executor: the same run folder, and the second time nothing is left to do."""
+    asked = ["run", "--model", str(tiny_folders["gpt2"]), "--chapter", "task", "--scale", "smoke", "--submit", "local"]
+    for state in ("run", "up to date"):
+        assert main(asked) == 0
+        assert f"task       {state} " in capsys.readouterr().out
+    assert (root / "book" / "runs" / "tiny-gpt2" / "task.ipynb").is_file()
+
+
+def test_schedulers_that_are_not_there_are_named(tiny_folders, root, capsys):
+    asked = ["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke", "--submit"]
+    assert main([*asked, "slum"]) == 2
+    assert "There is no scheduler 'slum': did you mean 'slurm'?" in capsys.readouterr().err
+    assert main([*asked, "slurm"]) == 2
+    assert "slurm does not take the jobs" in capsys.readouterr().err
+
+
 def test_models_lists_the_registry(capsys):
     assert main(["models"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert "free memory" in last
     assert [line.split()[0] for line in lines] == ["key", *REGISTRY]
     for line, entry in zip(lines[1:], REGISTRY.values(), strict=True):
         assert line.endswith(entry.source)

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 import twotowers
 from twotowers import models
 from twotowers.architecture import FAMILIES
-from twotowers.errors import FamilyError, ModelError, UnknownNameError
-from twotowers.models import REGISTRY, load, open_model
+from twotowers.errors import FamilyError, MemoryLimitError, ModelError, UnknownNameError
+from twotowers.models import REGISTRY, load, open_model, weight_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -449,3 +449,17 @@ def test_a_cache_that_cannot_be_written_is_one_sentence_and_costs_no_conversion(
     assert "set TWOTOWERS_CACHE to another folder" in text
     assert (tmp_path / "file").read_text() == "kept"
     assert not convert.made
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_load(folder, monkeypatch):
+    monkeypatch.setattr("twotowers.models.free_memory", lambda: 1000)
+    text = message(MemoryLimitError, lambda: load(folder))
+    assert "GiB for its weights" in text
+    assert 'dtype="bfloat16"' in text
+
+
+def test_the_bytes_of_weights_follow_the_dtype(tiny_models, tiny_folders):
+    for name, folder in tiny_folders.items():
+        stored = sum(p.numel() for p in tiny_models[name].arch.model.parameters())
+        assert weight_bytes(folder, torch.float32) == 4 * stored
+        assert weight_bytes(folder, torch.bfloat16) == 2 * stored

@@ -10,7 +10,7 @@ from conftest import make_sets
 from twotowers.architecture import weight_in_out
 from twotowers.knockout import outcomes, pairs, rank_heads, sweep
 from twotowers.prompts import pack
-from twotowers.screen import highest, recall, screen
+from twotowers.screen import highest, recall, screen, verify
 from twotowers.trace import attributions, capture
 
 
@@ -65,6 +65,16 @@ def test_sets_of_different_sizes_count_by_their_prompts(tiny, two_sets):
     parts = [screen(tiny, s).set_index(["layer", "head"])["margin_drop"] for s in (two_sets[0], short)]
     expected = (3 * parts[0] + parts[1]) / 4
     pd.testing.assert_series_equal(both.sort_index(), expected.sort_index(), rtol=1e-3, atol=1e-5)
+
+
+def test_verified_heads_have_their_exact_losses(tiny, two_sets):
+    verified = verify(tiny, two_sets, share=0.25)
+    assert set(pairs(verified)) == set(highest(screen(tiny, two_sets), 0.25))
+    assert verified["margin_drop"].is_monotonic_decreasing
+    exact = rank_heads(sweep(tiny, two_sets)).set_index(["layer", "head"])
+    for row in verified.itertuples():
+        drop = exact.loc[(row.layer, row.head), ["margin_drop", "accuracy_drop"]]
+        np.testing.assert_allclose([row.margin_drop, row.accuracy_drop], drop, rtol=1e-4, atol=1e-4)
 
 
 def table(values):

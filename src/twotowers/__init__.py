@@ -16,7 +16,7 @@ from .locate import Located, locate
 from .models import Model, load
 from .order import order
 from .prompts import PromptSet, prompt_set
-from .screen import screen
+from .screen import screen, verify
 from .shallow import block
 from .towers import towers
 from .words import read_words
@@ -39,4 +39,5 @@ __all__ = [
     "read_words",
     "screen",
     "towers",
+    "verify",
 ]

@@ -171,7 +171,7 @@ def _ratio_caption(rows: pd.DataFrame, facts: dict[str, Any]) -> str:
 
 def _ratio_alt(rows: pd.DataFrame) -> str:
     listed = "; ".join(f"{row.way}: {row.ratio:.2g}" for row in _compared(rows).itertuples())
-    return f"Horizontal bars of time over ours on a logarithmic axis. {listed}."
+    return f"Points with error bars: time over ours on a logarithmic axis. {listed}."
 
 
 def _scaling_caption(scaling: pd.DataFrame) -> str:

@@ -50,12 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the chapters for a model (what is up to date is kept)")
-    run.add_argument("--model", required=True, metavar="KEY", help="registry key, local folder, or hub id owner/name")
+    run.add_argument(
+        "--model", required=True, nargs="+", metavar="KEY", help="registry keys, local folders, or hub ids owner/name"
+    )
     run.add_argument("--chapter", nargs="+", metavar="NAME", help="only these chapters (default: all)")
     run.add_argument("--task", default="words", metavar="T", help="words, or a CSV file with columns text,label")
     run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
     run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
+    run.add_argument("--submit", metavar="WHERE", help="a job for each model, on slurm (or local, to try it)")
+    run.add_argument(
+        "--slurm", nargs="+", default=[], type=_option, metavar="NAME=VALUE", help="options of sbatch, as partition=gpu"
+    )
     run.set_defaults(action=_run)
 
     build = commands.add_parser("build", help="build the site from the runs that exist")
@@ -92,17 +98,33 @@ def _repeats(text: str) -> int:
     return int(text)
 
 
-def _run(options: argparse.Namespace) -> None:
-    from .pipeline import CHAPTERS, run
+def _option(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"'{text}' is no option; give it as name=value")
+    return name, value
 
-    done = run(
-        options.model,
-        chapters=options.chapter or CHAPTERS,
-        task=options.task,
-        scale=options.scale,
-        seed=options.seed,
-        force=options.force,
-    )
+
+def _run(options: argparse.Namespace) -> None:
+    from .pipeline import CHAPTERS, prepare, run
+    from .submit import submit
+
+    arguments = {
+        "chapters": options.chapter or CHAPTERS,
+        "task": options.task,
+        "scale": options.scale,
+        "seed": options.seed,
+        "force": options.force,
+    }
+    for model in options.model[1:]:  # a mistake in a later name is told before the first model has run for hours
+        prepare(model, options.task, options.scale, options.seed)
+    if options.submit:
+        jobs, done = submit(options.model, options.submit, dict(options.slurm), **arguments)
+        print(f"Jobs: {', '.join(jobs)}; their logs are in book/runs/.jobs")
+        if not done:
+            return
+    else:
+        done = [outcome for model in options.model for outcome in run(model, **arguments)]
     width = max(len(outcome.model) for outcome in done)
     print(f"\n{'model':{width}}  {'chapter':10} {'state':11} {'seconds':>8} {'figures':>8}")
     for o in done:
@@ -135,12 +157,16 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from .models import REGISTRY
+    from .models import REGISTRY, free_memory
+    from .pipeline import chapters_run
 
-    print(f"{'key':14} {'family':8} {'weights':>9}  {'licence':18} source")
+    free = free_memory()
+    print(f"{'key':14} {'family':8} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':18} source")
     for entry in REGISTRY.values():
-        size = f"{entry.memory / 2**30:.1f} GiB"
-        print(f"{entry.key:14} {entry.family:8} {size:>9}  {entry.licence:18} {entry.source}")
+        size, fits = f"{entry.memory / 2**30:.1f} GiB", "yes" if entry.memory < free else "no"
+        done = chapters_run(entry.key)
+        print(f"{entry.key:14} {entry.family:8} {size:>9} {fits:5} {done:8d}  {entry.licence:18} {entry.source}")
+    print(f"Weights fit if they are smaller than the free memory here, {free / 2**30:.1f} GiB; chapters: run already.")
 
 
 if __name__ == "__main__":

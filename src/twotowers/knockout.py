@@ -111,11 +111,14 @@ def outcomes(
     return pd.concat(tables, ignore_index=True)
 
 
-def sweep(model: Model, prompt_sets: Sequence[PromptSet]) -> pd.DataFrame:
-    """Every head by itself, and the intact model: rows of `outcomes` with `layer, head` (-1, -1 if intact)."""
-    heads = [(-1, -1), *every_head(model)]
-    result = outcomes(model, prompt_sets, [[], *([head] for head in heads[1:])])
-    layers, numbers = np.array(heads).T
+def sweep(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head] | None = None
+) -> pd.DataFrame:
+    """Every head (or each of `heads`) by itself, and the intact model: rows of `outcomes` with `layer, head` (-1, -1 if
+    intact)."""
+    each = [(-1, -1), *(every_head(model) if heads is None else heads)]
+    result = outcomes(model, prompt_sets, [[], *([head] for head in each[1:])])
+    layers, numbers = np.array(each).T
     return result.assign(layer=layers[result["group"]], head=numbers[result["group"]])
 
 

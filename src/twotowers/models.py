@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import psutil
 import torch
 import transformers
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
@@ -28,7 +30,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .architecture import Architecture, family_of, submodule
-from .errors import ModelError, UnknownNameError
+from .errors import MemoryLimitError, ModelError, UnknownNameError
 from .linear import pack_linears
 
 HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
@@ -155,6 +157,7 @@ class Model:
             ModelError: weights that are missing, truncated, or of another shape than the configuration says.
         """
         self._fetch()
+        self._require_memory()
         device_map = self.device_map or ("cuda" if torch.cuda.is_available() else None)
         try:
             with _quiet_transformers():
@@ -181,6 +184,23 @@ class Model:
             )
         pack_linears(network)
         return TransformersModel(network.eval(), task="text-generation", tokenizer=self.tokenizer)
+
+    def _require_memory(self) -> None:
+        """Refuse before loading what cannot fit, instead of being killed while loading."""
+        if self.device_map not in (None, "cpu", "cuda"):
+            return  # spread by accelerate, which may also put layers on the disk
+        needed = weight_bytes(self.folder, self.dtype)
+        there = psutil.virtual_memory().available if self.device_map == "cpu" else free_memory()
+        if needed > there:
+            advice = "use a machine with more memory"
+            if self.dtype == torch.float32:
+                advice = 'load it with dtype="bfloat16", or ' + advice
+            if torch.cuda.is_available():
+                advice = 'spread it with device_map="auto", or ' + advice
+            raise MemoryLimitError(
+                f"{self.name} needs {needed / 2**30:.1f} GiB for its weights but {there / 2**30:.1f} GiB are free; "
+                f"{advice}."
+            )
 
     @functools.cached_property
     def arch(self) -> Architecture:
@@ -280,6 +300,31 @@ def open_model(
         _digest=digest,
         _fetch=fetch,
     )
+
+
+def free_memory() -> int:
+    """Bytes that are free where a model loads by default: on the GPU if there is one, else in the machine."""
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+
+
+def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
+    """Bytes that the weights in a folder take once they are loaded in a dtype, from the files' own description.
+
+    PyTorch's own files do not say how many weights they hold; their size counts as it is.
+    """
+    total = 0
+    for file in _weight_files(folder):
+        if file.suffix != ".safetensors":
+            total += file.stat().st_size
+            continue
+        try:
+            with file.open("rb") as handle:
+                header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+            shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+            continue  # a damaged file is told when it is loaded
+        total += sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+    return total
 
 
 def cache_folder() -> Path:

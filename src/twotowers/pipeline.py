@@ -65,6 +65,15 @@ def project_root() -> Path:
     raise RunFolderError("There is no book here; run the command inside a clone of Two Towers.")
 
 
+def chapters_run(key: str) -> int:
+    """How many chapters of a model have been run in this checkout; 0 outside of one."""
+    try:
+        folder = project_root() / "book" / "runs" / key
+    except RunFolderError:
+        return 0
+    return sum((folder / f"{chapter}.ipynb").is_file() for chapter in CHAPTERS)
+
+
 def run(
     model: str,
     *,
@@ -85,12 +94,7 @@ def run(
     for name in chapters:
         if name not in CHAPTERS:
             raise UnknownNameError("chapter", name, CHAPTERS)
-    find_scale(scale)
-    task = str(Path(task).resolve()) if Path(task).is_file() else task
-    load_task(task)  # before a model is looked for, which may take longer
-    model = str(Path(model).resolve()) if model not in REGISTRY and Path(model).is_dir() else model
-    study = open_study(model, task, scale, seed)
-    _ = study.selection, study.evaluation  # raises for labels, lengths and lists before weights load
+    model, task, study = prepare(model, task, scale, seed)
     root = project_root()
     folder = root / "book" / "runs" / study.model.key
     try:
@@ -128,6 +132,21 @@ def run(
         state = "run" if stale else "up to date"
         done.append(Outcome(study.model.key, name, state, entry["seconds"], len(entry["figures"])))
     return done
+
+
+def prepare(model: str, task: str, scale: str, seed: int) -> tuple[str, str, Study]:
+    """Model and task as a chapter may name them from its own folder, and their study; loads no weights.
+
+    Raises:
+        UserError: names, labels, lengths or lists that are not possible.
+    """
+    find_scale(scale)
+    task = str(Path(task).resolve()) if Path(task).is_file() else task
+    load_task(task)  # before a model is looked for, which may take longer
+    model = str(Path(model).resolve()) if model not in REGISTRY and Path(model).is_dir() else model
+    study = open_study(model, task, scale, seed)
+    _ = study.selection, study.evaluation
+    return model, task, study
 
 
 def _with_needs(chapters: Sequence[str], folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .knockout import Head, pairs
+from .knockout import Head, pairs, rank_heads, sweep
 from .models import Model
 from .prompts import PromptSet
 from .trace import attributions, batches
@@ -49,3 +49,15 @@ def recall(screened: pd.DataFrame, ranked: pd.DataFrame, worst: float = WORST, s
     """
     true = pairs(ranked, max(1, round(worst * len(ranked))))
     return len({*true} & {*highest(screened, share)}) / len(true)
+
+
+def verify(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], share: float = SHARE) -> pd.DataFrame:
+    """Screen all heads, then knock out the highest exactly, each by itself.
+
+    Returns:
+        a row per verified head, worst first: `layer, head, margin_drop` (exact), `accuracy_drop`, and `estimate` (what
+        the screen said of `margin_drop`).
+    """
+    screened = screen(model, prompt_sets)
+    ranked = rank_heads(sweep(model, prompt_sets, highest(screened, share)))
+    return ranked.merge(screened.rename(columns={"margin_drop": "estimate"}), on=["layer", "head"])
