@@ -1,5 +1,8 @@
 """The check passes on every family, and catches the mistakes that a shape does not show."""
 
+import importlib
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +10,8 @@ import twotowers
 from twotowers import architecture
 from twotowers.check import require
 from twotowers.errors import CheckError, FamilyError
+
+CHECK = importlib.import_module("twotowers.check")  # the package's attribute is the function
 
 
 def failing(model):
@@ -106,6 +111,36 @@ def test_a_mask_that_lets_branches_see_each_other_is_caught(tiny, monkeypatch):
 
     monkeypatch.setattr(module, "pack", leaking)
     assert failing(tiny) >= {"attention rows sum to one", "packed prompts answer as separate ones"}
+
+
+def test_heads_taken_behind_the_projection_are_caught(tiny_gpt2, monkeypatch):
+    """Slices of the attention's output have the shape of z where the heads' widths add up to the model's."""
+    true = CHECK.capture
+
+    def behind(*arguments, **options):
+        captured = true(*arguments, **options)
+        return replace(captured, z=captured.attn_out.reshape(captured.z.shape))
+
+    monkeypatch.setattr(CHECK, "capture", behind)
+    assert {
+        "heads and bias add up to the attention output",
+        "attention weights times values are the heads",
+    } <= failing(tiny_gpt2)
+
+
+def test_a_forgotten_rotation_is_caught(tiny_models, monkeypatch):
+    monkeypatch.setattr(architecture.Architecture, "rotate", lambda self, x, positions: x)
+    assert failing(tiny_models["llama-gqa"]) == {"queries times keys are the attention weights"}
+
+
+def test_attention_without_weights_is_caught(tiny_gpt2):
+    """SDPA gives no weights: an error that says so, never a table without them."""
+    tiny_gpt2.arch.model.set_attn_implementation("sdpa")
+    try:
+        with pytest.raises(RuntimeError, match="returns no weights"):
+            twotowers.check(tiny_gpt2)
+    finally:
+        tiny_gpt2.arch.model.set_attn_implementation("eager")
 
 
 def test_a_model_that_fails_is_refused_by_name(tiny_gpt2, monkeypatch):
