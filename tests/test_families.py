@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    GemmaConfig,
+    Gemma3TextConfig,
     GPTJConfig,
     GPTNeoXConfig,
     MistralConfig,
@@ -169,12 +169,12 @@ def test_a_prompt_longer_than_a_sliding_window_is_refused(tmp_path):
 
 
 def test_a_family_that_is_not_additive_is_refused_by_name(tmp_path):
-    config = GemmaConfig(
+    config = Gemma3TextConfig(
         vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, head_dim=16,
     )  # fmt: skip
-    folder = save(config, tmp_path / "gemma")
-    with pytest.raises(FamilyError, match="no supported model family 'gemma'"):
+    folder = save(config, tmp_path / "gemma3")
+    with pytest.raises(FamilyError, match="no supported model family 'gemma3_text'"):
         open_model(folder)
 
 

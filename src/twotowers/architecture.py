@@ -143,8 +143,8 @@ LLAMA = Family(
     rotary="model.rotary_emb",
 )
 
-# Gemma is not here: its norms behind attention and MLP rescale what the heads add up to, so heads are no linear parts
-# of the residual.
+# Gemma 2 and 3 are not here: their norms behind attention and MLP rescale what the heads add up to, so heads are no
+# linear parts of the residual.
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(
         blocks="transformer.h",

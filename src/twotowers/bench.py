@@ -58,7 +58,7 @@ def bench(
     """Measure everything that the performance page shows.
 
     Args:
-        sets: prompt sets; the sweep is timed on the first, screen and locate on all.
+        sets: prompt sets; sweep and screen are timed on the first, locate on all; agreement is over all.
         peers: whether nnsight and TransformerLens are timed too.
 
     Returns:

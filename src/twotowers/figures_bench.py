@@ -17,10 +17,8 @@ def ratios(table: pd.DataFrame) -> Figure:
     place = list(range(len(table)))[::-1]
     spread = [table["ratio"] - table["ratio_low"], table["ratio_high"] - table["ratio"]]
     ax.errorbar(table["ratio"], place, xerr=spread, fmt=MARKERS[0], color=BLUE, capsize=3)
-    for y, row in zip(place, table.itertuples(), strict=True):
-        ax.annotate(
-            f"{row.ratio:.3g}", (float(str(row.ratio)), y), xytext=(0, 6), textcoords="offset points", ha="center"
-        )
+    for y, ratio in zip(place, table["ratio"], strict=True):
+        ax.annotate(f"{ratio:.3g}", (ratio, y), xytext=(0, 6), textcoords="offset points", ha="center")
     ax.axvline(1, color=GREY, linestyle=":", linewidth=1.3)
     ax.annotate(
         "ours", (1, 0), xycoords=("data", "axes fraction"), xytext=(4, 4), textcoords="offset points", color=GREY
