@@ -353,9 +353,9 @@ def test_run_passes_what_was_asked_and_ends_with_a_table(monkeypatch, capsys):
         return [pipeline.Outcome("tiny", "task", "up to date", 1.25, 2)]
 
     monkeypatch.setattr(pipeline, "run", run)
-    assert main(["run", "--model", "m", "--seed", "3", "--task", "t.csv", "--force"]) == 0
+    assert main(["run", "--model", "m", "--seed", "3", "--task", "t.csv", "--force", "--jobs", "2"]) == 0
     assert asked == {
-        "model": "m", "chapters": CHAPTERS, "task": "t.csv", "scale": "book", "seed": 3, "force": True,
+        "model": "m", "chapters": CHAPTERS, "task": "t.csv", "scale": "book", "seed": 3, "force": True, "jobs": 2,
     }  # fmt: skip
     header, row = capsys.readouterr().out.strip().splitlines()
     assert header.split() == ["model", "chapter", "state", "seconds", "figures"]

@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import nbformat
@@ -233,6 +235,36 @@ def test_a_chapter_that_stops_leaves_the_finished_ones_and_the_next_run_goes_on_
     assert [(o.chapter, o.state) for o in go(model, "locate", "task")] == [("task", "up to date"), ("locate", "run")]
 
 
+def test_chapters_run_side_by_side_and_a_failure_keeps_what_was_running(root, model):
+    """Two kernels wait for each other; the third chapter never begins."""
+    wait = (
+        "import pathlib, time\nplace = pathlib.Path('..', f'{NAME}.tmp')\nplace.touch()\nend = time.time() + 60\n"
+        "while not pathlib.Path('..', f'{OTHER}.tmp').exists() and time.time() < end:\n    time.sleep(0.05)\n"
+        "assert time.time() < end\n"
+    )
+    write_chapter(root, "task", "NAME, OTHER = 'task', 'locate'\n" + wait + "time.sleep(1)\nprint('done')")
+    write_chapter(root, "locate", "NAME, OTHER = 'locate', 'task'\n" + wait + "1 / 0")
+    write_chapter(root, "shallow", "print('begun')")
+    with pytest.raises(ChapterError, match="'locate' stopped with ZeroDivisionError"):
+        go(model, "task", "locate", "shallow", jobs=2)
+    folder = root / "book" / "runs" / "mine"
+    assert (folder / "task.ipynb").is_file()
+    assert not (folder / "shallow.ipynb").exists()
+    assert list(json.loads((folder / "run.json").read_text())["chapters"]) == ["task"]
+
+
+def test_chapters_side_by_side_have_their_own_folder_and_share_the_cores(root, model, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    code = "import os\nhere = pathlib.Path(os.environ['TWOTOWERS_RUN'])\n"
+    code += "print(os.environ['OMP_NUM_THREADS'], pathlib.Path.cwd() == here)"
+    for name in ("task", "locate"):
+        write_chapter(root, name, "import pathlib\n" + code)
+    go(model, "task", "locate", jobs=2)
+    for name in ("task", "locate"):
+        (output,) = [o for cell in read(root / "book" / "runs" / "mine", name).cells for o in cell.get("outputs", ())]
+        assert output.text.split() == [str(max(1, pipeline._cores() // 2)), "True"]
+
+
 def test_a_users_mistake_that_shows_in_the_kernel_is_told_as_such(root, model):
     write_chapter(
         root, "task", "from twotowers.errors import LabelError\nraise LabelError('The label is bad; choose another.')"
@@ -306,7 +338,7 @@ def executed(monkeypatch):
 
     def execute(notebook, output, parameters, **options):
         calls.append(parameters)
-        figures = Path(os.environ["TWOTOWERS_RUN"]) / "figures"
+        figures = Path(options["resources"]["metadata"]["path"]) / "figures"
         figures.mkdir()
         for ending in pipeline.ENDINGS:
             (figures / f"figure-{len(calls)}.{ending}").write_text("x")
@@ -396,6 +428,45 @@ def test_chapters_run_in_the_order_of_the_book_and_once(root, model, executed):
     assert len(executed) == 2
 
 
+def test_side_by_side_a_chapter_waits_for_those_that_it_reads(root, model, monkeypatch):
+    order = []
+
+    def execute(notebook, output, parameters, **options):
+        folder = Path(options["resources"]["metadata"]["path"])
+        name = folder.name.split("-")[-2]
+        time.sleep(0.3 if name == "knockout" else 0)
+        if name == "knockout":
+            (folder / "heads.json").write_text('{"all": []}')
+        order.append(name)
+        return notebook
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    outcomes = go(model, *pipeline.CHAPTERS, jobs=4)
+    assert [o.chapter for o in outcomes] == list(pipeline.CHAPTERS)
+    assert sorted(order) == sorted(pipeline.CHAPTERS)
+    assert order[-1] == "claims"
+    assert all(order.index(name) > order.index("knockout") for name in ("values", "towers", "imbalance", "order"))
+    assert order.index("knockout") > order.index("task")  # they did run side by side
+    assert {o.state for o in go(model, *pipeline.CHAPTERS, jobs=4)} == {"up to date"}
+
+
+def test_how_many_fit(model, monkeypatch):
+    small = pipeline.prepare(str(model), "words", "smoke", 0)[2].model
+    memory = SimpleNamespace(available=2**40)
+    monkeypatch.setattr(pipeline.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for cores, fit in ((1, 1), (3, 3), (64, pipeline.MOST_JOBS)):
+        monkeypatch.setattr(pipeline, "_cores", lambda cores=cores: cores)
+        assert pipeline.jobs_that_fit(small) == fit
+    memory.available = 2**31
+    assert pipeline.jobs_that_fit(small) == 1
+    memory.available = 0
+    assert pipeline.jobs_that_fit(small) == 1
+    memory.available = 2**40
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pipeline.jobs_that_fit(small) == 1
+
+
 def test_the_identities_are_measured_once_for_all_chapters_of_a_model(root, model, executed, monkeypatch):
     measured = []
     plain = pipeline.require
@@ -440,8 +511,21 @@ def test_leftovers_of_a_killed_run_are_removed(runs, model):
     (runs / ".tmp-task-abc" / "figures").mkdir(parents=True)
     (runs / ".tmp-task-abc" / "figures" / "half.svg").write_text("<svg")
     (runs / ".tmp-run.json").write_text("{")
+    (runs / f".tmp-{socket.gethostname()}-{2**30}-run.json").write_text("{")  # no process has such a number
     go(model)
     assert not list(runs.glob(".tmp-*"))
+
+
+def test_what_other_runs_are_writing_is_left_alone(runs, model):
+    ours, theirs = runs / f".tmp-{socket.gethostname()}-{os.getppid()}-task-abc", runs / ".tmp-elsewhere-7-task-abc"
+    for folder in (ours, theirs):
+        folder.mkdir()
+    go(model)
+    assert set(runs.glob(".tmp-*")) == {ours, theirs}
+    week = time.time() - 8 * 24 * 3600
+    os.utime(theirs, (week, week))
+    go(model)
+    assert set(runs.glob(".tmp-*")) == {ours}
 
 
 @pytest.mark.parametrize(
@@ -457,14 +541,13 @@ def test_a_chapter_that_is_stopped_leaves_everything_as_it_was(root, runs, model
     before = tree(root)
 
     def stop(*arguments, **options):
-        (Path(os.environ["TWOTOWERS_RUN"]) / "half.txt").write_text("half")
+        (Path(options["resources"]["metadata"]["path"]) / "half.txt").write_text("half")
         raise error
 
     monkeypatch.setattr(papermill, "execute_notebook", stop)
     with pytest.raises(kind, match=part):
         go(model, force=True)
     assert tree(root) == before
-    assert "TWOTOWERS_RUN" not in os.environ
 
 
 @pytest.mark.parametrize("ending", [".svg", ".ipynb", ".json"])

@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
     run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
+    run.add_argument(
+        "--jobs", type=_count, metavar="N", help="chapters side by side (default: what cores and memory allow)"
+    )
     run.add_argument("--submit", metavar="WHERE", help="a job for each model, on slurm (or local, to try it)")
     run.add_argument(
         "--slurm", nargs="+", default=[], type=_option, metavar="NAME=VALUE", help="options of sbatch, as partition=gpu"
@@ -77,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     subject.add_argument("--shape", metavar="NAME", help="random weights of this size instead: speed and memory only")
     bench.add_argument("--device", metavar="D", help="cpu or cuda (default: the GPU if there is one)")
     bench.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
-    bench.add_argument("--repeats", type=_repeats, default=5, metavar="N", help="rounds of timing (default 5)")
+    bench.add_argument("--repeats", type=_count, default=5, metavar="N", help="rounds of timing (default 5)")
     bench.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of sampled heads (default 0)")
     bench.set_defaults(action=_bench)
 
@@ -92,9 +95,9 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _repeats(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of repeats; give a whole number from 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is no such number; give a whole number from 1")
     return int(text)
 
 
@@ -115,6 +118,7 @@ def _run(options: argparse.Namespace) -> None:
         "scale": options.scale,
         "seed": options.seed,
         "force": options.force,
+        "jobs": options.jobs,
     }
     for model in options.model[1:]:  # a mistake in a later name is told before the first model has run for hours
         prepare(model, options.task, options.scale, options.seed)

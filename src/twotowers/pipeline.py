@@ -13,32 +13,37 @@ import hashlib
 import json
 import os
 import shutil
-import sys
+import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jupytext
-import nbformat
-import papermill
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+import psutil
+import torch
+from filelock import FileLock
 
-from . import errors
 from .check import require
-from .errors import ChapterError, RunFolderError, UnknownNameError, UserError
-from .models import REGISTRY
+from .errors import RunFolderError, UnknownNameError
+from .models import REGISTRY, Model, weight_bytes
+from .notebooks import Kernels, execute
+from .progress import Progress
+from .schedule import side_by_side
 from .study import Study, find_scale, open_study
 from .tasks import load_task
 
 CHAPTERS = ("task", "locate", "knockout", "shallow", "values", "towers", "imbalance", "order", "claims")
 # What a chapter reads of the run folder: heads.json is written by the knock-out chapter, claims by most.
 READS = dict.fromkeys(("values", "towers", "imbalance", "order"), "heads.json") | {"claims": "claims/*.json"}
+NEEDS = {"claims": CHAPTERS[:-1]} | {name: ("knockout",) for name, file in READS.items() if file == "heads.json"}
 ENDINGS = ("svg", "png", "csv", "json")  # the files of a figure
-OUTSIDE = {"cli.py", "pipeline.py", "site.py"}  # rooms that no result depends on
+OUTSIDE = {
+    f"{room}.py" for room in ("cli", "notebooks", "pipeline", "progress", "schedule", "site", "submit")
+}  # no result
+MOST_JOBS = 4  # no more chapters than that can run before others must have been
+LEFT_AFTER = 7 * 24 * 3600.0  # seconds after which another machine's temporary folder counts as left behind
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,14 @@ def run(
     scale: str = "book",
     seed: int = 0,
     force: bool = False,
+    jobs: int | None = None,
 ) -> list[Outcome]:
     """Bring the chapters of one model up to date and return what was done.
 
     Everything that can be known without weights is checked first: names, task, labels, prompts, run folder.
+
+    Args:
+        jobs: chapters that run side by side, each with a model of its own; by default `jobs_that_fit`.
 
     Raises:
         UserError: something asked for is not possible; nothing has been written.
@@ -96,42 +105,42 @@ def run(
             raise UnknownNameError("chapter", name, CHAPTERS)
     model, task, study = prepare(model, task, scale, seed)
     root = project_root()
-    folder = root / "book" / "runs" / study.model.key
+    folder, progress = root / "book" / "runs" / study.model.key, Progress(f"{study.model.key}: ")
     try:
         _require_writable(folder)
         record = _read_record(folder)
         names = _with_needs(chapters, folder)
-        if force or not all(_up_to_date(folder, record, name, _digest(root, name, study, folder)) for name in names):
-            _check(study, folder, record)
+        entries = {name: record["chapters"].get(name, {}) for name in names}
+        current = (_up_to_date(folder, entries[name], _digest(root, name, study, folder), name) for name in names)
+        if force or not all(current):
+            _check(study, folder, record, progress)
     except BaseException:
         with contextlib.suppress(OSError):  # a model that cannot be run leaves no empty folder
             folder.rmdir()
             folder.parent.rmdir()
         raise
     parameters = {"model": model, "task": task, "scale": scale, "seed": seed}
-    done = []
-    for number, name in enumerate(names, start=1):
-        begun = time.monotonic()
+    jobs = min(jobs or jobs_that_fit(study.model), len(names))
+    threads = None if jobs == 1 else max(1, _cores() // jobs)
+    kernels = Kernels()
+
+    def bring_up_to_date(name: str) -> Outcome:
         digest = _digest(root, name, study, folder)  # now: it covers what earlier chapters have just written
-        stale = force or not _up_to_date(folder, record, name, digest)
-        if stale:
-            print(f"[{number}/{len(names)}] {study.model.key}: {name}", file=sys.stderr, flush=True)
-            figures = _execute(root, folder, name, parameters)
-            seconds = time.monotonic() - begun
-            record["chapters"][name] = {
-                "digest": digest,
-                "seconds": round(seconds, 1),
-                "figures": figures,
-                "scale": scale,
-                "task": study.task.name,
-                "seed": seed,
-                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            }
-            _write_record(folder, record)
-        entry = record["chapters"][name]
-        state = "run" if stale else "up to date"
-        done.append(Outcome(study.model.key, name, state, entry["seconds"], len(entry["figures"])))
-    return done
+        entry, state = _read_record(folder)["chapters"].get(name, {}), "up to date"
+        if force or not _up_to_date(folder, entry, digest, name):
+            progress.say(f"[{names.index(name) + 1}/{len(names)}] {study.model.key}: {name}")
+            figures, seconds = _execute(root, folder, name, parameters, kernels, progress, threads)
+            entry, state = _entry(digest, seconds, figures, study), "run"
+            _update_record(folder, lambda record: record["chapters"].update({name: entry}))
+        return Outcome(study.model.key, name, state, entry["seconds"], len(entry["figures"]))
+
+    # With several jobs the chapter that most others wait for begins first.
+    order = names if jobs == 1 else sorted(names, key=lambda name: name != "knockout")
+    try:
+        done = side_by_side(order, NEEDS, jobs, bring_up_to_date, look=progress.show, end=kernels.end)
+    finally:
+        progress.clear()
+    return [done[name] for name in names]
 
 
 def prepare(model: str, task: str, scale: str, seed: int) -> tuple[str, str, Study]:
@@ -155,18 +164,48 @@ def _with_needs(chapters: Sequence[str], folder: Path) -> list[str]:
     return [name for name in CHAPTERS if name in chapters or (name == "knockout" and needed)]
 
 
+def jobs_that_fit(model: Model) -> int:
+    """How many chapters may run side by side here: one on a GPU, else as many as there are cores and memory for.
+
+    A chapter holds the weights twice, the second time packed, and activations beside them.
+    """
+    if torch.cuda.is_available():
+        return 1
+    each = 3 * weight_bytes(model.folder, model.dtype) + 2**30
+    return max(1, min(MOST_JOBS, _cores(), psutil.virtual_memory().available // each))
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _require_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b" ")
-        for left in folder.glob(".tmp-*"):  # of a run that was killed
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink()
+        for left in folder.glob(".tmp-*"):
+            if not _in_use(left):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
     except OSError as error:
         raise _folder_error(folder, error) from error
+
+
+def _own_prefix() -> str:
+    """How the names of temporary things of this process begin."""
+    return f".tmp-{socket.gethostname()}-{os.getpid()}-"
+
+
+def _in_use(temporary: Path) -> bool:
+    """Whether a temporary file or folder belongs to a run that still goes on, perhaps on another machine."""
+    if not temporary.name.startswith(f".tmp-{socket.gethostname()}-"):
+        return time.time() - temporary.stat().st_mtime < LEFT_AFTER and temporary.name.count("-") > 2
+    number = temporary.name.removeprefix(f".tmp-{socket.gethostname()}-").split("-")[0]
+    return number.isdecimal() and psutil.pid_exists(int(number))
 
 
 def _folder_error(folder: Path, error: OSError) -> RunFolderError:
@@ -183,15 +222,32 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return {"model": {}, "check": {}, "chapters": {}} | record
 
 
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    temporary = folder / ".tmp-run.json"
+def _update_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Read the record, change it and write it; other chapters, here or on other machines, wait for their turn."""
+    temporary = folder / f"{_own_prefix()}run.json"
     try:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(folder / "run.json")
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            record = _read_record(folder)
+            change(record)
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(folder / "run.json")
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise _folder_error(folder, error) from error
+
+
+def _entry(digest: str, seconds: float, figures: Sequence[str], study: Study) -> dict[str, Any]:
+    """What the record says of a chapter."""
+    return {
+        "digest": digest,
+        "seconds": round(seconds, 1),
+        "figures": list(figures),
+        "scale": study.scale.name,
+        "task": study.task.name,
+        "seed": study.seed,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _digest(root: Path, chapter: str, study: Study, folder: Path) -> str:
@@ -208,14 +264,13 @@ def _source(root: Path, chapter: str) -> Path:
     return root / "book" / "chapters" / f"{chapter}.md"
 
 
-def _up_to_date(folder: Path, record: dict[str, Any], chapter: str, digest: str) -> bool:
-    entry = record["chapters"].get(chapter, {})
+def _up_to_date(folder: Path, entry: Mapping[str, Any], digest: str, chapter: str) -> bool:
     figures = [folder / "figures" / f"{f}.{ending}" for f in entry.get("figures", ()) for ending in ENDINGS]
     files = [folder / f"{chapter}.ipynb", *figures]
     return entry.get("digest") == digest and all(file.is_file() for file in files)
 
 
-def _check(study: Study, folder: Path, record: dict[str, Any]) -> None:
+def _check(study: Study, folder: Path, record: dict[str, Any], progress: Progress) -> None:
     """Measure the identities on this model, once for these weights and this code; refuse one that fails."""
     package = Path(__file__).parent
     rooms = ("architecture", "trace", "prompts", "project", "check", "models")
@@ -224,57 +279,35 @@ def _check(study: Study, folder: Path, record: dict[str, Any]) -> None:
     digest = hashlib.sha256((json.dumps(facts, sort_keys=True) + code).encode()).hexdigest()
     if record["check"].get("digest") == digest:
         return
-    print(f"{study.model.key}: checking the identities", file=sys.stderr, flush=True)
+    progress.say(f"{study.model.key}: checking the identities")
     table = require(study.model)
-    record["model"] = facts
-    record["check"] = {"digest": digest, "identities": json.loads(table.to_json(orient="records"))}
-    _write_record(folder, record)
+    checked = {"digest": digest, "identities": json.loads(table.to_json(orient="records"))}
+    _update_record(folder, lambda record: record.update(model=facts, check=checked))
     study.model.forget_weights()  # the chapters load their own
     gc.collect()
 
 
-def _execute(root: Path, folder: Path, chapter: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Execute one chapter in a temporary folder, move its files into place, and return its figure ids."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{chapter}-", dir=folder))
-    environment = {
-        "TWOTOWERS_RUN": str(temporary),
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin make a busy machine many times slower
-    }
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+def _execute(
+    root: Path,
+    folder: Path,
+    chapter: str,
+    parameters: Mapping[str, Any],
+    kernels: Kernels,
+    progress: Progress,
+    threads: int | None,
+) -> tuple[list[str], float]:
+    """Execute one chapter in a temporary folder and move its files into place; its figure ids, and the seconds."""
+    begun = time.monotonic()
     try:
-        notebook = jupytext.read(_source(root, chapter))
-        executed = papermill.execute_notebook(
-            notebook,
-            None,
-            parameters,
-            kernel_name="python3",
-            cwd=str(temporary),
-            progress_bar={"desc": chapter, "leave": False, "file": sys.stderr},
-            stderr_file=sys.stderr,
-            extra_arguments=["--IPKernelApp.log_level=50"],  # no word of the kernel about its sockets
-            start_timeout=300,
-            execution_timeout=1800 if parameters["scale"] == "smoke" else None,
-        )
-        nbformat.write(_clean(executed, parameters), temporary / f"{chapter}.ipynb")
-        return _move(temporary, folder, chapter)
-    except PapermillExecutionError as error:
-        raise _explained(chapter, error) from error
-    except DeadKernelError as error:
-        raise ChapterError(
-            f"The kernel of chapter '{chapter}' died, most likely for lack of memory; use a smaller scale or model."
-        ) from error
+        temporary = Path(tempfile.mkdtemp(prefix=f"{_own_prefix()}{chapter}-", dir=folder))
+        try:
+            execute(_source(root, chapter), parameters, temporary, kernels, progress.begin(chapter), threads=threads)
+            return _move(temporary, folder, chapter), time.monotonic() - begun
+        finally:
+            progress.end(chapter)
+            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise _folder_error(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _move(temporary: Path, folder: Path, chapter: str) -> list[str]:
@@ -288,41 +321,3 @@ def _move(temporary: Path, folder: Path, chapter: str) -> list[str]:
             written.append(target)
     notebook.replace(folder / notebook.name)
     return sorted({file.stem for file in written if file.parent.name == "figures"})
-
-
-def _clean(notebook: Any, parameters: Mapping[str, Any]) -> Any:
-    """The executed notebook as it is published: without progress bars, timings, local paths and execution counts."""
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
-    for cell in notebook.cells:
-        tags = [tag for tag in cell.metadata.get("tags", []) if tag != "injected-parameters"]
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            tags.append("remove-cell")
-            cell.source = "\n".join(f"{name} = {_published(value)!r}" for name, value in parameters.items())
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
-        if cell.cell_type == "code":
-            cell.execution_count = None
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-            for output in cell.outputs:
-                if output.output_type == "execute_result":
-                    output.execution_count = None
-    return notebook
-
-
-def _published(value: Any) -> Any:
-    """A parameter without a local path: of a folder or file only its name."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _explained(chapter: str, error: PapermillExecutionError) -> Exception:
-    """A user's mistake that only showed inside the kernel, or ours, in one sentence each."""
-    known = getattr(errors, error.ename, None)
-    if isinstance(known, type) and issubclass(known, UserError):
-        return UserError(error.evalue)
-    if error.ename == "OSError":
-        return RunFolderError(f"Chapter '{chapter}' could not write its files ({error.evalue}); free space there.")
-    return ChapterError(f"Chapter '{chapter}' stopped with {error.ename}: {error.evalue}")
