@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import submitit
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
@@ -318,13 +320,52 @@ def test_several_models_run_in_order_and_a_later_mistake_is_told_first(tiny_fold
     assert ran == good
 
 
-def test_a_job_a_model_runs_as_without_a_scheduler(tiny_folders, root, capsys):
-    """The local executor: the same run folder, and the second time nothing is left to do."""
-    asked = ["run", "--model", str(tiny_folders["gpt2"]), "--chapter", "task", "--scale", "smoke", "--submit", "local"]
+def test_a_job_a_chapter_runs_as_without_a_scheduler(tiny_folders, root, capsys):
+    """The local executor: the same run folder, two jobs at a time, and the second time nothing is left to do."""
+    asked = ["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke", "--submit", "local", "--jobs", "2"]
     for state in ("run", "up to date"):
-        assert main(asked) == 0
-        assert f"task       {state} " in capsys.readouterr().out
-    assert (root / "book" / "runs" / "tiny-gpt2" / "task.ipynb").is_file()
+        assert main([*asked, "--chapter", "task", "locate"]) == 0
+        out = capsys.readouterr().out
+        assert f"task       {state} " in out
+        assert f"locate     {state} " in out
+    folder = root / "book" / "runs" / "tiny-gpt2"
+    assert (folder / "task.ipynb").is_file()
+    assert set(json.loads((folder / "run.json").read_text())["chapters"]) == {"task", "locate"}
+
+
+def test_jobs_of_slurm_wait_for_those_that_they_read(tiny_folders, root, capsys, monkeypatch):
+    """Without Slurm: what would be submitted, and behind which jobs."""
+    submitted = []
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            self.options = {}
+
+        def update_parameters(self, **options):
+            self.options |= options
+
+        def submit(self, function, model, **arguments):
+            submitted.append((model, *arguments["chapters"], dict(self.options["slurm_additional_parameters"])))
+            return SimpleNamespace(job_id=str(len(submitted)))
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    models = [str(tiny_folders[name]) for name in ("gpt2", "llama-gqa")]
+    asked = ["run", "--scale", "smoke", "--submit", "slurm", "--slurm", "partition=gpu", "--model"]
+    assert main([*asked, *models, "--chapter", "towers", "locate", "claims"]) == 0
+    assert "Jobs: 1, 2, 3, 4, 5, 6, 7, 8;" in capsys.readouterr().out
+    waits = [{}, {}, {"dependency": "afterok:2"}, {"dependency": "afterok:1:2:3"}]
+    waits += [{}, {}, {"dependency": "afterok:6"}, {"dependency": "afterok:5:6:7"}]
+    pieces = [(model, chapter) for model in models for chapter in ("locate", "knockout", "towers", "claims")]
+    assert submitted == [(*p, {"partition": "gpu"} | wait) for p, wait in zip(pieces, waits, strict=True)]
+    assert main([*asked, models[0], "--chapter", "nope"]) == 2
+    assert len(submitted) == 8
+
+
+def test_a_job_that_fails_is_named(tiny_folders, root, capsys):
+    (root / "book" / "chapters" / "task.md").unlink()
+    asked = ["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke", "--submit", "local", "--chapter", "task"]
+    assert main(asked) == 2
+    assert "task failed (" in capsys.readouterr().err
 
 
 def test_schedulers_that_are_not_there_are_named(tiny_folders, root, capsys):

@@ -85,11 +85,13 @@ def test_progress_tells_the_last_bar_of_each_chapter():
     assert progress.line() == "task, locate"
     task.write("\rlocate:   8%|8         | 1/13 [00:00<00:07,  1.65it/s]\rlocate:  50%|5   | 6/13 [01:00<02:07, 1it/s]")
     assert progress.line() == "task (locate 50 %, 02:07 left), locate"
-    locate.write("\rprobe: 100%|##########| 3/3 [00:01<00:00,  3.1layer/s]")
+    locate.write("\rprobe:  67%|######    | 2/3 [00:02<00:01,  1layer/s]")
     progress.end("task")
-    assert progress.line() == "locate (probe 100 %, 00:00 left)"
+    assert progress.line() == "locate (probe 67 %, 00:01 left)"
     task.write("\rlate:   9%|8         | 1/13 [00:00<00:07,  1.65it/s]")  # a chapter that has ended is not shown
-    assert progress.line() == "locate (probe 100 %, 00:00 left)"
+    assert progress.line() == "locate (probe 67 %, 00:01 left)"
+    locate.write("\rprobe: 100%|##########| 3/3 [00:03<00:00,  1layer/s]")  # full: now it does something else
+    assert progress.line() == "locate"
 
 
 def test_progress_says_other_lines_once_and_bars_of_a_log_now_and_then(capsys, monkeypatch):

@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--jobs", type=_count, metavar="N", help="chapters side by side (default: what cores and memory allow)"
     )
-    run.add_argument("--submit", metavar="WHERE", help="a job for each model, on slurm (or local, to try it)")
+    run.add_argument(
+        "--submit", metavar="WHERE", help="a job for each chapter of each model, on slurm (or local, to try it)"
+    )
     run.add_argument(
         "--slurm", nargs="+", default=[], type=_option, metavar="NAME=VALUE", help="options of sbatch, as partition=gpu"
     )
@@ -120,14 +122,14 @@ def _run(options: argparse.Namespace) -> None:
         "force": options.force,
         "jobs": options.jobs,
     }
-    for model in options.model[1:]:  # a mistake in a later name is told before the first model has run for hours
-        prepare(model, options.task, options.scale, options.seed)
     if options.submit:
         jobs, done = submit(options.model, options.submit, dict(options.slurm), **arguments)
         print(f"Jobs: {', '.join(jobs)}; their logs are in book/runs/.jobs")
         if not done:
             return
     else:
+        for model in options.model[1:]:  # a mistake in a later name is told before the first model has run for hours
+            prepare(model, options.task, options.scale, options.seed)
         done = [outcome for model in options.model for outcome in run(model, **arguments)]
     width = max(len(outcome.model) for outcome in done)
     print(f"\n{'model':{width}}  {'chapter':10} {'state':11} {'seconds':>8} {'figures':>8}")

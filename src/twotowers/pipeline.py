@@ -100,16 +100,14 @@ def run(
         UserError: something asked for is not possible; nothing has been written.
         ChapterError: a chapter stopped with an error that is ours.
     """
-    for name in chapters:
-        if name not in CHAPTERS:
-            raise UnknownNameError("chapter", name, CHAPTERS)
+    _require_known(chapters)
     model, task, study = prepare(model, task, scale, seed)
     root = project_root()
     folder, progress = root / "book" / "runs" / study.model.key, Progress(f"{study.model.key}: ")
     try:
         _require_writable(folder)
         record = _read_record(folder)
-        names = _with_needs(chapters, folder)
+        names = in_order(chapters, folder)
         entries = {name: record["chapters"].get(name, {}) for name in names}
         current = (_up_to_date(folder, entries[name], _digest(root, name, study, folder), name) for name in names)
         if force or not all(current):
@@ -158,10 +156,21 @@ def prepare(model: str, task: str, scale: str, seed: int) -> tuple[str, str, Stu
     return model, task, study
 
 
-def _with_needs(chapters: Sequence[str], folder: Path) -> list[str]:
-    """The chapters in the order of the book, with the knock-out chapter if one needs its heads and lacks them."""
+def in_order(chapters: Sequence[str], folder: Path) -> list[str]:
+    """The chapters in the order of the book, with the knock-out chapter if one needs its heads and lacks them.
+
+    Raises:
+        UnknownNameError: a chapter that does not exist.
+    """
+    _require_known(chapters)
     needed = any(READS.get(name) == "heads.json" for name in chapters) and not (folder / "heads.json").is_file()
     return [name for name in CHAPTERS if name in chapters or (name == "knockout" and needed)]
+
+
+def _require_known(chapters: Sequence[str]) -> None:
+    for name in chapters:
+        if name not in CHAPTERS:
+            raise UnknownNameError("chapter", name, CHAPTERS)
 
 
 def jobs_that_fit(model: Model) -> int:

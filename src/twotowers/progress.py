@@ -37,7 +37,8 @@ class Progress:
         """Take in what a kernel wrote: the last bar counts, a line that is none is shown with the next `show`."""
         bars = list(BAR.finditer(text))
         if bars and chapter in self._bars:
-            self._bars[chapter] = "{what} {percent} %, {left} left".format(**bars[-1].groupdict())
+            facts = bars[-1].groupdict()  # a bar that is full says nothing of what is done now
+            self._bars[chapter] = "" if facts["percent"] == "100" else "{what} {percent} %, {left} left".format(**facts)
         lines = [line for line in text.split("\n") if line.strip() and "\r" not in line and not BAR.search(line)]
         with self._lock:
             self._said += [f"{chapter}: {line}" for line in lines]

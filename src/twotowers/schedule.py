@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 TICK = 0.5  # seconds between two looks at what is running
 
 
 def side_by_side(
-    names: Sequence[str],
-    needs: Mapping[str, Iterable[str]],
+    names: Sequence[K],
+    needs: Mapping[K, Iterable[K]],
     jobs: int,
-    work: Callable[[str], T],
+    work: Callable[[K], T],
     *,
     look: Callable[[], None],
     end: Callable[[], None],
-) -> dict[str, T]:
+) -> dict[K, T]:
     """Call `work` once for every name, at most `jobs` at a time, earlier names first.
 
     If one fails, nothing more begins, what is running is finished, and the first failure is raised.
@@ -28,7 +29,7 @@ def side_by_side(
         look: called now and then while work is running.
         end: called when the caller is interrupted; it must make all running work stop.
     """
-    waiting, running, done = list(names), dict[Future[T], str](), dict[str, T]()
+    waiting, running, done = list(names), dict[Future[T], K](), dict[K, T]()
     failure: BaseException | None = None
     with ThreadPoolExecutor(jobs) as pool:
         try:
