@@ -9,7 +9,7 @@ from torch import nn
 
 import twotowers
 from conftest import make_sets
-from twotowers import bench_page, shapes
+from twotowers import bench_page, linear, shapes
 from twotowers.bench import alone, bench, shortened
 from twotowers.cli import main
 from twotowers.floor import floor_seconds, work
@@ -25,15 +25,18 @@ def one_head_each(heads):
 # --- packed products ----------------------------------------------------------------------------------------------
 
 
-def test_a_packed_layer_multiplies_as_a_plain_one_also_after_an_edit():
-    layer, x = PackedLinear(48, 96), torch.randn(5, 7, 48)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_layer_multiplies_as_a_plain_one_also_after_an_edit(dtype):
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no bfloat16 products")
+    layer, x = PackedLinear(48, 96, dtype=dtype), torch.randn(5, 7, 48).to(dtype)
     with torch.no_grad():
         for _ in range(2):
             torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
             layer.weight[3:20].zero_()
             layer.weight.mul_(2)
         assert "_packed" in layer.__dict__
-        layer.weight.data = torch.randn(96, 48)
+        layer.weight.data = torch.randn(96, 48).to(dtype)
         torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
         torch.testing.assert_close(packed(layer.weight)(x), x @ layer.weight.T)
         with plain_linears():
@@ -45,18 +48,19 @@ def test_gradients_and_other_dtypes_go_the_plain_way():
     layer(x).sum().backward()
     assert layer.weight.grad is not None
     with torch.no_grad():
-        half = layer.to(torch.bfloat16)
-        assert torch.equal(half(x.bfloat16()), nn.functional.linear(x.bfloat16(), half.weight, half.bias))
+        double = layer.to(torch.float64)
+        assert torch.equal(double(x.double()), nn.functional.linear(x.double(), double.weight, double.bias))
 
 
-def test_a_loaded_float32_model_is_packed_and_another_dtype_is_not(tiny_folders):
-    kinds = {
-        dtype: {type(module) for module in twotowers.load(tiny_folders["llama-gqa"], dtype=dtype).arch.model.modules()}
-        for dtype in ("float32", "bfloat16")
-    }
-    assert PackedLinear in kinds["float32"]
-    assert nn.Linear not in kinds["float32"]
-    assert PackedLinear not in kinds["bfloat16"]
+def test_a_loaded_model_is_packed_if_that_takes_little_of_the_memory(tiny_folders, monkeypatch):
+    def kinds():
+        return {type(module) for module in twotowers.load(tiny_folders["llama-gqa"]).arch.model.modules()}
+
+    assert PackedLinear in kinds()
+    assert nn.Linear not in kinds()
+    monkeypatch.setattr(linear, "MEMORY_SHARE", 0.0)
+    assert PackedLinear not in kinds()
+    assert nn.Linear in kinds()
 
 
 # --- the floor ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Linear layers that multiply with oneDNN's packed weights, where a model runs in float32 on the CPU.
+"""Linear layers that multiply with oneDNN's packed weights, where a model runs on the CPU.
 
 PyTorch's own linear layer uses a general matrix product, which reads the weight in the order it is stored. oneDNN
 reorders a weight once into the order its kernel reads, as `torch.compile` does when it freezes a model. The products
@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
 ROWS = 1024  # a hint to the packing: rows of a typical input
+MEMORY_SHARE = 0.1  # of free memory, that packed copies may take
 _packing = True
 
 
@@ -26,8 +28,8 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self.weight
-        packable = weight.device.type == "cpu" and weight.dtype == input.dtype == torch.float32
-        if not (_packing and packable) or torch.is_grad_enabled() or input.numel() == 0:
+        plain = not _packing or torch.is_grad_enabled() or input.numel() == 0
+        if plain or weight.dtype != input.dtype or not _packable(weight):
             return super().forward(input)
         state = (weight.data_ptr(), weight._version)
         if self.__dict__.get("_packed_state") != state:
@@ -47,13 +49,23 @@ def packed(weight: Tensor) -> PackedLinear:
 
 
 def pack_linears(network: nn.Module) -> None:
-    """Turn the plain linear layers of a float32 model on the CPU into packed ones, in place."""
-    operators = torch.ops.mkldnn
-    if not (torch.backends.mkldnn.is_available() and hasattr(operators, "_linear_pointwise")):
-        return
-    for module in network.modules():
-        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
-            module.__class__ = PackedLinear
+    """Turn the plain linear layers of a model on the CPU into packed ones, in place.
+
+    Only where a second copy of their weights is a small part of the memory that is free: a large model stays as it is.
+    """
+    layers = [m for m in network.modules() if type(m) is nn.Linear and _packable(m.weight)]
+    copies = sum(layer.weight.nbytes for layer in layers)
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise") and copies < MEMORY_SHARE * psutil.virtual_memory().available:
+        for layer in layers:
+            layer.__class__ = PackedLinear
+
+
+def _packable(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32
 
 
 @contextmanager
