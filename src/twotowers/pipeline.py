@@ -30,7 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 from . import errors
 from .check import require
 from .errors import ChapterError, RunFolderError, UnknownNameError, UserError
-from .models import REGISTRY
+from .registry import REGISTRY
 from .study import Study, find_scale, open_study
 from .tasks import load_task
 
@@ -218,7 +218,7 @@ def _up_to_date(folder: Path, record: dict[str, Any], chapter: str, digest: str)
 def _check(study: Study, folder: Path, record: dict[str, Any]) -> None:
     """Measure the identities on this model, once for these weights and this code; refuse one that fails."""
     package = Path(__file__).parent
-    rooms = ("architecture", "trace", "prompts", "project", "check", "models")
+    rooms = ("architecture", "families", "trace", "interventions", "prompts", "project", "check", "models")
     code = "".join(hashlib.sha256((package / f"{room}.py").read_bytes()).hexdigest() for room in rooms)
     facts = study.model.provenance()
     digest = hashlib.sha256((json.dumps(facts, sort_keys=True) + code).encode()).hexdigest()
