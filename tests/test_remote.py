@@ -150,18 +150,16 @@ def test_nnsights_own_rehearsal_gives_the_same_numbers(folders, monkeypatch):
 def test_a_body_that_needs_our_package_is_refused(folders):
     """What the rehearsal is for: a function of ours in the body of a trace passes here and fails on a server."""
     model = twotowers.load(folders["gpt2"], remote="local")
-    batch = pack(make_sets(model))
-    mask_of, network = trace.mask_of, model.nn
-    with (
-        pytest.raises(ModuleNotFoundError, match=r"needs twotowers\.trace"),
-        network.trace(trace.inputs_of(model, batch), backend=model.backend()),
-    ):
-        nnsight.save(mask_of(model, batch.allowed))
-    with (
-        pytest.raises(ModuleNotFoundError, match="needs twotowers"),
-        network.trace(trace.inputs_of(model, batch), backend=model.backend()),
-    ):
-        nnsight.save(twotowers.trace.OPTIONS)
+    needs_our_function(model, ModuleNotFoundError, r"needs twotowers\.trace, which a server does not have")
+    model.remote = False
+    with pytest.raises(pytest.fail.Exception):
+        needs_our_function(model, ModuleNotFoundError, "twotowers")
+
+
+def needs_our_function(model, kind, message):
+    inputs, function = trace.inputs_of(model, pack(make_sets(model))), trace.require_weights
+    with pytest.raises(kind, match=message), model.nn.trace(inputs, backend=model.backend()):
+        nnsight.save([function([])])
 
 
 def test_traffic_is_counted(folders):
@@ -208,13 +206,7 @@ def test_a_server_without_our_package_gives_the_same_numbers(family, folders, at
 
 def test_a_body_that_needs_our_package_fails_on_the_server(at_server):
     model = open_model(at_server["gpt2"], remote=True)
-    batch = pack(make_sets(model))
-    mask_of, network = trace.mask_of, model.nn
-    with (
-        pytest.raises(ServerError, match=r"ModuleNotFoundError: No module named 'twotowers"),
-        network.trace(trace.inputs_of(model, batch), backend=model.backend()),
-    ):
-        nnsight.save(mask_of(model, batch.allowed))
+    needs_our_function(model, ServerError, r"ModuleNotFoundError: No module named 'twotowers")
 
 
 def test_a_request_names_no_folder_of_ours(folders, at_server, monkeypatch):
