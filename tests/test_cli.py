@@ -21,8 +21,8 @@ import twotowers
 from twotowers import pipeline
 from twotowers.cli import main
 from twotowers.errors import ChapterError, SiteError
-from twotowers.models import REGISTRY
 from twotowers.pipeline import CHAPTERS
+from twotowers.registry import REGISTRY
 
 CHECK = importlib.import_module("twotowers.check")  # the package's attribute is the function
 PROJECT = Path(__file__).resolve().parents[1]

@@ -15,15 +15,17 @@ from transformers import (
 
 import twotowers
 from conftest import VOCABULARY, make_sets, tiny_tokenizer
-from twotowers.architecture import FAMILIES
 from twotowers.check import edited
 from twotowers.errors import FamilyError, PromptError
+from twotowers.families import FAMILIES
+from twotowers.interventions import attributions, cut, without_position
 from twotowers.knockout import every_head, outcomes
-from twotowers.models import REGISTRY, open_model
+from twotowers.models import open_model
 from twotowers.prompts import pack
+from twotowers.registry import REGISTRY
 from twotowers.shapes import SHAPES
 from twotowers.towers import read_heads
-from twotowers.trace import answers, attributions, capture, cut, without_position
+from twotowers.trace import answers, capture
 
 LLAMA_LIKE = {
     "vocab_size": VOCABULARY,

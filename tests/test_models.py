@@ -12,13 +12,16 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import twotowers
-from twotowers import models
-from twotowers.architecture import FAMILIES
+from twotowers import sources
 from twotowers.errors import FamilyError, MemoryLimitError, ModelError, UnknownNameError
-from twotowers.models import REGISTRY, load, open_model, weight_bytes
+from twotowers.families import FAMILIES
+from twotowers.models import load, open_model
+from twotowers.registry import REGISTRY
+from twotowers.sources import weight_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -80,10 +83,6 @@ def test_an_unknown_dtype_is_refused(folder):
     assert "no dtype 'floot32': did you mean 'float32'?" in message(
         UnknownNameError, lambda: open_model(folder, dtype="floot32")
     )
-
-
-def test_remote_execution_is_refused_not_ignored(folder):
-    assert "not supported" in message(ModelError, lambda: open_model(folder, remote=True))
 
 
 def test_registry_rows_are_complete():
@@ -229,8 +228,8 @@ def test_the_digest_is_that_of_the_weights(folder, tmp_path):
 def test_the_digest_is_remembered_until_the_file_is_touched(folder, monkeypatch):
     digest = open_model(folder).digest
     read = []
-    plain = models.hashlib.file_digest
-    monkeypatch.setattr(models.hashlib, "file_digest", lambda *a: read.append(a) or plain(*a))
+    plain = sources.hashlib.file_digest
+    monkeypatch.setattr(sources.hashlib, "file_digest", lambda *a: read.append(a) or plain(*a))
     assert open_model(folder).digest == digest
     assert not read
     os.utime(folder / "model.safetensors")
@@ -276,7 +275,7 @@ def unreachable(monkeypatch):
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(models, "HfApi", functools.partial(huggingface_hub.HfApi, endpoint=endpoint))
+    monkeypatch.setattr(sources, "HfApi", functools.partial(huggingface_hub.HfApi, endpoint=endpoint))
 
 
 def hub_is_out_of_reach(name):
@@ -304,8 +303,8 @@ def test_a_hub_that_never_answers_is_given_up_after_seconds(monkeypatch):
         silent.listen()
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(models, "HfApi", functools.partial(huggingface_hub.HfApi, endpoint=endpoint))
-        monkeypatch.setattr(models, "HUB_TIMEOUT", 0.5)
+        monkeypatch.setattr(sources, "HfApi", functools.partial(huggingface_hub.HfApi, endpoint=endpoint))
+        monkeypatch.setattr(sources, "HUB_TIMEOUT", 0.5)
         hub_is_out_of_reach("nobody/nothing")
 
 
@@ -331,8 +330,8 @@ def test_a_download_that_breaks_off_is_one_sentence(monkeypatch):
     def broken(*arguments, **options):
         raise OSError(28, "No space left on device\nand much more")
 
-    monkeypatch.setattr(models.HfApi, "model_info", lambda *a, **k: Info)
-    monkeypatch.setattr(models, "snapshot_download", broken)
+    monkeypatch.setattr(sources.HfApi, "model_info", lambda *a, **k: Info)
+    monkeypatch.setattr(sources, "snapshot_download", broken)
     text = message(ModelError, lambda: open_model("nobody/nothing"))
     assert "nobody/nothing cannot be fetched ([Errno 28] No space left on device" in text
 
@@ -358,7 +357,7 @@ def test_what_the_hub_refuses_is_one_sentence(monkeypatch, error, status, part):
     def refuse(*arguments, **options):
         raise getattr(huggingface_hub.errors, error)("busy\nRequest ID: 5", response=response(status, error))
 
-    monkeypatch.setattr(models.HfApi, "model_info", refuse)
+    monkeypatch.setattr(sources.HfApi, "model_info", refuse)
     assert part in message(ModelError, lambda: open_model("nobody/nothing", revision="v9"))
 
 
@@ -384,22 +383,22 @@ def convert(folder, tmp_path, monkeypatch):
         return network
 
     tokenizer = open_model(folder).tokenizer
-    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", patched_only_for_gguf(from_pretrained))
+    monkeypatch.setattr(sources.AutoModelForCausalLM, "from_pretrained", patched_only_for_gguf(from_pretrained))
     monkeypatch.setattr(
-        models.AutoTokenizer,
+        sources.AutoTokenizer,
         "from_pretrained",
-        patched_only_for_gguf(lambda *a, **k: tokenizer, models.AutoTokenizer.from_pretrained),
+        patched_only_for_gguf(lambda *a, **k: tokenizer, sources.AutoTokenizer.from_pretrained),
     )
 
     def run():
-        return models._converted("tiny", tmp_path / "weights.gguf", "0123456789abcdef" * 4)
+        return sources._converted("tiny", tmp_path / "weights.gguf", "0123456789abcdef" * 4)
 
     run.made = made
     run.cache = tmp_path / "cache" / "models"
     return run
 
 
-def patched_only_for_gguf(replacement, plain=models.AutoModelForCausalLM.from_pretrained):
+def patched_only_for_gguf(replacement, plain=sources.AutoModelForCausalLM.from_pretrained):
     def from_pretrained(*arguments, **options):
         return (replacement if "gguf_file" in options else plain)(*arguments, **options)
 
@@ -424,14 +423,14 @@ def test_the_converted_copy_is_made_once_and_is_a_model_with_the_same_weights(co
     ids=["full disk", "interrupted"],
 )
 def test_a_conversion_that_fails_half_way_leaves_nothing(convert, monkeypatch, failure, kind):
-    plain = models.transformers.PreTrainedModel.save_pretrained
+    plain = transformers.PreTrainedModel.save_pretrained
 
     def save(self, place, **options):
         plain(self, place, **options)
         raise failure
 
     with monkeypatch.context() as patch:
-        patch.setattr(models.transformers.PreTrainedModel, "save_pretrained", save)
+        patch.setattr(transformers.PreTrainedModel, "save_pretrained", save)
         with pytest.raises(kind) as caught:
             convert()
     assert not list(convert.cache.iterdir())

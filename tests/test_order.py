@@ -13,6 +13,7 @@ from conftest import DEMONSTRATIONS, QUERIES, make_sets
 from twotowers import figures_order
 from twotowers.claims import judge
 from twotowers.errors import PromptError
+from twotowers.interventions import without_position
 from twotowers.knockout import outcomes
 from twotowers.order import (
     Ordered,
@@ -35,7 +36,7 @@ from twotowers.order import (
 from twotowers.prompts import pack
 from twotowers.study import Study, find_scale
 from twotowers.tasks import load_task
-from twotowers.trace import answers, batches, capture, without_position
+from twotowers.trace import answers, batches, capture
 
 
 def close(a, b, tolerance=1e-4):

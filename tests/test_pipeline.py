@@ -242,7 +242,8 @@ def test_chapters_run_side_by_side_and_a_failure_keeps_what_was_running(root, mo
         "while not pathlib.Path('..', f'{OTHER}.tmp').exists() and time.time() < end:\n    time.sleep(0.05)\n"
         "assert time.time() < end\n"
     )
-    write_chapter(root, "task", "NAME, OTHER = 'task', 'locate'\n" + wait + "time.sleep(1)\nprint('done')")
+    outlive = "while list(pathlib.Path('..').glob('.tmp-*-locate-*')):\n    time.sleep(0.05)\ntime.sleep(2)\n"
+    write_chapter(root, "task", "NAME, OTHER = 'task', 'locate'\n" + wait + outlive + "print('done')")
     write_chapter(root, "locate", "NAME, OTHER = 'locate', 'task'\n" + wait + "1 / 0")
     write_chapter(root, "shallow", "print('begun')")
     with pytest.raises(ChapterError, match="'locate' stopped with ZeroDivisionError"):

@@ -8,10 +8,11 @@ import torch
 import twotowers
 from conftest import make_sets
 from twotowers.architecture import weight_in_out
+from twotowers.interventions import attributions
 from twotowers.knockout import outcomes, pairs, rank_heads, sweep
 from twotowers.prompts import pack
 from twotowers.screen import highest, recall, screen, verify
-from twotowers.trace import attributions, capture
+from twotowers.trace import capture
 
 
 def test_estimates_are_the_derivative_of_the_margin(tiny, two_sets):

@@ -151,7 +151,7 @@ def test_cut_off_from_the_query_in_every_layer_the_answer_ignores_it(tiny):
 
 def test_block_on_the_real_model_starts_where_a_full_run_would(real):
     """A window's first layer starts from the stored residual; an equal cut split in two windows runs every layer."""
-    from twotowers.trace import cut
+    from twotowers.interventions import cut
 
     s = make_sets(real)[0]
     table = block(real, s, "text_to_label", range(12, 14))

@@ -6,8 +6,9 @@ import torch
 from conftest import make_sets
 from twotowers.architecture import submodule
 from twotowers.check import prompt_set_of
+from twotowers.interventions import ablate, cut
 from twotowers.prompts import pack
-from twotowers.trace import ablate, answers, batches, capture, cut
+from twotowers.trace import answers, batches, capture
 
 
 def close(a, b, tolerance=1e-4):

@@ -1,6 +1,6 @@
-"""Where each model family keeps the pieces of the mathematics: z, W_O, W_V, norms and unembedding.
+"""The pieces of the mathematics in a loaded model: z, W_O, W_V, norms and unembedding.
 
-One short `Family` entry per family; everything else in the package speaks of `Architecture` only.
+`families` says where each family keeps them; everything else in the package speaks of `Architecture` only.
 Weights are returned in the orientation of the formulas, so that a row vector is multiplied from the left
 (`z @ W_O`), whatever the family stores, and as float32 on the CPU, where the analyses compute.
 """
@@ -8,17 +8,16 @@ Weights are returned in the orientation of the formulas, so that a row vector is
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .errors import FamilyError, UnknownNameError
+from .errors import FamilyError
+from .families import family_of
 from .linear import PackedLinear
 
 
@@ -48,168 +47,24 @@ def _plain(weight: Tensor) -> Tensor:
 
 
 Projection = tuple[Tensor, Tensor | None]  # weight [d_model, n * d_head], heads side by side, and bias
-
-
-def _fused_qkv(attention: Any) -> tuple[Projection, Projection, Projection]:
-    """GPT-2 keeps query, key and value side by side in one matrix."""
-    weights = weight_in_out(attention.c_attn).chunk(3, dim=1)
-    biases = attention.c_attn.bias.chunk(3)
-    return ((weights[0], biases[0]), (weights[1], biases[1]), (weights[2], biases[2]))
-
-
-def _separate_qkv(attention: Any) -> tuple[Projection, Projection, Projection]:
-    query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
-    return (
-        (weight_in_out(query), query.bias),
-        (weight_in_out(key), key.bias),
-        (weight_in_out(value), value.bias),
-    )
-
-
-def _fused_by_head(attention: Any) -> tuple[Projection, Projection, Projection]:
-    """GPT-NeoX keeps query, key and value of one head side by side, then those of the next."""
-    fused, size = attention.query_key_value, attention.head_size
-    weight = weight_in_out(fused)
-    weights = weight.unflatten(1, (-1, 3, size)).unbind(2)
-    biases = [None] * 3 if fused.bias is None else fused.bias.unflatten(0, (-1, 3, size)).unbind(1)
-    query, key, value = (
-        (w.flatten(1), None if b is None else b.flatten()) for w, b in zip(weights, biases, strict=True)
-    )
-    return query, key, value
-
-
-def _rotate_halves(rotary: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """Dimension i turns with dimension i + half; dimensions beyond those that the module turns stay."""
-    with torch.no_grad():
-        cos, sin = (part.float().cpu() for part in rotary(x.to(rotary.inv_freq.device), positions))
-    turned, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
-    first, second = turned.chunk(2, dim=-1)
-    return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
-
-
-def _rotate_pairs(attention: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """GPT-J: dimension 2i turns with dimension 2i + 1, in the first `rotary_dim` dimensions."""
-    table = _plain(attention.embed_positions)[positions]
-    sin, cos = (half.repeat_interleave(2, dim=-1) for half in table.chunk(2, dim=-1))
-    turned, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
-    partner = torch.stack([-turned[..., 1::2], turned[..., ::2]], dim=-1).flatten(-2)
-    return torch.cat([turned * cos + partner * sin, rest], dim=-1)
-
-
-@dataclass(frozen=True)
-class Family:
-    """Names of the modules of one family. Paths inside a block are relative to it.
-
-    Attributes:
-        blocks, final_norm, unembed: paths from the model.
-        attention, attention_norm, mlp: paths from a block.
-        out_proj: path from the attention; its *input* is z, the heads side by side before W_O.
-        norm: whether norms centre their input ("layer") or only rescale it ("rms").
-        qkv: weights and biases of query, key and value projection, from the attention module.
-        rotary: path from the model to the module that gives the rotation of queries and keys; None if positions
-            are embedded instead.
-        rotate: queries or keys [B, S, d_h] after the rotation by their positions [B, S], from that module.
-        scale: what q.k is multiplied by before the softmax, from the attention module.
-        returns_tuple: whether a block returns a tuple that begins with the residual, not the residual alone.
-        query_norm, key_norm: paths from the attention to norms of each head's queries and keys, if it has them.
-    """
-
-    blocks: str
-    final_norm: str
-    attention: str
-    attention_norm: str
-    mlp: str
-    out_proj: str
-    norm: Literal["layer", "rms"]
-    qkv: Callable[[Any], tuple[Projection, Projection, Projection]]
-    rotary: str | None = None
-    rotate: Callable[[Any, Tensor, Tensor], Tensor] = _rotate_halves
-    scale: Callable[[Any], float] = operator.attrgetter("scaling")
-    returns_tuple: bool = False
-    query_norm: str | None = None
-    key_norm: str | None = None
-    unembed: str = "lm_head"
-
-
-LLAMA = Family(
-    blocks="model.layers",
-    final_norm="model.norm",
-    attention="self_attn",
-    attention_norm="input_layernorm",
-    mlp="mlp",
-    out_proj="o_proj",
-    norm="rms",
-    qkv=_separate_qkv,
-    rotary="model.rotary_emb",
-)
-
-# Gemma 2 and 3 are not here: their norms behind attention and MLP rescale what the heads add up to, so heads are no
-# linear parts of the residual.
-FAMILIES: dict[str, Family] = {
-    "gpt2": Family(
-        blocks="transformer.h",
-        final_norm="transformer.ln_f",
-        attention="attn",
-        attention_norm="ln_1",
-        mlp="mlp",
-        out_proj="c_proj",
-        norm="layer",
-        qkv=_fused_qkv,
-    ),
-    "llama": LLAMA,
-    "mistral": LLAMA,
-    "qwen2": LLAMA,
-    "qwen3": replace(LLAMA, query_norm="q_norm", key_norm="k_norm"),
-    "gptj": Family(
-        blocks="transformer.h",
-        final_norm="transformer.ln_f",
-        attention="attn",
-        attention_norm="ln_1",
-        mlp="mlp",
-        out_proj="out_proj",
-        norm="layer",
-        qkv=_separate_qkv,
-        rotary="transformer.h.0.attn",
-        rotate=_rotate_pairs,
-        scale=lambda attention: 1 / attention.scale_attn,
-        returns_tuple=True,
-    ),
-    "gpt_neox": Family(
-        blocks="gpt_neox.layers",
-        final_norm="gpt_neox.final_layer_norm",
-        attention="attention",
-        attention_norm="input_layernorm",
-        mlp="mlp",
-        out_proj="dense",
-        norm="layer",
-        qkv=_fused_by_head,
-        rotary="gpt_neox.rotary_emb",
-    ),
-}
-
-
-def family_of(config: Any) -> Family:
-    """The family of a transformers config.
-
-    Raises:
-        FamilyError: the package does not know it.
-    """
-    try:
-        return FAMILIES[config.model_type]
-    except KeyError:
-        unknown = UnknownNameError("supported model family", config.model_type, FAMILIES)
-        raise FamilyError(str(unknown)) from None
+Fetch = Callable[[str, list[str]], list[Tensor]]  # a module's path and names of its tensors -> the tensors
 
 
 class Architecture:
     """Dimensions and weights of one loaded model, in the notation of the method page.
 
+    Args:
+        model: the transformers model; with `fetch` its weights may be missing (on the meta device).
+        fetch: gives the tensors of one module, which are asked for when they are first needed, and then kept.
+
     Attributes:
         n_layers, n_heads, n_kv_heads, d_model, d_head, d_vocab: L, H, key-value heads, d, d_h, V.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, fetch: Fetch | None = None) -> None:
         config: Any = model.config
+        self._fetch = fetch
+        self._fetched: set[str] = set()
         self.family = family_of(config)
         self.model = model
         self.n_layers: int = config.num_hidden_layers
@@ -219,11 +74,41 @@ class Architecture:
         self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
         self.d_vocab: int = config.vocab_size
 
+    def block_path(self, layer: int, inside: str) -> str:
+        """The path from the model to what lies in a block."""
+        return f"{self.family.blocks}.{layer}.{inside}"
+
+    def attention_path(self, layer: int, inside: str) -> str:
+        return self.block_path(layer, f"{self.family.attention}.{inside}")
+
+    def module(self, path: str) -> Any:
+        """The module at a path, with its own weights, which are fetched first if the model is on a server.
+
+        Raises:
+            FamilyError: the server holds weights of another shape, as a quantised model's.
+        """
+        module = submodule(self.model, path)
+        if self._fetch is not None and path not in self._fetched:
+            own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+            fetched = self._fetch(path, list(own)) if own else []
+            for (name, expected), tensor in zip(own.items(), fetched, strict=True):
+                if tensor.shape != expected.shape or not tensor.is_floating_point():
+                    raise FamilyError(f"The server's weights of {path} cannot be read as a matrix; they are quantised.")
+                parameter = isinstance(expected, nn.Parameter)
+                setattr(module, name, nn.Parameter(tensor, requires_grad=False) if parameter else tensor)
+            self._fetched.add(path)
+        return module
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, as the final norm has it."""
+        return self.module(self.family.final_norm).weight.dtype
+
     def attention(self, layer: int) -> Any:
         return submodule(submodule(self.model, self.family.blocks)[layer], self.family.attention)
 
     def out_proj(self, layer: int) -> Any:
-        return submodule(self.attention(layer), self.family.out_proj)
+        return self.module(self.attention_path(layer, self.family.out_proj))
 
     def w_o(self, layer: int) -> Float[Tensor, "H d_h d"]:
         """W_O of each head: `o[h] = z[h] @ w_o[h]`. The projection's bias belongs to no head."""
@@ -237,15 +122,36 @@ class Architecture:
 
     def w_q(self, layer: int) -> tuple[Float[Tensor, "H d d_h"], Float[Tensor, "H d_h"]]:
         """W_Q and its bias for each head."""
-        return self._per_head(self.family.qkv(self.attention(layer))[0], 1)
+        return self._per_head(self._projection(layer, 0), 1)
 
     def w_k(self, layer: int) -> tuple[Float[Tensor, "H d d_h"], Float[Tensor, "H d_h"]]:
         """W_K and its bias for each *query* head: head h reads key-value head h // (H / H_kv)."""
-        return self._per_head(self.family.qkv(self.attention(layer))[1], self.n_heads // self.n_kv_heads)
+        return self._per_head(self._projection(layer, 1), self.n_heads // self.n_kv_heads)
 
     def w_v(self, layer: int) -> tuple[Float[Tensor, "H d d_h"], Float[Tensor, "H d_h"]]:
         """W_V and its bias for each *query* head, as `w_k`."""
-        return self._per_head(self.family.qkv(self.attention(layer))[2], self.n_heads // self.n_kv_heads)
+        return self._per_head(self._projection(layer, 2), self.n_heads // self.n_kv_heads)
+
+    def _projection(self, layer: int, which: int) -> Projection:
+        """Weight and bias of the projection to queries (0), keys (1) or values (2)."""
+        paths = self.family.projections
+        projection = self.module(self.attention_path(layer, paths[which % len(paths)]))
+        weight, bias = weight_in_out(projection), projection.bias
+        if len(paths) > 1:
+            return weight, bias
+        own = [
+            x.unflatten(-1, self.fused_shape).select(self.family.fused, which).flatten(-2)
+            for x in (weight, bias)
+            if x is not None
+        ]
+        return own[0], None if bias is None else own[1]
+
+    @property
+    def fused_shape(self) -> list[int]:
+        """Shape of the output of one projection to queries, keys and values: H, d_h, and 3 at the axis `fused`."""
+        shape = [self.n_heads, self.d_head]
+        shape.insert(3 + self.family.fused, 3)
+        return shape
 
     def _per_head(self, projection: Projection, group: int) -> tuple[Tensor, Tensor]:
         """Split a projection into heads; each one serves `group` query heads in a row."""
@@ -258,7 +164,7 @@ class Architecture:
         """Queries or keys after the rotation by their positions; unchanged in families without rotation."""
         if self.family.rotary is None:
             return x
-        rotary = submodule(self.model, self.family.rotary)
+        rotary = self.module(self.family.rotary)
         flat = positions.reshape(-1, positions.shape[-1]).to(self.w_device)
         return self.family.rotate(rotary, x.reshape(len(flat), *x.shape[-2:]), flat).reshape(x.shape)
 
@@ -275,7 +181,7 @@ class Architecture:
         x = torch.einsum("...d,hde->...he", normed, weight) + bias
         if norm is None:
             return x
-        module = submodule(self.attention(layer), norm)
+        module = self.module(self.attention_path(layer, norm))
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon) * _plain(module.weight)
 
     def score_scale(self, layer: int) -> float:
@@ -290,19 +196,19 @@ class Architecture:
 
     @property
     def w_device(self) -> torch.device:
-        return submodule(self.model, self.family.final_norm).weight.device
+        return self.module(self.family.final_norm).weight.device
 
     def attention_norm(self, layer: int) -> Any:
         """The norm whose output the queries, keys and values of a layer are computed from."""
-        return submodule(submodule(self.model, self.family.blocks)[layer], self.family.attention_norm)
+        return self.module(self.block_path(layer, self.family.attention_norm))
 
     def w_u(self) -> Float[Tensor, "V d"]:
         """The unembedding W_U."""
-        return _plain(submodule(self.model, self.family.unembed).weight)
+        return _plain(self.module(self.family.unembed).weight)
 
     def logit_bias(self) -> Float[Tensor, " V"]:
         """What the logits hold beside the projected residual: the final norm's bias through W_U, if it has one."""
-        norm, unembed = (submodule(self.model, path) for path in (self.family.final_norm, self.family.unembed))
+        norm, unembed = (self.module(path) for path in (self.family.final_norm, self.family.unembed))
         bias = torch.zeros(len(unembed.weight))
         if getattr(norm, "bias", None) is not None:
             bias = bias + self.w_u() @ _plain(norm.bias)
@@ -323,7 +229,7 @@ class Architecture:
 
         LayerNorm's bias is left out, since it belongs to no part of the residual (see `logit_bias`).
         """
-        norm = submodule(self.model, self.family.final_norm)
+        norm = self.module(self.family.final_norm)
         if self.family.norm == "layer":
             v = v - v.mean(-1, keepdim=True)
         return v * _plain(norm.weight)

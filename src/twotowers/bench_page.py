@@ -12,9 +12,10 @@ import torch
 from . import figures_bench
 from .bench import OURS, bench, tables
 from .errors import ModelError, UnknownNameError
-from .models import DTYPES, load
+from .models import load
 from .pipeline import project_root
 from .publish import figure_text, write_figure
+from .registry import DTYPES
 from .shapes import SHAPES, random_model, random_set
 from .study import open_study
 

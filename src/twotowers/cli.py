@@ -7,6 +7,7 @@ Exit status 0: done. 2: a user's mistake, told in one sentence. 1: a failure of 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--submit", metavar="WHERE", help="a job for each chapter of each model, on slurm (or local, to try it)"
     )
+    run.add_argument("--remote", action="store_true", help="on a server that has the model (NDIF), by its hub id")
     run.add_argument(
         "--slurm", nargs="+", default=[], type=_option, metavar="NAME=VALUE", help="options of sbatch, as partition=gpu"
     )
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="measure the identities that must hold on a model")
     check.add_argument("model", metavar="MODEL", help="registry key, local folder, or hub id owner/name")
+    check.add_argument("--remote", action="store_true", help="on a server that has the model (NDIF), by its hub id")
     check.set_defaults(action=_check)
 
     bench = commands.add_parser("bench", help="time the knock-out of every head beside other ways to do it")
@@ -111,6 +114,13 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from .remote import on_server
+
+    with on_server() if options.remote else contextlib.nullcontext():
+        _run_chapters(options)
+
+
+def _run_chapters(options: argparse.Namespace) -> None:
     from .pipeline import CHAPTERS, prepare, run
     from .submit import submit
 
@@ -147,7 +157,10 @@ def _check(options: argparse.Namespace) -> int:
     from .check import check
     from .models import load
 
-    table = check(load(options.model))
+    model = load(options.model, remote=options.remote)
+    table = check(model)
+    if model.remote:
+        print(model.traffic, file=sys.stderr)
     width = table["identity"].str.len().max()
     for row in table.itertuples():
         print(f"{row.identity:{width}}  {row.residual:9.1e}  {'holds' if row.holds else 'FAILS'}")
@@ -163,8 +176,9 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from .models import REGISTRY, free_memory
+    from .models import free_memory
     from .pipeline import chapters_run
+    from .registry import REGISTRY
 
     free = free_memory()
     print(f"{'key':14} {'family':8} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':18} source")

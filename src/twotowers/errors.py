@@ -43,6 +43,10 @@ class FamilyError(ModelError):
     """A model whose architecture the package does not know how to take apart."""
 
 
+class ServerError(UserError):
+    """A server that cannot be reached, does not let us in, lacks the model, or is of another version."""
+
+
 class MemoryLimitError(UserError):
     """More memory than there is."""
 

@@ -17,10 +17,11 @@ import torch
 from tqdm import tqdm
 
 from .errors import HeadError, MemoryLimitError
+from .interventions import ablate
 from .models import Model
 from .prompts import PromptSet, pack
 from .study import Study, run_folder
-from .trace import TOKEN_BUDGET, Answers, ablate, answers, batches, capture
+from .trace import TOKEN_BUDGET, Answers, answers, batches, remember
 
 Head = tuple[int, int]  # layer and head, both from 0
 PAPER_SHARE = 6 / 1024  # heads of a label among all heads: Llama 7B in the paper's version 3
@@ -91,16 +92,15 @@ def outcomes(
     with tqdm(total=len(sets) * layers_to_run, desc="knock-out", unit="layer", delay=2, leave=False) as bar:
         for index, s in enumerate(sets):
             batch = pack([s], model.pad_id)
-            intact = capture(model, batch, inputs=True)
-            assert intact.inputs is not None
-            answered = {number: intact.answers for number, group in enumerate(groups) if not group}
+            unchanged, intact = remember(model, batch)
+            answered = {number: unchanged for number, group in enumerate(groups) if not group}
             done = 0
             while done < len(ordered):
                 chosen = ordered[done : done + max(1, budget // batch.input_ids.shape[1])]
-                start = lowest[chosen[0]]
+                start = intact.entering(lowest[chosen[0]]) if intact else ()
                 zero = _zero_mask(model, [groups[number] for number in chosen])
                 try:
-                    rows = ablate(model, batch, zero, intact.inputs[start, 0], start)
+                    rows = ablate(model, batch, zero, *start)
                 except Exception as error:
                     budget = _halved(error, len(chosen)) * batch.input_ids.shape[1]
                     continue

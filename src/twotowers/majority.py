@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .architecture import Architecture, submodule
+from .architecture import Architecture
 from .imbalance import (
     SAME,
     answer_table,
@@ -196,7 +196,7 @@ def compare(before: pd.DataFrame, after: Mapping[str, pd.DataFrame], *, seed: in
 
 def answers_from(model: Model, final: Float[Tensor, "N d"], batch: Batch) -> Answers:
     """What the model's own norm and unembedding answer to a final residual."""
-    norm, unembed = (submodule(model.arch.model, p) for p in (model.arch.family.final_norm, model.arch.family.unembed))
+    norm, unembed = (model.arch.module(path) for path in (model.arch.family.final_norm, model.arch.family.unembed))
     with torch.no_grad():
         logits = unembed(norm(final.to(norm.weight.device, norm.weight.dtype))).float().cpu()
     return Answers(logits.gather(1, batch.label_ids), logits.logsumexp(-1), logits.argmax(-1))

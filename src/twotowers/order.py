@@ -17,11 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import PromptError
+from .interventions import without_position
 from .models import Model
 from .prompts import TEMPLATES, Batch, PromptSet, prompt_set
 from .statistics import summarise
 from .study import Study
-from .trace import Answers, batches, capture, without_position
+from .trace import Answers, batches, capture
 
 Head = tuple[int, int]
 Order = tuple[int, ...]  # which demonstration stands in the first place, in the second, ...
@@ -297,7 +298,7 @@ def _runs(
     model: Model, batch: Batch, groups: Mapping[str, Sequence[Head]], strengths: Sequence[float]
 ) -> Iterator[tuple[str, float, Answers, Float[Tensor, "N S"]]]:
     """Answers of a batch for each group and strength, with the group's mean attention."""
-    intact = capture(model, batch, pattern=True, inputs=True)
+    intact = capture(model, batch, pattern=True, inputs=not model.remote)
     assert intact.pattern is not None
     for name, heads in groups.items():
         for strength in strengths:

@@ -27,10 +27,12 @@ from filelock import FileLock
 
 from .check import require
 from .errors import RunFolderError, UnknownNameError
-from .models import REGISTRY, Model, weight_bytes
+from .models import Model
 from .notebooks import Kernels, execute
 from .progress import Progress
+from .registry import REGISTRY
 from .schedule import side_by_side
+from .sources import weight_bytes
 from .study import Study, find_scale, open_study
 from .tasks import load_task
 
@@ -174,11 +176,11 @@ def _require_known(chapters: Sequence[str]) -> None:
 
 
 def jobs_that_fit(model: Model) -> int:
-    """How many chapters may run side by side here: one on a GPU, else as many as there are cores and memory for.
+    """How many chapters may run side by side: one on a GPU or a server, else as many as there are cores and memory for.
 
     A chapter holds the weights twice, the second time packed, and activations beside them.
     """
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() or model.remote:
         return 1
     each = 3 * weight_bytes(model.folder, model.dtype) + 2**30
     return max(1, min(MOST_JOBS, _cores(), psutil.virtual_memory().available // each))
@@ -282,7 +284,7 @@ def _up_to_date(folder: Path, entry: Mapping[str, Any], digest: str, chapter: st
 def _check(study: Study, folder: Path, record: dict[str, Any], progress: Progress) -> None:
     """Measure the identities on this model, once for these weights and this code; refuse one that fails."""
     package = Path(__file__).parent
-    rooms = ("architecture", "trace", "prompts", "project", "check", "models")
+    rooms = ("architecture", "families", "linear", "trace", "interventions", "prompts", "project", "check", "models")
     code = "".join(hashlib.sha256((package / f"{room}.py").read_bytes()).hexdigest() for room in rooms)
     facts = study.model.provenance()
     digest = hashlib.sha256((json.dumps(facts, sort_keys=True) + code).encode()).hexdigest()

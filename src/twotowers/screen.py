@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from .interventions import attributions
 from .knockout import Head, pairs, rank_heads, sweep
 from .models import Model
 from .prompts import PromptSet
-from .trace import attributions, batches
+from .trace import batches
 
 SHARE = 0.05  # of all heads that is worth an exact knock-out
 WORST = 0.01  # of all heads that is to be found

@@ -25,11 +25,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import PromptError, UnknownNameError, UserError
+from .interventions import cut
 from .knockout import outcome_table
 from .models import Model
 from .prompts import Batch, Prompt, PromptSet
 from .tasks import Half, Task
-from .trace import Answers, batches, capture, cut
+from .trace import Answers, batches, capture, remember
 
 KINDS = ("text_to_label", "query_to_last")
 WHERE = ("text", "label", "shuffled")
@@ -90,9 +91,9 @@ def block(
     with tqdm(total=len(sets) * steps, desc="block", unit="layer", delay=2, leave=False) as bar:
         for batch in batches(model, sets):
             members = sets[index : index + len(batch.input_ids)]
-            intact = capture(model, batch, inputs=True)
+            unchanged, intact = remember(model, batch)
             for kind in kinds:
-                tables.append(_prompts(intact.answers, members, index, kind, range(0), False))
+                tables.append(_prompts(unchanged, members, index, kind, range(0), False))
                 cuts = {False: blocked(batch, members, kind)}
                 cuts[True] = random_edges(batch, cuts[False], [seed, KINDS.index(kind), index])
                 for window in chosen:

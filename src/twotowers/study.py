@@ -13,6 +13,7 @@ from pathlib import Path
 from .errors import UnknownNameError
 from .models import Model, open_model
 from .prompts import TEMPLATES, PromptSet, sample_sets
+from .remote import wanted
 from .tasks import Half, Task, load_task
 
 
@@ -95,7 +96,7 @@ def open_study(model: str, task: str = "words", scale: str = "book", seed: int =
     Raises:
         UserError: an unknown model, task or scale; a task that is too small.
     """
-    return Study(open_model(model), load_task(task), find_scale(scale), seed)
+    return Study(open_model(model, remote=wanted()), load_task(task), find_scale(scale), seed)
 
 
 def run_folder() -> Path:
