@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import psutil
 import torch
 import transformers
@@ -31,9 +30,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .architecture import Architecture, family_of, submodule
 from .errors import MemoryLimitError, ModelError, UnknownNameError
+from .hub import HUB_TIMEOUT, cache_folder
+from .hub import first_line as _first_line
 from .linear import pack_linears
 
-HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -327,11 +327,6 @@ def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
     return total
 
 
-def cache_folder() -> Path:
-    """Where converted weights and digests are kept; `TWOTOWERS_CACHE` moves it."""
-    return Path(os.environ.get("TWOTOWERS_CACHE") or platformdirs.user_cache_path("twotowers"))
-
-
 def _nothing() -> None:
     """Local models need nothing fetched."""
 
@@ -504,7 +499,3 @@ def _sha256(files: list[Path]) -> str:
         with contextlib.suppress(OSError):
             temporary.unlink()
     return digest
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
