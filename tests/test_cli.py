@@ -194,7 +194,8 @@ def test_a_label_of_several_tokens_is_refused_with_its_pieces(refused, folder):
 def test_a_prompt_longer_than_the_context_is_refused(refused, folder):
     configure(folder, n_positions=12)
     err = refused("run", "--model", folder, "--scale", "smoke")
-    assert "tiny reads at most 12; use fewer or shorter demonstrations" in err
+    assert "The longest prompt of task 'words' has " in err
+    assert "tiny reads at most 12; give a task with shorter texts" in err
 
 
 @pytest.mark.parametrize("command", [["check"], ["run", "--scale", "smoke", "--model"]])

@@ -149,7 +149,7 @@ ERRORS = {
     "huge field": (GOOD + "k" * 200_000 + ",fruit\n", ["row 10", "cannot be read"]),
     "bad split": (
         "text,label,split\napple,fruit,selection\nsaw,tool,test\n",
-        ["row 3", "column 'split' is 'test'", "selection or evaluation"],
+        ["row 3", "column 'split' is 'test'", "selection or evaluation", "judged on the other"],
     ),
     "partly split": (
         "text,label,split\napple,fruit,selection\nsaw,tool,\n",
@@ -175,11 +175,6 @@ def test_a_bad_file_is_refused_with_file_row_and_column(csv, content, parts):
 def test_a_missing_file_is_refused_with_what_to_give(tmp_path):
     with pytest.raises(TaskError, match=r"no file .*absent\.csv; give a CSV file with the columns"):
         load_task(str(tmp_path / "absent.csv"))
-
-
-def test_a_folder_is_no_task(tmp_path):
-    with pytest.raises(TaskError, match="cannot be read"):
-        load_task(str(tmp_path))
 
 
 def test_too_few_texts_for_the_shots_are_refused_with_category_half_and_numbers(csv):

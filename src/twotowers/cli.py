@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model", required=True, nargs="+", metavar="KEY", help="registry keys, local folders, or hub ids owner/name"
     )
     run.add_argument("--chapter", nargs="+", metavar="NAME", help="only these chapters (default: all)")
-    run.add_argument("--task", default="words", metavar="T", help="words, or a CSV file with columns text,label")
+    run.add_argument("--task", default="words", metavar="T", help="a task of the list, or a file or folder of yours")
     run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
     run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("models", help="list the models of the registry")
     models.set_defaults(action=_models)
+
+    tasks = commands.add_parser("tasks", help="list the tasks")
+    tasks.set_defaults(action=_tasks)
     return parser
 
 
@@ -187,6 +190,19 @@ def _models(options: argparse.Namespace) -> None:
         done = chapters_run(entry.key)
         print(f"{entry.key:14} {entry.family:8} {size:>9} {fits:5} {done:8d}  {entry.licence:18} {entry.source}")
     print(f"Weights fit if they are smaller than the free memory here, {free / 2**30:.1f} GiB; chapters: run already.")
+
+
+def _tasks(options: argparse.Namespace) -> None:
+    from .sentences import SETS, kept_at
+    from .tasks import load_task
+
+    print(f"{'task':21} {'classes':38} {'kept':4}  source")
+    categories = f"{len(load_task('words').categories)} categories of words"
+    print(f"{'words':21} {categories:38} {'yes':4}  this package")
+    for data in SETS.values():
+        kept = "yes" if kept_at(data).is_file() else "no"
+        print(f"{data.key:21} {', '.join(data.classes):38} {kept:4}  {data.source}")
+    print("Two classes make a task, as in ag-news:world,sports; what is not kept here is read from the hub, once.")
 
 
 if __name__ == "__main__":

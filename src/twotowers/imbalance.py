@@ -39,19 +39,29 @@ def share_sets(study: Study, half: Half = "evaluation") -> dict[float, list[Prom
 
     Set i has the same queries, words and categories at every share; the order is drawn anew at each.
     """
-    n = number_of_demonstrations(study)
-    return {k / n: [rebuilt(study, s, pairs) for s, pairs in draws(study, half, k)] for k in range(1, n)}
+    n, sets = number_of_demonstrations(study), sources(study, half)
+    return {k / n: [rebuilt(study, s, pairs) for s, pairs in draws(study, half, k, sets)] for k in range(1, n)}
 
 
 def number_of_demonstrations(study: Study) -> int:
     return max(4, min(DEMONSTRATIONS, 2 * study.scale.shots))
 
 
-def draws(study: Study, half: Half, n_foo: int) -> Iterator[tuple[PromptSet, list[Pair]]]:
-    """Each set of a half with `n_foo` of its foo demonstrations and the rest bar, chosen and shuffled at random."""
+def sources(study: Study, half: Half) -> list[PromptSet]:
+    """Sets with demonstrations to choose from, n - 1 of each label: longer than any prompt that is made of them."""
     n = number_of_demonstrations(study)
-    enough = study.scale.shots >= n - 1
-    sets = getattr(study, half) if enough else study.sets(half, shots=n - 1)
+    return getattr(study, half) if study.scale.shots >= n - 1 else study.of_any_length().sets(half, shots=n - 1)
+
+
+def draws(
+    study: Study, half: Half, n_foo: int, sets: Sequence[PromptSet] | None = None
+) -> Iterator[tuple[PromptSet, list[Pair]]]:
+    """Each set of a half with `n_foo` of its foo demonstrations and the rest bar, chosen and shuffled at random.
+
+    `sets` are the half's `sources`, if they are at hand.
+    """
+    n = number_of_demonstrations(study)
+    sets = sources(study, half) if sets is None else sets
     for i, s in enumerate(sets):
         rng = np.random.default_rng([study.seed, 3, half == "selection", i])
         chosen: list[Pair] = []

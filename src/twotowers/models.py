@@ -23,10 +23,11 @@ from transformers import AutoModelForCausalLM
 from .architecture import Architecture, submodule
 from .errors import MemoryLimitError, ModelError, UnknownNameError
 from .families import family_of
+from .hub import first_line
 from .linear import pack_linears
 from .registry import DTYPES, REGISTRY
 from .remote import Rehearsal, Server, Traffic, find_deployment, host, meta_model, read_tensors, require_key
-from .sources import find_source, first_line, read_folder, weight_bytes
+from .sources import find_source, read_folder, weight_bytes
 
 Remote = bool | Literal["local"]
 

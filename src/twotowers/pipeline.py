@@ -27,6 +27,7 @@ from filelock import FileLock
 
 from .check import require
 from .errors import RunFolderError, UnknownNameError
+from .lengths import require_fit
 from .models import Model
 from .notebooks import Kernels, execute
 from .progress import Progress
@@ -34,7 +35,7 @@ from .registry import REGISTRY
 from .schedule import side_by_side
 from .sources import weight_bytes
 from .study import Study, find_scale, open_study
-from .tasks import load_task
+from .tasks import load_task, portable
 
 CHAPTERS = ("task", "locate", "knockout", "shallow", "values", "towers", "imbalance", "order", "claims")
 # What a chapter reads of the run folder: heads.json is written by the knock-out chapter, claims by most.
@@ -150,11 +151,11 @@ def prepare(model: str, task: str, scale: str, seed: int) -> tuple[str, str, Stu
         UserError: names, labels, lengths or lists that are not possible.
     """
     find_scale(scale)
-    task = str(Path(task).resolve()) if Path(task).is_file() else task
+    task = portable(task)
     load_task(task)  # before a model is looked for, which may take longer
     model = str(Path(model).resolve()) if model not in REGISTRY and Path(model).is_dir() else model
     study = open_study(model, task, scale, seed)
-    _ = study.selection, study.evaluation
+    require_fit(study)
     return model, task, study
 
 

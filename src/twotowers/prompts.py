@@ -352,7 +352,11 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
             f"A prompt has {len(ids)} tokens but {model.name} reads at most {model.context_length}; use fewer or "
             f"shorter demonstrations."
         )
-    labels = [_tokens(offsets, span) for _, span in spans[:-1]]
+    texts: list[Span] = []
+    labels: list[Span] = []
+    for characters, label_characters in spans[:-1]:
+        texts.append(_tokens(offsets, characters, labels[-1][0] if labels else 0))
+        labels.append(_tokens(offsets, label_characters, texts[-1][0]))
     for (_, label), (first, end) in zip(demonstrations, labels, strict=True):
         if end - first != 1:
             raise LabelError(
@@ -361,15 +365,20 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
             )
     return Prompt(
         ids=tuple(ids),
-        demonstrations=tuple(_tokens(offsets, span) for span, _ in spans[:-1]),
+        demonstrations=tuple(texts),
         label_positions=tuple(first for first, _ in labels),
-        query=_tokens(offsets, spans[-1][0]),
+        query=_tokens(offsets, spans[-1][0], labels[-1][0]),
     )
 
 
-def _tokens(offsets: Sequence[Span], characters: Span) -> Span:
-    """The tokens that overlap a span of characters."""
-    inside = [i for i, (a, b) in enumerate(offsets) if a < characters[1] and b > characters[0]]
+def _tokens(offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
+    """The tokens that overlap a span of characters, of those from `start` on; a long prompt has many spans."""
+    inside = []
+    for i in range(start, len(offsets)):
+        if offsets[i][0] >= characters[1]:
+            break
+        if offsets[i][1] > characters[0]:
+            inside.append(i)
     return inside[0], inside[-1] + 1
 
 

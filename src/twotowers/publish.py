@@ -77,7 +77,7 @@ def run_note(study: Study) -> None:
         f"Model `{facts['model']}` ({facts['family']} family, {facts['dtype']}, {facts['device']}; weights "
         f"`{facts['weights_sha256'][:12]}`), task `{separator}`, scale `{scale.name}`, seed {study.seed}.",
         f"Heads are selected on {scale.selection_sets} demonstration sets; everything is reported on "
-        f"{scale.evaluation_sets} others, of other words: {scale.evaluation_sets * scale.queries} prompts of "
+        f"{scale.evaluation_sets} others, of other texts: {scale.evaluation_sets * scale.queries} prompts of "
         f"{scale.shots} demonstrations a label (the first has {len(text.ids)} tokens).",
         f"Run on {facts['date'][:10]} with twotowers {facts['packages']['twotowers']}, PyTorch "
         f"{facts['packages']['torch']}, nnsight {facts['packages']['nnsight']}. Repeat it with `{facts['command']}`.",
@@ -91,6 +91,8 @@ def provenance(study: Study) -> dict[str, Any]:
     return study.model.provenance() | {
         "task": study.task.name,
         "task_sha256": study.task.digest,
+        "task_source": dict(study.task.facts),
+        "shots": study.scale.shots,
         "template": study.model.template,
         "scale": study.scale.name,
         "seed": study.seed,

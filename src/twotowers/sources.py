@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError
@@ -24,9 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .errors import ModelError, UnknownNameError
 from .families import family_of
+from .hub import HUB_TIMEOUT, cache_folder, first_line
 from .registry import REGISTRY, WHEELS
-
-HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 
 
 @dataclass(frozen=True)
@@ -91,11 +89,6 @@ def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
             continue  # a damaged file is told when it is loaded
         total += sum(math.prod(shape) for shape in shapes) * dtype.itemsize
     return total
-
-
-def cache_folder() -> Path:
-    """Where converted weights and digests are kept; `TWOTOWERS_CACHE` moves it."""
-    return Path(os.environ.get("TWOTOWERS_CACHE") or platformdirs.user_cache_path("twotowers"))
 
 
 def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
@@ -265,7 +258,3 @@ def _sha256(files: list[Path]) -> str:
         with contextlib.suppress(OSError):
             temporary.unlink()
     return digest
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from .errors import UnknownNameError
@@ -24,7 +25,8 @@ class Scale:
     Attributes:
         selection_sets: demonstration sets on which heads are selected (every head is knocked out on each).
         evaluation_sets: demonstration sets, of other words, on which everything is reported.
-        shots: demonstrations of each label; `queries` per demonstration set, balanced over the labels.
+        shots: demonstrations of each label, fewer if the task says so; `queries` per demonstration set, balanced over
+            the labels.
         draws: random choices of control heads for each number of heads removed.
     """
 
@@ -83,6 +85,19 @@ class Study:
             separator=separator,
         )
 
+    def of_any_length(self) -> Study:
+        """The same study, whose prompts may be longer than the model's context; its weights are not to be used."""
+        model = _AnyLength(**{field.name: getattr(self.model, field.name) for field in fields(self.model)})
+        return replace(self, model=model)
+
+
+class _AnyLength(Model):
+    """A model's tokenizer without the limit of its context, to count what would be too long."""
+
+    @property
+    def context_length(self) -> int:
+        return sys.maxsize
+
 
 def find_scale(name: str) -> Scale:
     if name not in SCALES:
@@ -91,12 +106,14 @@ def find_scale(name: str) -> Scale:
 
 
 def open_study(model: str, task: str = "words", scale: str = "book", seed: int = 0) -> Study:
-    """Open a study by names, as the parameters of a chapter give them.
+    """Open a study by names, as the parameters of a chapter give them; its scale has no more shots than its task.
 
     Raises:
         UserError: an unknown model, task or scale; a task that is too small.
     """
-    return Study(open_model(model, remote=wanted()), load_task(task), find_scale(scale), seed)
+    texts, size = load_task(task), find_scale(scale)
+    fewer = replace(size, shots=min(size.shots, texts.shots or size.shots))
+    return Study(open_model(model, remote=wanted()), texts, fewer, seed)
 
 
 def run_folder() -> Path:

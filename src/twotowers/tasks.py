@@ -6,24 +6,25 @@ ever used to judge it.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 
+from . import sentences, tables
 from .errors import TaskError, UnknownNameError
+from .tables import Row
 
 Half = Literal["selection", "evaluation"]
 HALVES: tuple[Half, Half] = ("selection", "evaluation")
-BUILT_IN = ("words",)
+BUILT_IN = ("words", *sentences.SETS)
+_SHOTS = ":shots="
 _SPLIT_SEED = 240202872  # the split belongs to the task, not to a run: it never changes with a run's seed
 
 
@@ -32,14 +33,19 @@ class Task:
     """Texts by category and half.
 
     Attributes:
-        name: what the task is called in captions and provenance.
+        name: what the task is called in captions and provenance, as one would ask for it again.
         texts: category -> half -> texts; the two halves of a category are disjoint.
         digest: SHA-256 of the texts and their split.
+        shots: most demonstrations of each label in a prompt; None leaves it to the scale.
+        facts: where the texts come from and what was left out, for the provenance; `account` says it on a page.
     """
 
     name: str
     texts: Mapping[str, Mapping[Half, tuple[str, ...]]]
     digest: str
+    shots: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    account: str = ""
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -58,93 +64,117 @@ class Task:
 
 
 def load_task(name: str) -> Task:
-    """Load a built-in task by name, or a user's CSV file (`text,label` and optionally `split`) by path.
+    """Load a task: `words`, a data set of sentences, or a user's own file or folder by path.
+
+    A data set may be followed by two of its classes (`ag-news:world,sports`), and every task by the most
+    demonstrations of each label (`ag-news:world,sports:shots=2`).
 
     Raises:
-        UnknownNameError: neither a built-in task nor an existing file.
-        TaskError: the file cannot be used; the message names file, row and column.
+        UnknownNameError: neither a built-in task nor an existing file or folder.
+        TaskError: the texts cannot be read or used; the message says where and what to do.
     """
-    if name in BUILT_IN:
-        source = resources.files("twotowers") / "data" / f"{name}.yaml"
-        return _split(name, yaml.safe_load(source.read_text(encoding="utf-8")))
-    path = Path(name)
-    if path.suffix == ".csv" or path.exists():
-        return _from_csv(path)
-    raise UnknownNameError("task", name, BUILT_IN, hint=" (or give a CSV file with the columns text,label)")
+    asked, shots = _shots(name)
+    key, _, classes = asked.partition(":")
+    if asked == "words":
+        source = resources.files("twotowers") / "data" / "words.yaml"
+        task = _split(asked, yaml.safe_load(source.read_text(encoding="utf-8")))
+    elif key in sentences.SETS:
+        task = _of_sentences(key, classes)
+    elif Path(asked).suffix in (".csv", ".parquet") or Path(asked).exists():
+        task = _own(Path(asked), tables.read(Path(asked)))
+    else:
+        raise UnknownNameError(
+            "task", asked, BUILT_IN, hint=" (or give a CSV file with the columns text,label, or a folder)"
+        )
+    return replace(task, name=f"{task.name}{_SHOTS}{shots}", shots=shots) if shots else task
 
 
-def _from_csv(path: Path) -> Task:
-    given: dict[str, dict[str, str | None]] = {}  # category -> text -> split
-    seen: dict[str, tuple[str, int]] = {}
-    for number, row in _rows(path):
-        text, category = (row[column].strip() for column in ("text", "label"))
-        for column, value in (("text", text), ("label", category)):
-            if not value:
-                raise TaskError(f"{path}, row {number}, column '{column}' is empty; fill it in or remove the row.")
-        if "\n" in text:
-            raise TaskError(f"{path}, row {number}, column 'text' has a line break; put each text on one line.")
-        if text in seen and seen[text][0] != category:
-            other, first = seen[text]
+def portable(name: str) -> str:
+    """The same task's name from any working folder: a path becomes absolute."""
+    asked, shots = _shots(name)
+    if asked.partition(":")[0] in BUILT_IN or not Path(asked).exists():
+        return name
+    return f"{Path(asked).resolve()}{f'{_SHOTS}{shots}' if shots else ''}"
+
+
+def _shots(name: str) -> tuple[str, int | None]:
+    """A task's name without its last part `:shots=N`, and N."""
+    asked, found, number = name.rpartition(_SHOTS)
+    if not found:
+        return name, None
+    if not number.isdecimal() or int(number) < 1:
+        raise TaskError(f"The task '{name}' asks for '{number}' demonstrations; give a whole number from 1.")
+    return asked, int(number)
+
+
+def _of_sentences(key: str, classes: str) -> Task:
+    pair = sentences.choose(key, classes)
+    drawn = sentences.balanced(key, pair)
+    name = key if len(sentences.SETS[key].classes) == 2 else f"{key}:{','.join(pair)}"
+    task = _split(name, drawn.texts)
+    return replace(task, shots=sentences.SHOTS, facts=drawn.facts, account=sentences.account(drawn.facts))
+
+
+def _own(path: Path, rows: Sequence[Row]) -> Task:
+    """A user's own rows, all of them: the same row twice counts once, everything else that is odd is an error."""
+    given: dict[str, dict[str, str]] = {}  # category -> text -> split
+    first: dict[str, Row] = {}
+    for row in rows:
+        _require_cells(row)
+        before = first.setdefault(row.text, row)
+        if before.label != row.label:
             raise TaskError(
-                f"{path}, row {number}, column 'text': '{text}' is labelled '{category}' but '{other}' in row "
-                f"{first}; keep one of them."
+                f"{row.place}, column 'text': '{row.text}' is labelled '{row.label}' but '{before.label}' in "
+                f"{before.seen_from(row)}; keep one of them."
             )
-        split = (row.get("split") or "").strip() or None
-        if split not in (None, *HALVES):
-            raise TaskError(f"{path}, row {number}, column 'split' is '{split}'; use selection or evaluation.")
-        if given.get(category, {}).get(text, split) != split:
+        if before.split != row.split:
             raise TaskError(
-                f"{path}, row {number}, column 'split': '{text}' is in the other half in row "
-                f"{seen[text][1]}; keep one of them."
+                f"{row.place}, column 'split': '{row.text}' is in the other half in {before.seen_from(row)}; keep "
+                f"one of them."
             )
-        seen.setdefault(text, (category, number))
-        given.setdefault(category, {})[text] = split
+        given.setdefault(row.label, {})[row.text] = row.split
     if len(given) < 2:
         found = f"only '{next(iter(given))}'" if given else "no rows"
         raise TaskError(f"{path}, column 'label' has {found}; at least two different labels are needed.")
-    splits = {split for texts in given.values() for split in texts.values()}
-    if splits == {None}:
-        return _split(path.name, {category: list(texts) for category, texts in given.items()})
-    if None in splits:
+    given = dict(sorted(given.items()))  # the order of rows changes nothing, nor which category gets which label
+    splits = {row.split for row in rows}
+    if splits == {""}:
+        task = _split(path.name, {category: list(texts) for category, texts in given.items()})
+    elif "" in splits:
         raise TaskError(f"{path}, column 'split' is filled in some rows only; fill it in every row or in none.")
-    halves = {
-        category: {half: tuple(t for t, s in texts.items() if s == half) for half in HALVES}
-        for category, texts in given.items()
-    }
-    return _task(path.name, halves)
+    else:
+        halves = {
+            category: {half: tuple(t for t, s in texts.items() if s == half) for half in HALVES}
+            for category, texts in given.items()
+        }
+        task = _task(path.name, halves)
+    facts = {"source": path.name, "rows": len(rows), "dropped": {"repeated": len(rows) - len(first)}}
+    texts = {category: len(own) for category, own in given.items()}
+    return replace(task, facts=facts | {"texts": texts}, account=_own_account(facts, texts))
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file with the line number on which each one ends (the header is line 1)."""
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise TaskError(f"There is no file {path}; give a CSV file with the columns text,label.") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise TaskError(f"{path}, row {line} is not UTF-8; save the file as UTF-8.") from None
-    except OSError as error:
-        raise TaskError(f"{path} cannot be read ({error.strerror}); give a readable CSV file.") from None
-    reader = csv.DictReader(io.StringIO(content, newline=""), restval="")
-    rows = []
-    try:
-        missing = {"text", "label"} - set(reader.fieldnames or ())
-        if missing:
-            names = " and no column ".join(f"'{name}'" for name in sorted(missing))
-            raise TaskError(f"{path} has no column {names}; name them in row 1.")
-        for row in reader:
-            if None in row:  # more fields than columns: an unquoted comma has moved the label
-                raise TaskError(
-                    f"{path}, row {reader.line_num} has more fields than columns; put quotes around a text that "
-                    f"has a comma."
-                )
-            rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise TaskError(f"{path}, row {reader.line_num + 1} cannot be read ({error}); mend the row.") from None
-    return rows
+def _own_account(facts: Mapping[str, Any], texts: Mapping[str, int]) -> str:
+    counts = ", ".join(f"{number:,} *{category}*" for category, number in texts.items())
+    return (
+        f"The source is `{facts['source']}` with {facts['rows']:,} rows; {facts['dropped']['repeated']:,} that say the "
+        f"same as another count once with it. Its texts by category: {counts}."
+    )
 
 
-def _split(name: str, categories: Mapping[str, list[str]]) -> Task:
+def _require_cells(row: Row) -> None:
+    for column, value in (("text", row.text), ("label", row.label)):
+        if not value:
+            raise TaskError(f"{row.place}, column '{column}' is empty; fill it in or remove the row.")
+    if "\n" in row.text:
+        raise TaskError(f"{row.place}, column 'text' has a line break; put each text on one line.")
+    if row.split not in ("", *HALVES):
+        raise TaskError(
+            f"{row.place}, column 'split' is '{row.split}'; use selection or evaluation (heads are chosen on the one "
+            f"and judged on the other)."
+        )
+
+
+def _split(name: str, categories: Mapping[str, Sequence[str]]) -> Task:
     """Split each category at random into two halves, always in the same way for the same words."""
     halves: dict[str, dict[Half, tuple[str, ...]]] = {}
     for category, texts in categories.items():
