@@ -97,7 +97,7 @@ def test_progress_tells_the_last_bar_of_each_chapter():
 def test_progress_says_other_lines_once_and_bars_of_a_log_now_and_then(capsys, monkeypatch):
     progress = Progress("tiny: ")
     stream = progress.begin("task")
-    stream.write("a warning\n  of two lines\n")
+    stream.write("a warning\n  of two lines\n\x1b[A\n")
     stream.write("\rprobe:  10%|#         | 1/10 [00:01<00:09,  1.1layer/s]")
     progress.show()
     progress.show()

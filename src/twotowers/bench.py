@@ -12,16 +12,13 @@ import functools
 import importlib.metadata
 import platform
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
@@ -42,14 +39,6 @@ from .trace import answers
 HEADS = 4  # heads a repeat that a peer is timed on; a full sweep is as many times longer as there are heads
 OURS = "ours"
 SCALING_HEADS = 48
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Seconds of one way, and the highest memory during it beyond what was there before, in bytes."""
-
-    seconds: float
-    peak: int
 
 
 def bench(
@@ -104,8 +93,8 @@ def bench(
             for name in [list(ways)[i] for i in order]:
                 if repeat == 0:
                     _warm(ways[name], name, drawn)
-                timed = _timed(functools.partial(ways[name], drawn), model.device)
-                timings[name].append(replace(timed, seconds=timed.seconds * scale.get(name, 1.0)))
+                took = timed(functools.partial(ways[name], drawn), model.device)
+                timings[name].append(replace(took, seconds=took.seconds * scale.get(name, 1.0)))
                 bar.update()
     result: dict[str, Any] = {
         "facts": facts(model, s) | {"repeats": repeats, "heads": len(heads), "sampled_heads": HEADS, "sets": len(sets)},
@@ -140,7 +129,7 @@ def scaling(
     table = []
     for against, x, part, chosen in tqdm(jobs, desc="scaling", leave=False):
         job = functools.partial(outcomes, model, [part], [[head] for head in chosen])
-        seconds = min(_timed(job, model.device).seconds for _ in range(2))
+        seconds = min(timed(job, model.device).seconds for _ in range(2))
         needed = work(model.arch, [layer for layer, _ in chosen], part.packed_length, len(part.prompts))
         table.append({"against": against, "x": x, "seconds": seconds, "floor": floor_seconds(needed, rate)})
     return table
@@ -288,46 +277,10 @@ def _warm(way: Callable[[list[Head]], Any], name: str, drawn: list[Head]) -> Non
         way(drawn[:1])
 
 
-def _timed(job: Callable[[], Any], device: torch.device) -> Timed:
-    with _peak(device) as peak:
-        begun = time.perf_counter()
-        job()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - begun
-    return Timed(seconds, peak[0])
-
-
-@contextlib.contextmanager
-def _peak(device: torch.device) -> Iterator[list[int]]:
-    """The highest memory beyond what was there before: the device's own count, else the process looked at often."""
-    highest_yet = [0]
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        yield highest_yet
-        highest_yet[0] = torch.cuda.max_memory_allocated() - before
-        return
-    process, done = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-
-    def look() -> None:
-        while not done.wait(0.01):
-            highest_yet[0] = max(highest_yet[0], process.memory_info().rss - before)
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield highest_yet
-    finally:
-        done.set()
-        watcher.join()
-
-
 def _rows(timings: dict[str, list[Timed]], floors: list[float]) -> list[dict[str, Any]]:
     """A record per way; what each is compared with stands in `over`."""
-    seconds = {name: np.array([t.seconds for t in timed]) for name, timed in timings.items()}
-    peak = {name: max(t.peak for t in timed) for name, timed in timings.items()}
+    seconds = {name: np.array([t.seconds for t in took]) for name, took in timings.items()}
+    peak = {name: max(t.peak for t in took) for name, took in timings.items()}
     seconds["floor"], peak["floor"] = np.array(floors), 0
     over = {"screen": "forward", "locate": "transformers, bare forward", "floor": OURS}
     rows = []

@@ -9,6 +9,7 @@ import threading
 import time
 
 BAR = re.compile(r"(?P<what>[^\r\n:|]+):\s+(?P<percent>\d+)%\|[^\r\n]*<(?P<left>[\d:]+)")  # what tqdm draws
+CURSOR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")  # how bars below each other move
 LOG_EVERY = 60.0  # seconds between two lines of progress in a log
 
 
@@ -35,6 +36,7 @@ class Progress:
 
     def read(self, chapter: str, text: str) -> None:
         """Take in what a kernel wrote: the last bar counts, a line that is none is shown with the next `show`."""
+        text = CURSOR.sub("", text)
         bars = list(BAR.finditer(text))
         if bars and chapter in self._bars:
             facts = bars[-1].groupdict()  # a bar that is full says nothing of what is done now
