@@ -28,6 +28,7 @@ from .floor import floor_seconds, rates, work
 from .knockout import Head, every_head, outcomes, pairs, rank_heads, sweep
 from .linear import plain_linears
 from .locate import locate
+from .measure import Timed, timed
 from .models import Model, load
 from .peers import BridgePeer, NnsightPeer, NoPeerError, Padded
 from .prompts import PromptSet, pack
