@@ -329,6 +329,12 @@ def _encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
         raise PromptError(f"The tokenizer of {model.name} gives no character offsets; use its fast version.")
     encoded = model.tokenizer(text, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    for token, (start, end) in zip(ids, offsets, strict=True):
+        if token == unknown and text[start:end] not in ("", model.tokenizer.unk_token):
+            raise PromptError(
+                f"The tokenizer of {model.name} does not know '{text[start:end]}'; use words that it knows."
+            )
     if _tokens(offsets, (len(text) - 1, len(text)))[1] != len(ids):
         raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
     return ids, offsets
