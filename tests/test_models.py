@@ -91,7 +91,7 @@ def test_registry_rows_are_complete():
         assert entry.family in FAMILIES
         assert entry.memory == entry.parameters * {"float32": 4, "bfloat16": 2}[entry.dtype]
         assert entry.template in twotowers.prompts.TEMPLATES
-        assert entry.source.startswith("wheel:") or entry.source.count("/") == 1
+        assert entry.source.startswith(("wheel:", "package:")) or entry.source.count("/") == 1
 
 
 # Folders

@@ -42,9 +42,14 @@ CHAPTERS = ("task", "locate", "knockout", "shallow", "values", "towers", "imbala
 READS = dict.fromkeys(("values", "towers", "imbalance", "order"), "heads.json") | {"claims": "claims/*.json"}
 NEEDS = {"claims": CHAPTERS[:-1]} | {name: ("knockout",) for name, file in READS.items() if file == "heads.json"}
 ENDINGS = ("svg", "png", "csv", "json")  # the files of a figure
+# Rooms that no result of a chapter depends on: the command, the benchmark, the training of the toy.
 OUTSIDE = {
-    f"{room}.py" for room in ("cli", "notebooks", "pipeline", "progress", "schedule", "site", "submit")
-}  # no result
+    f"{room}.py"
+    for room in (
+        "bench", "bench_page", "cli", "figures_bench", "figures_toy", "floor", "measure", "notebooks", "peers",
+        "pipeline", "progress", "schedule", "shapes", "site", "submit", "toy", "toy_data", "toy_page",
+    )
+}  # fmt: skip
 MOST_JOBS = 4  # no more chapters than that can run before others must have been
 LEFT_AFTER = 7 * 24 * 3600.0  # seconds after which another machine's temporary folder counts as left behind
 

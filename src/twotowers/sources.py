@@ -60,6 +60,9 @@ def find_source(name: str, revision: str | None = None) -> Source:
         gguf = _wheel_file(source.removeprefix("wheel:"))
         sha = _sha256([gguf])
         return Source(name, _converted(name, gguf, sha), None, lambda: sha)
+    if source.startswith("package:"):
+        folder = Path(__file__).parent / "data" / source.removeprefix("package:")
+        return Source(name, folder, None, functools.partial(_folder_digest, folder))
     if Path(source).is_dir():
         folder = Path(source).resolve()
         return Source(folder.name, folder, None, functools.partial(_folder_digest, folder))

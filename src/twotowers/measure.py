@@ -1,0 +1,63 @@
+"""Seconds and memory of one way to compute something."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of one way, and the highest memory during it beyond what was there before, in bytes."""
+
+    seconds: float
+    peak: int
+
+
+def timed(job: Callable[[], Any], device: torch.device) -> Timed:
+    """Do a job once; what earlier ones left with the allocator is given back before."""
+    with peak_memory(device) as peak:
+        begun = time.perf_counter()
+        job()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - begun
+    return Timed(seconds, peak[0])
+
+
+@contextlib.contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
+    """The highest memory beyond what was there before: the device's own count, else the process looked at often."""
+    highest_yet = [0]
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        yield highest_yet
+        highest_yet[0] = torch.cuda.max_memory_allocated() - before
+        return
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it; others give memory back by themselves
+        ctypes.CDLL(None).malloc_trim(0)
+    process, done = psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+
+    def look() -> None:
+        while not done.wait(0.01):
+            highest_yet[0] = max(highest_yet[0], process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield highest_yet
+    finally:
+        done.set()
+        watcher.join()

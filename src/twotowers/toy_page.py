@@ -1,0 +1,71 @@
+"""The page on `toy-gpt2`: the record of its training in, a figure and the text about it out."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import figures_toy
+from .publish import figure_text, write_figure
+from .toy_data import held_out, make_tokenizer, read_words
+
+FIGURE = "toy-training"
+
+
+def page(folder: Path) -> str:
+    """Write the training curve into `figures/` of a folder inside the book, and return the MyST text about it."""
+    source = resources.files("twotowers") / "data" / "toy-gpt2"
+    facts = json.loads((source / "training.json").read_text(encoding="utf-8"))
+    with (source / "curve.csv").open(encoding="utf-8") as file:
+        curve = pd.read_csv(file)
+    caption, alt = write_figure(
+        folder / "figures", FIGURE, figures_toy.training(curve, facts["stages"]), curve,
+        caption=_caption(facts), alt=_alt(curve), facts=facts,
+    )  # fmt: skip
+    return f"{_summary(curve, facts)}\n\n{figure_text(FIGURE, f'{folder.name}/figures/{FIGURE}', FIGURE, caption, alt)}"
+
+
+def _summary(curve: pd.DataFrame, facts: dict[str, Any]) -> str:
+    last, recipe = curve.iloc[-1], facts["recipe"]
+    shape = facts["shape"]
+    return (
+        f"It has {shape['n_layer']} layers of {shape['n_head']} heads, width {shape['n_embd']} and "
+        f"{facts['parameters']:,} parameters, and was trained for {int(last['step']):,} steps in "
+        f"{facts['seconds'] / 60:.0f} minutes on {facts['device']} with `{facts['command']}` (seed {recipe['seed']}). "
+        f"At the end it answers {last['held_out']:.1%} of {facts['rows']} prompts with held-out pairs right, over the "
+        f"full vocabulary, beside {last['seen_pairs']:.1%} with pairs that training may have; if a prompt has only "
+        f"one word a category, {last['repetition']:.1%}. The held-out pairs: {_pairs()}."
+    )
+
+
+def _pairs() -> str:
+    words = read_words(make_tokenizer())
+    pairs = np.argwhere(np.triu(held_out(words)))
+    return ", ".join(f"{words.names[a]} and {words.names[b]}".replace("_", " ") for a, b in pairs)
+
+
+def _caption(facts: dict[str, Any]) -> str:
+    stages = "; ".join(f"from step {step:,} {name}" for name, step in facts["stages"].items())
+    return (
+        f"Training of toy-gpt2, measured every {facts['recipe']['every']} steps on {facts['rows']} random prompts of "
+        f"{facts['demonstrations']} demonstrations. Left: accuracy over the full vocabulary. Right: attention weight, "
+        f"each time in the head where it is largest, of label positions to the text of their own demonstration, and of "
+        f"the last position to labels of the query's class less that to the other class. Dotted lines: {stages}. "
+        f"One seed; no intervals."
+    )
+
+
+def _alt(curve: pd.DataFrame) -> str:
+    first = curve[curve["held_out"] >= 0.8]
+    rise = f"first passes 80 % at step {int(first['step'].iloc[0])} and" if len(first) else "never passes 80 %; it"
+    last = curve.iloc[-1]
+    return (
+        f"Two line charts over training steps. Accuracy on held-out pairs {rise} ends at {last['held_out']:.0%}. "
+        f"The best head's attention to its own text ends at {last['gather']:.2f}, and its attention to the query's "
+        f"class minus the other at {last['match']:.2f}."
+    )
