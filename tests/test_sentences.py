@@ -9,13 +9,16 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import datasets
 import pytest
 
 from twotowers import hub, sentences
 from twotowers.errors import TaskError, UnknownNameError
+from twotowers.publish import provenance
 from twotowers.sentences import SETS, draw
+from twotowers.study import open_study
 from twotowers.tasks import BUILT_IN, HALVES, load_task, portable
 
 COMMIT = "c0ffee" * 6 + "beef"
@@ -194,6 +197,16 @@ def test_the_account_names_source_numbers_and_reasons(source):
     said = load_task("sst2").account
     for part in ("101 rows", "1 shorter than 5 words", "50 *negative* and 50 *positive*", "30 were drawn", COMMIT[:12]):
         assert part in said
+
+
+def test_a_figure_of_sentences_says_where_they_come_from_and_how_to_ask_for_them(source, tiny_folders):
+    source("ag-news", [*rows(SETS["ag-news"]), ("too short", 0)])
+    study = open_study(str(tiny_folders["gpt2"]), "ag-news:shots=3", "book")
+    facts = json.loads(json.dumps(provenance(study)))
+    assert facts["shots"] == study.scale.shots == 3
+    assert facts["command"].endswith("--task ag-news:world,sports:shots=3 --scale book")
+    assert facts["task_source"]["dropped"]["shorter than 5 words"] == 1
+    assert facts["task_source"]["revision"] == COMMIT
 
 
 # What is kept
@@ -378,3 +391,13 @@ def test_the_recipe_names_the_file_that_is_kept(cache):
     assert (
         hashlib.sha256(repr((data, 1000, (5, 40), 240202872)).encode()).hexdigest()[:16] in sentences.kept_at(data).name
     )
+
+
+def test_the_page_lists_the_table():
+    page = (Path(__file__).parents[1] / "book" / "rerun.md").read_text()
+    for data in SETS.values():
+        names = ", ".join(f"**{name}**" if name in data.pair else name for name in data.classes)
+        assert f"| `{data.key}` | {data.holds} | {names} | `{data.source}`, {data.licence} |" in page
+    assert f"Sentences of {sentences.WORDS[0]} to {sentences.WORDS[1]} words" in page
+    assert f"up to {sentences.SAMPLE // 2} of each class" in page
+    assert f"at most {sentences.SHOTS} demonstrations of each label" in page

@@ -41,7 +41,7 @@ class DataSet:
         splits: read one after the other.
         text, label: names of the columns; labels are numbers that count through `classes`.
         pair: the two classes of the task unless others are named.
-        holds: what the sentences are, for a list.
+        holds: what the sentences are, for a list; `licence` is what the hub's card says of it.
     """
 
     key: str
@@ -52,6 +52,7 @@ class DataSet:
     classes: tuple[str, ...]
     pair: tuple[str, str]
     holds: str
+    licence: str
     revision: str | None = None
     folder: str | None = None
 
@@ -69,6 +70,7 @@ SETS: dict[str, DataSet] = {
             classes=("negative", "neutral", "positive"),
             pair=("negative", "positive"),
             holds="sentences of financial news on whose mood all annotators agree",
+            licence="CC BY-NC-SA 3.0",
             revision="refs/convert/parquet",
             folder="sentences_allagree",
         ),
@@ -81,6 +83,7 @@ SETS: dict[str, DataSet] = {
             classes=("world", "sports", "business", "sci-tech"),
             pair=("world", "sports"),
             holds="titles and first lines of news articles",
+            licence="not stated",
         ),
         DataSet(
             "amazon",
@@ -91,6 +94,7 @@ SETS: dict[str, DataSet] = {
             classes=("negative", "positive"),
             pair=("negative", "positive"),
             holds="product reviews",
+            licence="Apache-2.0",
         ),
         DataSet(
             "ethos",
@@ -101,6 +105,7 @@ SETS: dict[str, DataSet] = {
             classes=("no-hate-speech", "hate-speech"),
             pair=("no-hate-speech", "hate-speech"),
             holds="comments on social media",
+            licence="AGPL-3.0",
         ),
         DataSet(
             "sst2",
@@ -111,6 +116,7 @@ SETS: dict[str, DataSet] = {
             classes=("negative", "positive"),
             pair=("negative", "positive"),
             holds="sentences and phrases of film reviews",
+            licence="not stated",
         ),
     )
 }

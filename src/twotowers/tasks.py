@@ -77,7 +77,10 @@ def load_task(name: str) -> Task:
     key, _, classes = asked.partition(":")
     if asked == "words":
         source = resources.files("twotowers") / "data" / "words.yaml"
-        task = _split(asked, yaml.safe_load(source.read_text(encoding="utf-8")))
+        lists: dict[str, list[str]] = yaml.safe_load(source.read_text(encoding="utf-8"))
+        number = sum(map(len, lists.values()))
+        account = f"The source is our own list of {number:,} words in {len(lists)} categories; none is left out."
+        task = replace(_split(asked, lists), account=account)
     elif key in sentences.SETS:
         task = _of_sentences(key, classes)
     elif Path(asked).suffix in (".csv", ".parquet") or Path(asked).exists():
