@@ -22,7 +22,9 @@ from twotowers import pipeline
 from twotowers.cli import main
 from twotowers.errors import ChapterError, SiteError
 from twotowers.pipeline import CHAPTERS
+from twotowers.publish import provenance
 from twotowers.registry import REGISTRY
+from twotowers.study import LOADING, open_study
 
 CHECK = importlib.import_module("twotowers.check")  # the package's attribute is the function
 PROJECT = Path(__file__).resolve().parents[1]
@@ -402,6 +404,33 @@ def test_run_passes_what_was_asked_and_ends_with_a_table(monkeypatch, capsys):
     header, row = capsys.readouterr().out.strip().splitlines()
     assert header.split() == ["model", "chapter", "state", "seconds", "figures"]
     assert row.split() == ["tiny", "task", "up", "to", "date", "1.2", "2"]
+
+
+def test_dtype_and_devices_reach_the_study_and_the_command_that_repeats_it(tiny_folders, monkeypatch):
+    seen = []
+
+    def run(model, **options):
+        study = open_study(model, scale="smoke")
+        seen.append((study.model.dtype, study.model.device_map, provenance(study)["command"]))
+        return [pipeline.Outcome("tiny", "task", "run", 1.0, 0)]
+
+    monkeypatch.setattr(pipeline, "run", run)
+    asked = ["run", "--model", str(tiny_folders["gpt2"])]
+    assert main([*asked, "--dtype", "bfloat16", "--device-map", "cpu"]) == 0
+    assert main(asked) == 0
+    command = "twotowers run --model tiny-gpt2 --task words --scale smoke"
+    assert seen == [
+        (torch.bfloat16, "cpu", f"{command} --dtype bfloat16 --device-map cpu"),
+        (torch.float32, None, command),
+    ]
+    assert not [name for name in os.environ if name in LOADING.values()]
+
+
+def test_a_dtype_that_does_not_exist_is_refused(tiny_folders, root, capsys):
+    before = tree(root)
+    assert main(["run", "--model", str(tiny_folders["gpt2"]), "--dtype", "bfloat61"]) == 2
+    assert "There is no dtype 'bfloat61': did you mean 'bfloat16'?" in capsys.readouterr().err
+    assert tree(root) == before
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from . import __version__
 from .errors import ChapterError, SiteError, UserError
 
+DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of transformers that are words
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
@@ -64,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--submit", metavar="WHERE", help="a job for each chapter of each model, on slurm (or local, to try it)"
+    )
+    run.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the registry's, else float32)")
+    run.add_argument(
+        "--device-map", choices=DEVICE_MAPS, help="spread a model over devices (default: the GPU if there is one)"
     )
     run.add_argument("--remote", action="store_true", help="on a server that has the model (NDIF), by its hub id")
     run.add_argument(
@@ -118,8 +124,10 @@ def _option(text: str) -> tuple[str, str]:
 
 def _run(options: argparse.Namespace) -> None:
     from .remote import on_server
+    from .study import loaded_as
 
-    with on_server() if options.remote else contextlib.nullcontext():
+    place = on_server() if options.remote else contextlib.nullcontext()
+    with place, loaded_as(dtype=options.dtype, device_map=options.device_map):
         _run_chapters(options)
 
 

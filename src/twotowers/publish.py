@@ -19,6 +19,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
+from .models import Model
+from .registry import REGISTRY
 from .study import Study, run_folder
 
 PACKAGES = ("twotowers", "torch", "nnsight", "transformers", "numpy", "pandas", "scipy", "matplotlib")
@@ -88,6 +90,7 @@ def run_note(study: Study) -> None:
 def provenance(study: Study) -> dict[str, Any]:
     """What exactly produced a figure of this study."""
     command = f"twotowers run --model {study.model.name} --task {study.task.name} --scale {study.scale.name}"
+    command += _how_loaded(study.model)
     return study.model.provenance() | {
         "task": study.task.name,
         "task_sha256": study.task.digest,
@@ -115,3 +118,13 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip() or None
+
+
+def _how_loaded(model: Model) -> str:
+    """The options of the command that say how the model was loaded, where that is not the default."""
+    usual = REGISTRY[model.name].dtype if model.name in REGISTRY else "float32"
+    dtype = str(model.dtype).removeprefix("torch.")
+    options = [f"--dtype {dtype}"] if dtype != usual else []
+    options += [f"--device-map {model.device_map}"] if isinstance(model.device_map, str) else []
+    options += ["--remote"] if model.remote else []
+    return "".join(f" {option}" for option in options)

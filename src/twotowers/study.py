@@ -5,9 +5,11 @@ Every chapter opens the same study, so all chapters of a run speak of the same p
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from .models import Model, open_model
 from .prompts import TEMPLATES, PromptSet, sample_sets
 from .remote import wanted
 from .tasks import Half, Task, load_task
+
+# How a study's model is loaded, where that is not left to the registry: `loaded_as` hands it on to the kernels.
+LOADING = {"dtype": "TWOTOWERS_DTYPE", "device_map": "TWOTOWERS_DEVICE_MAP"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,26 @@ def open_study(model: str, task: str = "words", scale: str = "book", seed: int =
     """
     texts, size = load_task(task), find_scale(scale)
     fewer = replace(size, shots=min(size.shots, texts.shots or size.shots))
-    return Study(open_model(model, remote=wanted()), texts, fewer, seed)
+    wishes = {name: os.environ.get(variable) or None for name, variable in LOADING.items()}
+    return Study(open_model(model, **wishes, remote=wanted()), texts, fewer, seed)
+
+
+@contextlib.contextmanager
+def loaded_as(**wishes: str | None) -> Iterator[None]:
+    """In here every study's model has this dtype and device_map (None: the default), also in kernels that are started.
+
+    Args:
+        wishes: `dtype` and `device_map`, as for `load`.
+    """
+    before = {variable: os.environ.get(variable) for variable in LOADING.values()}
+    os.environ.update({LOADING[name]: wish for name, wish in wishes.items() if wish})
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            os.environ.pop(variable, None)
+            if value is not None:
+                os.environ[variable] = value
 
 
 def run_folder() -> Path:
