@@ -114,7 +114,7 @@ def configure(folder, **changes):
     ("arguments", "part"),
     [
         (["--model", "smolm2-135m"], "There is no model 'smolm2-135m': did you mean 'smollm2-135m'?"),
-        (["--model", "xyzzy"], "There is no model 'xyzzy': choose one of: smollm2-135m, gpt2-large"),
+        (["--model", "xyzzy"], "There is no model 'xyzzy': choose one of: smollm2-135m, toy-gpt2"),
         (["--model", "smollm2-135m", "--chapter", "locat"], "no chapter 'locat': did you mean 'locate'?"),
         (["--model", "smollm2-135m", "--chapter", "task", "x"], "no chapter 'x': choose one of: task, locate"),
         (["--model", "smollm2-135m", "--task", "word"], "no task 'word': did you mean 'words'?"),

@@ -54,7 +54,7 @@ def message(kind, action):
     [
         ("smolm2-135m", "did you mean 'smollm2-135m'?"),
         ("GPT2-Lage", "did you mean 'gpt2-large'?"),
-        ("zzz", "choose one of: smollm2-135m, gpt2-large"),
+        ("zzz", "choose one of: smollm2-135m, toy-gpt2"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(name, part):
