@@ -7,7 +7,7 @@ import torch
 import twotowers
 from conftest import make_sets
 from twotowers.locate import increases
-from twotowers.project import Vocabulary, log_probability, project
+from twotowers.project import log_probabilities, log_probability, project
 from twotowers.prompts import pack
 from twotowers.trace import capture
 
@@ -106,14 +106,22 @@ def test_projected_parts_add_up_to_the_logits(tiny, two_sets):
 def test_the_vocabulary_in_parts_and_both_orders_of_multiplying_equal_the_whole(tiny, monkeypatch, part):
     """Few prompts take one order, many the other; the logits of each head, held whole, say what is right."""
     monkeypatch.setattr("twotowers.project.PART", part)
-    z, base, final = torch.randn(200, tiny.arch.n_heads, tiny.arch.d_head), *torch.randn(2, 200, tiny.arch.d_model)
-    token = torch.arange(200)
+    arch, n_layers = tiny.arch, tiny.arch.n_layers
+    z = torch.randn(n_layers, 200, arch.n_heads, arch.d_head)
+    resid, attn_out = torch.randn(n_layers + 1, 200, arch.d_model), torch.randn(n_layers, 200, arch.d_model)
     for n in (2, 200):
+        token, final = torch.arange(n), resid[-1, :n]
+        expected: tuple[list[torch.Tensor], ...] = ([], [], [])
         with torch.no_grad():
-            ours = Vocabulary(tiny.arch).of_heads(1, base[:n], z[:n], final[:n], token[:n])
-        for head in range(tiny.arch.n_heads):
-            logits = project(tiny.arch, base[:n] + z[:n, head] @ tiny.arch.w_o(1)[head], final[:n])
-            torch.testing.assert_close(ours[head], log_probability(logits, token[:n]), rtol=1e-4, atol=1e-4)
+            ours = log_probabilities(arch, resid[:, :n], attn_out[:, :n], z[:, :n], token)
+        for layer, base in enumerate(resid[:, :n]):
+            expected[0].append(log_probability(project(arch, base, final), token))
+            if layer < n_layers:
+                expected[1].append(log_probability(project(arch, base + attn_out[layer, :n], final), token))
+                parts = [base + z[layer, :n, h] @ w_o for h, w_o in enumerate(arch.w_o(layer))]
+                expected[2].append(torch.stack([log_probability(project(arch, x, final), token) for x in parts]))
+        for mine, plain in zip(ours, expected, strict=True):
+            torch.testing.assert_close(mine, torch.stack(plain), rtol=1e-4, atol=1e-4)
 
 
 def test_the_softmax_is_over_the_whole_vocabulary():

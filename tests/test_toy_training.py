@@ -102,6 +102,21 @@ def test_training_steps_write_a_model_that_loads(tmp_path, monkeypatch):
     assert "--patience 2" in command
 
 
+def test_the_steps_of_the_mechanism_are_read_where_they_are_planted():
+    """Prompts of three demonstrations and a query; one head takes each step, all others look at themselves."""
+    which = torch.tensor([[0, 1, 0, 0], [1, 1, 0, 1]])  # w : l  w : l  w : l  w :
+    pattern = torch.eye(11).repeat(2, 2, 2, 1, 1)
+    pattern[0, :, 1, 5] = 0.0
+    pattern[0, :, 1, 5, 3] = 0.6  # the second label looks at its own word
+    pattern[1, :, 0, 9] = pattern[1, :, 1, 10] = 0.0
+    for row, own, other in ((0, (2, 8), 5), (1, (2, 5), 8)):
+        pattern[1, row, 0, 9, list(own)] = 0.4  # the query's word looks at labels of its class
+        pattern[1, row, 0, 9, other] = 0.2
+    pattern[1, :, 1, 10, 9] = 0.9  # the last position looks at the query's word
+    steps = toy.steps_taken(pattern, which, 3)
+    assert steps == pytest.approx({"gather": 0.2, "match_last": 0.0, "match_query": 0.6, "hand_on": 0.9})
+
+
 def test_a_loss_falls_when_a_batch_is_seen_again(words):
     torch.manual_seed(0)
     network = toy.new_model(len(make_tokenizer()), 0)

@@ -8,10 +8,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figures import BLUE, GREEN, GREY, ORANGE, _accuracy_axis, _axes
+from .figures import BLACK, BLUE, GREEN, GREY, ORANGE, _accuracy_axis, _axes
 
 ACCURACY = {"held_out": "held-out pairs", "seen_pairs": "pairs of training", "repetition": "repeated words"}
-ATTENTION = {"gather": "label to its own text", "match": "last to own class minus other"}
+ATTENTION = {
+    "gather": "label to its own text",
+    "match_last": "last to own class minus other",
+    "match_query": "query to own class minus other",
+    "hand_on": "last to query",
+}
 
 
 def training(curve: pd.DataFrame, stages: Mapping[str, int]) -> Figure:
@@ -36,5 +41,7 @@ def training(curve: pd.DataFrame, stages: Mapping[str, int]) -> Figure:
 
 
 def _lines(ax: Axes, curve: pd.DataFrame, names: Mapping[str, str]) -> None:
-    for (column, label), colour, style in zip(names.items(), (BLUE, ORANGE, GREEN), ("-", "--", "-."), strict=False):
+    for (column, label), colour, style in zip(
+        names.items(), (BLUE, ORANGE, GREEN, BLACK), ("-", "--", "-.", ":"), strict=False
+    ):
         ax.plot(curve["step"], curve[column], color=colour, linestyle=style, label=label)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .architecture import Architecture
 from .models import Model
-from .project import Vocabulary
+from .project import log_probabilities
 from .prompts import PromptSet
 from .trace import Capture, batches, capture
 
@@ -118,12 +118,6 @@ def increases(
     arch: Architecture, captured: Capture, token: Int[Tensor, " N"]
 ) -> tuple[Float[Tensor, "L 2 N"], Float[Tensor, "L H N"]]:
     """Log-probability increase of one token a prompt, by layer component and by head, from one capture."""
-    vocabulary, resid, final = Vocabulary(arch), captured.resid_pre, captured.resid_pre[-1]
     with torch.no_grad():
-        entering = vocabulary.log_probabilities(resid, final, token)
-        between = vocabulary.log_probabilities(resid[:-1] + captured.attn_out, final, token)
-        heads = [
-            vocabulary.of_heads(layer, resid[layer], captured.z[layer], final, token) - entering[layer]
-            for layer in range(arch.n_layers)
-        ]
-    return torch.stack([between - entering[:-1], entering[1:] - between], dim=1), torch.stack(heads)
+        entering, between, heads = log_probabilities(arch, captured.resid_pre, captured.attn_out, captured.z, token)
+    return torch.stack([between - entering[:-1], entering[1:] - between], dim=1), heads - entering[:-1, None]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .architecture import Architecture
-from .linear import packed
+from .linear import PackedLinear, packed
 
 PART = 4096  # tokens of the vocabulary whose logits are held at a time
 
@@ -26,46 +26,48 @@ def project(arch: Architecture, v: Float[Tensor, "N d"], final: Float[Tensor, "N
     return (arch.norm_shape(v) * arch.norm_scale(final)) @ arch.w_u().T
 
 
-class Vocabulary:
-    """W_U in parts: log-probabilities without ever holding logits of the whole vocabulary.
+def log_probabilities(
+    arch: Architecture,
+    resid: Float[Tensor, "L1 N d"],
+    attn_out: Float[Tensor, "L N d"],
+    z: Float[Tensor, "L N H d_h"],
+    token: Int[Tensor, " N"],
+) -> tuple[Float[Tensor, "L1 N"], Float[Tensor, "L N"], Float[Tensor, "L H N"]]:
+    """Log-probability of one token a prompt from the residual stream and from what is added to it; natural log.
 
-    Every log-probability is as `log_probability(project(...))`.
+    Every one is as `log_probability(project(...))`, but only some of the vocabulary's logits are held at a time, and
+    W_U is packed part by part.
+
+    Args:
+        resid: residual stream at the last position before each layer, and the final one, whose scale is frozen.
+        attn_out, z: what attention adds in each layer, and its heads before W_O.
+
+    Returns:
+        from `resid`; from `resid + attn_out`; and from `resid + z[h] @ W_O[h]` for every head.
     """
+    scale, w_u = arch.norm_scale(resid[-1]), arch.w_u()
+    stream = arch.norm_shape(torch.cat([resid, resid[:-1] + attn_out])) * scale
+    z = z.transpose(1, 2) * scale
+    # A head writes into d_h dimensions only: with many prompts, multiplying W_O into W_U first is cheaper.
+    low_rank = len(token) > arch.d_head * arch.d_model / (arch.d_model - arch.d_head + 1)
 
-    def __init__(self, arch: Architecture) -> None:
-        self.arch, self.w_u = arch, arch.w_u()
-        self.parts = [packed(part) for part in self.w_u.split(PART)]
+    def w_o(layer: int) -> Float[Tensor, "H d_h d"]:
+        return arch.norm_shape(arch.w_o(layer))
 
-    def log_probabilities(
-        self, v: Float[Tensor, "*p N d"], final: Float[Tensor, "N d"], token: Int[Tensor, " N"]
-    ) -> Float[Tensor, "*p N"]:
-        """Log-probability of one token a prompt from residuals v."""
-        x = self.arch.norm_shape(v) * self.arch.norm_scale(final)
-        norms = torch.stack([part(x).logsumexp(-1) for part in self.parts])
-        return (x * self.w_u[token]).sum(-1) - norms.logsumexp(0)
+    def of_heads(layer: int, part: PackedLinear) -> Float[Tensor, "H N v"]:
+        added = z[layer] @ part(w_o(layer)) if low_rank else part(z[layer] @ w_o(layer))
+        return added.add_(part(stream[layer]))
 
-    def of_heads(
-        self,
-        layer: int,
-        base: Float[Tensor, "N d"],
-        z: Float[Tensor, "N H d_h"],
-        final: Float[Tensor, "N d"],
-        token: Int[Tensor, " N"],
-    ) -> Float[Tensor, "H N"]:
-        """Log-probability of one token a prompt from `base + z[h] @ W_O[h]`, for every head of a layer.
-
-        A head writes into d_h dimensions only: with more prompts than d_h, multiplying W_O into W_U first is cheaper.
-        """
-        arch = self.arch
-        scale, w_o = arch.norm_scale(final), arch.norm_shape(arch.w_o(layer))
-        x, z = arch.norm_shape(base) * scale, z.transpose(0, 1) * scale
-        out = z @ w_o
-        low_rank = len(base) > arch.d_head * arch.d_model / (arch.d_model - arch.d_head + 1)
-        norms = []
-        for part in self.parts:
-            logits = z @ part(w_o) if low_rank else part(out)
-            norms.append(logits.add_(part(x)).logsumexp(-1))
-        return ((x + out) * self.w_u[token]).sum(-1) - torch.stack(norms).logsumexp(0)
+    layers = range(arch.n_layers)
+    norms, head_norms = [], []
+    for weight in w_u.split(PART):
+        part = packed(weight)
+        norms.append(torch.stack([part(x).logsumexp(-1) for x in stream]))
+        head_norms.append(torch.stack([of_heads(layer, part).logsumexp(-1) for layer in layers]))
+    gold = w_u[token]
+    of_stream = (stream * gold).sum(-1) - torch.stack(norms).logsumexp(0)
+    head_gold = torch.stack([((stream[layer] + z[layer] @ w_o(layer)) * gold).sum(-1) for layer in layers])
+    return *of_stream.split([len(resid), len(attn_out)]), head_gold - torch.stack(head_norms).logsumexp(0)
 
 
 def log_probability(logits: Float[Tensor, "N V"], token: Int[Tensor, " N"]) -> Float[Tensor, " N"]:

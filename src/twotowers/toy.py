@@ -2,7 +2,7 @@
 
 The loss is that of every next token, with the weight of labels raised. Training begins with one word a category, where
 repeating what stood behind the same word is enough, and goes on to more words, where the word must be matched with
-others of its category. Every few steps accuracy on held-out pairs of categories and two measures of the mechanism are
+others of its category. Every few steps accuracy on held-out pairs of categories and measures of the mechanism are
 written to `curve.csv`, so that one can watch the heads of the book's chapters come into being.
 """
 
@@ -45,6 +45,7 @@ SPREAD = 0.12  # standard deviation of the initial weight matrices; with GPT-2's
 FEW = (1, 2, 4, 8, 64)  # words of a category a prompt may use, stage by stage; 64 is all
 PACKAGES = ("twotowers", "torch", "transformers", "numpy")
 ROWS = 256  # evaluation prompts
+COLUMNS = ("step", "training", "held_out", "seen_pairs", "repetition", "gather", "match_last", "match_query", "hand_on")
 SHOTS = 17  # demonstrations of an evaluation prompt with its query: 16 and 1, as in the book
 
 
@@ -153,11 +154,8 @@ def known(which: Int[Tensor, "rows n"]) -> Tensor:
 
 @torch.no_grad()
 def measure(network: GPT2LMHeadModel, words: Words, seed: int) -> dict[str, float]:
-    """Accuracy (full vocabulary) and two attention measures, each of its best head, on pairs held out from training.
-
-    `gather`: attention of label positions to the text of their own demonstration.
-    `match`: attention of the last position to labels of the query's class, less that to the other class.
-    """
+    """Accuracy (full vocabulary) on held-out pairs, on pairs of training and if words repeat; and `steps_taken`, on
+    held-out pairs."""
     result, rows = {}, ROWS
     rng = np.random.default_rng([seed, 1])
     held = draw_held_out_categories(words, rng, rows)
@@ -168,16 +166,39 @@ def measure(network: GPT2LMHeadModel, words: Words, seed: int) -> dict[str, floa
             network.set_attn_implementation("eager")
             out = network(ids[:, :-1], use_cache=False, output_attentions=True)
             network.set_attn_implementation("sdpa")
-            pattern = torch.stack(out.attentions)  # (layers, rows, heads, T, T)
-            at = torch.arange(2, ids.shape[1] - 1, period)
-            result["gather"] = pattern[:, :, :, at, at - 2].mean((1, 3)).max().item()
-            sign = torch.where(which[:, :-1] == which[:, -1:], 1.0, -1.0)
-            result["match"] = (pattern[:, :, :, -1, at] * sign[None, :, None]).sum(-1).mean(1).max().item()
+            result |= steps_taken(torch.stack(out.attentions), which, period)
             logits = out.logits[:, -1]
         else:
             logits = network(ids[:, :-1], use_cache=False).logits[:, -1]
         result[name] = (logits.argmax(-1) == ids[:, -1]).float().mean().item()
     return result
+
+
+def steps_taken(
+    pattern: Float[Tensor, "layers rows heads T T"], which: Int[Tensor, "rows n"], period: int
+) -> dict[str, float]:
+    """Attention weights of the steps that could make up the mechanism, each in the head where it is largest.
+
+    Args:
+        pattern: of prompts that end with the query and a colon: `word : label word : label ... word :`.
+        which: class of each demonstration, and of the query last.
+        period: tokens of a demonstration.
+
+    Returns:
+        `gather`: from label positions to the text of their own demonstration. `match_last`, `match_query`: from the
+        last position, or the query's word, to labels of the query's class, less those of others. `hand_on`: from the
+        last position to the query's word.
+    """
+    last, label = pattern.shape[-1] - 1, torch.arange(period - 1, pattern.shape[-1] - 1, period)
+    query = last - (period - 2)
+    sign = torch.where(which[:, :-1] == which[:, -1:], 1.0, -1.0)[None, :, None]
+    weights = {
+        "gather": pattern[:, :, :, label, label - (period - 1)].mean(-1),
+        "match_last": (pattern[:, :, :, last, label] * sign).sum(-1),
+        "match_query": (pattern[:, :, :, query, label] * sign).sum(-1),
+        "hand_on": pattern[:, :, :, last, query],
+    }
+    return {name: weight.mean(1).max().item() for name, weight in weights.items()}
 
 
 def train(recipe: Recipe, folder: Path) -> None:
@@ -193,7 +214,7 @@ def train(recipe: Recipe, folder: Path) -> None:
     begun, since = [0], 0  # the stages' first steps; how many steps had been made at the last evaluation
     rights: list[float] = []  # share of right answers, a number a step
     with (folder / "curve.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["step", "training", "gather", "match", "held_out", "seen_pairs", "repetition"])
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for step in itertools.count():
             last = len(begun) == 3 and step == begun[2] + recipe.steps

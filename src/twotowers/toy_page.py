@@ -54,8 +54,9 @@ def _caption(facts: dict[str, Any]) -> str:
     return (
         f"Training of toy-gpt2, measured every {facts['recipe']['every']} steps on {facts['rows']} random prompts of "
         f"{facts['demonstrations']} demonstrations. Left: accuracy over the full vocabulary. Right: attention weight, "
-        f"each time in the head where it is largest, of label positions to the text of their own demonstration, and of "
-        f"the last position to labels of the query's class less that to the other class. Dotted lines: {stages}. "
+        f"each time in the head where it is largest: of label positions to the text of their own demonstration; of the "
+        f"last position, and of the query's word, to labels of the query's class less that to the other class; of the "
+        f"last position to the query's word. Dotted lines: {stages}. "
         f"One seed; no intervals."
     )
 
@@ -66,6 +67,8 @@ def _alt(curve: pd.DataFrame) -> str:
     last = curve.iloc[-1]
     return (
         f"Two line charts over training steps. Accuracy on held-out pairs {rise} ends at {last['held_out']:.0%}. "
-        f"The best head's attention to its own text ends at {last['gather']:.2f}, and its attention to the query's "
-        f"class minus the other at {last['match']:.2f}."
+        f"The best head's attention to its own text ends at {last['gather']:.2f}. Attention to labels of the "
+        f"query's class minus the other ends at {last['match_last']:.2f} from the last position and at "
+        f"{last['match_query']:.2f} from the query's word; attention from the last position to that word at "
+        f"{last['hand_on']:.2f}."
     )
