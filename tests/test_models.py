@@ -135,6 +135,7 @@ NO_MODELS = {
     "config of wrong types": (configure(n_embd="wide"), ModelError, "configuration or tokenizer in"),
     "no tokenizer": (remove("tokenizer*"), ModelError, "has no tokenizer"),
     "broken tokenizer": (write("tokenizer.json", "{"), ModelError, "configuration or tokenizer in"),
+    "quantised": (configure(quantization_config={"quant_method": "gptq", "bits": 4}), ModelError, "are quantised"),
     "no weights": (remove("*.safetensors"), ModelError, "has no weights"),
     "missing shard": (shards, ModelError, "lacks the weight file model-00002-of-00002.safetensors"),
     "broken index": (write("model.safetensors.index.json", "["), ModelError, "index.json cannot be read"),

@@ -118,6 +118,11 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
         raise ModelError(
             f"The configuration or tokenizer in {folder} cannot be read ({first_line(error)}); fetch them again."
         ) from error
+    if getattr(config, "quantization_config", None):
+        raise ModelError(
+            f"The weights in {folder} are quantised, so that products are only near those of the weights; give the "
+            f"model before quantisation."
+        )
     if weights:
         _require_weights(folder)
     return config, tokenizer

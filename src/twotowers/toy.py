@@ -156,7 +156,8 @@ def known(which: Int[Tensor, "rows n"]) -> Tensor:
 def measure(network: GPT2LMHeadModel, words: Words, seed: int) -> dict[str, float]:
     """Accuracy (full vocabulary) on held-out pairs, on pairs of training and if words repeat; and `steps_taken`, on
     held-out pairs."""
-    result, rows = {}, ROWS
+    result: dict[str, float] = {}
+    rows = ROWS
     rng = np.random.default_rng([seed, 1])
     held = draw_held_out_categories(words, rng, rows)
     seen = draw_training_categories(words, rng, rows, 2)
