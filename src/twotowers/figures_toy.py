@@ -26,17 +26,16 @@ def training(curve: pd.DataFrame, stages: Mapping[str, int]) -> Figure:
         curve: a row an evaluation, `step` and the columns named above.
         stages: name of each stage and its first step.
     """
-    figure, axes = _axes(columns=2, height=3.3)
+    figure, axes = _axes(columns=2, height=3.9)
+    _accuracy_axis(axes[0])
     for ax, names in zip(axes, (ACCURACY, ATTENTION), strict=True):
         _lines(ax, curve, names)
         for step in stages.values():
             ax.axvline(step, color=GREY, linestyle=":", linewidth=1)
         ax.set_xlabel("training step")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.02), fontsize=8)  # no corner is free of lines
     axes[0].set_ylabel("accuracy")
-    _accuracy_axis(axes[0])
-    axes[0].legend(loc="lower right", fontsize=8)
     axes[1].set_ylabel("attention weight of the best head")
-    axes[1].legend(loc="upper left", fontsize=8)
     return figure
 
 
