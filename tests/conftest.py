@@ -12,14 +12,19 @@ from jaxtyping import install_import_hook
 with install_import_hook("twotowers", "beartype.beartype"):
     import twotowers
 
+import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from twotowers.tasks import load_task
+from twotowers.toy_data import make_tokenizer, read_words
+
+pytest_plugins = ["clones"]
 
 VOCABULARY = 700
 DEMONSTRATIONS = [("cat", "foo"), ("seven", "bar"), ("two", "bar"), ("elephant", "foo"), ("nine", "bar")]
@@ -101,3 +106,30 @@ def make_sets(model):
         twotowers.prompt_set(model, DEMONSTRATIONS, QUERIES),
         twotowers.prompt_set(model, DEMONSTRATIONS[1:4], QUERIES[::-1], template="{text} : {label}", separator=" "),
     ]
+
+
+@pytest.fixture
+def empty_hub_cache(tmp_path, monkeypatch):
+    """What the user has fetched before plays no part."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def folder(tiny_folders, tmp_path, monkeypatch):
+    """A copy of a tiny model, to be damaged, and a cache of its own."""
+    monkeypatch.setenv("TWOTOWERS_CACHE", str(tmp_path / "cache"))
+    return Path(shutil.copytree(tiny_folders["gpt2"], tmp_path / "Tiny GPT"))
+
+
+def message(kind, action):
+    """The one line with which an action is refused."""
+    with pytest.raises(kind) as caught:
+        action()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture(scope="module")
+def toy_words():
+    return read_words(make_tokenizer())

@@ -9,7 +9,8 @@ import torch
 import twotowers
 from twotowers.errors import UserError
 from twotowers.locate import increases
-from twotowers.prompts import Prompt, PromptSet, pack
+from twotowers.packing import pack
+from twotowers.prompts import Prompt, PromptSet
 from twotowers.trace import capture
 
 TEXT, ANSWER = "Tim Duncan plays the sport of", " basketball"

@@ -21,7 +21,7 @@ from twotowers.families import FAMILIES
 from twotowers.interventions import attributions, cut, without_position
 from twotowers.knockout import every_head, outcomes
 from twotowers.models import open_model
-from twotowers.prompts import pack
+from twotowers.packing import pack
 from twotowers.registry import REGISTRY
 from twotowers.shapes import SHAPES
 from twotowers.towers import read_heads

@@ -9,8 +9,8 @@ import torch
 from twotowers.errors import PromptError
 from twotowers.imbalance import number_of_demonstrations, share_sets
 from twotowers.lengths import longest, require_fit
+from twotowers.packing import pack
 from twotowers.pipeline import prepare
-from twotowers.prompts import pack
 from twotowers.study import SCALES, open_study
 from twotowers.trace import batches, capture
 

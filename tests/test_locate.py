@@ -7,8 +7,8 @@ import torch
 import twotowers
 from conftest import make_sets
 from twotowers.locate import increases
+from twotowers.packing import pack
 from twotowers.project import log_probabilities, log_probability, project
-from twotowers.prompts import pack
 from twotowers.trace import capture
 
 

@@ -24,7 +24,7 @@ from twotowers.errors import ModelError, ServerError
 from twotowers.interventions import ablate, attributions, cut, subtract, without_position
 from twotowers.knockout import every_head, sweep
 from twotowers.models import open_model
-from twotowers.prompts import pack
+from twotowers.packing import pack
 from twotowers.sources import find_source
 from twotowers.trace import answers, capture
 

@@ -10,7 +10,7 @@ from conftest import make_sets
 from twotowers.architecture import weight_in_out
 from twotowers.interventions import attributions
 from twotowers.knockout import outcomes, pairs, rank_heads, sweep
-from twotowers.prompts import pack
+from twotowers.packing import pack
 from twotowers.screen import highest, recall, screen, verify
 from twotowers.trace import capture
 

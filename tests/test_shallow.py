@@ -14,7 +14,7 @@ from twotowers.check import prompt_set_of
 from twotowers.claims import judge
 from twotowers.errors import PromptError, UnknownNameError
 from twotowers.knockout import outcomes
-from twotowers.prompts import pack
+from twotowers.packing import pack
 from twotowers.shallow import (
     KINDS,
     LayerError,

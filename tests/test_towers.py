@@ -9,14 +9,14 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-import twotowers
-from conftest import DEMONSTRATIONS, QUERIES, make_sets
+from conftest import make_sets
+from planted import ignores_class, only_same, prefers_other, synthetic
 from twotowers import figures_towers
 from twotowers.check import prompt_set_of
 from twotowers.claims import judge
-from twotowers.project import log_probability, project
-from twotowers.prompts import pack
-from twotowers.swap import at_own_label, by_label, directed_changes, relative_changes, swap, swap_effects, swapped
+from twotowers.packing import pack
+from twotowers.project import project
+from twotowers.swap import by_label, swap, swapped
 from twotowers.towers import (
     attention_by_class,
     attention_effects,
@@ -34,38 +34,10 @@ from twotowers.towers import (
     towers,
 )
 from twotowers.trace import capture
-from twotowers.transfer import few_queries, position_increases, transfer, transfer_effects
+from twotowers.transfer import transfer, transfer_effects
 
 HEADS = [(1, 0), (3, 2)]
 KEY = ["layer", "head", "set", "query"]
-
-
-def synthetic(score, *, sets=6, seed=0):
-    """A table like `read_heads` of one head: 8 demonstrations, scores from a function of (same, random numbers)."""
-    rng, rows = np.random.default_rng(seed), []
-    for number in range(sets):
-        for query in range(4):
-            labels = rng.permutation(["foo", "bar"] * 4)
-            gold = ("foo", "bar")[query % 2]
-            scores = score(labels == gold, rng.normal(size=8))
-            weights = np.exp(scores) / np.exp(scores).sum()
-            for i, label in enumerate(labels):
-                rows.append((3, 1, number, query, gold, i, label, label == gold, weights[i], scores[i]))
-    names = ["layer", "head", "set", "query", "gold", "demonstration", "label", "same", "weight", "score"]
-    table = pd.DataFrame(rows, columns=names)
-    return table.assign(score_unrotated=table["score"], cosine=rng.normal(size=len(table)))
-
-
-def only_same(same, noise):
-    return np.where(same, noise, noise - 40)
-
-
-def ignores_class(same, noise):
-    return 0 * noise
-
-
-def prefers_other(same, noise):
-    return noise - 4 * same
 
 
 # identities
@@ -146,39 +118,6 @@ def test_values_of_all_label_positions_are_their_projected_logit_differences(tin
     logits = project(tiny.arch, vo, captured.resid_pre[-1][prompt])
     own, other = (logits.gather(1, torch.tensor(frame[name].to_numpy())[:, None])[:, 0] for name in ("token", "other"))
     np.testing.assert_allclose(table["value"], (own - other).numpy(), rtol=1e-3, atol=1e-4)
-
-
-def test_the_increase_of_a_position_equals_the_formula(tiny, two_sets):
-    """log p(label | resid_pre + weight vo) - log p(label | resid_pre), with nothing precomputed."""
-    table = transfer(tiny, two_sets, HEADS)
-    batch, frame = pack(two_sets), label_positions(two_sets)
-    captured = capture(tiny, batch, pattern=True, inputs=True)
-    prompt, position, token = (torch.tensor(frame[name].to_numpy()) for name in ("prompt", "position", "token"))
-    final = captured.resid_pre[-1][prompt]
-    for layer, head in HEADS:
-        entering = tiny.arch.norm_in(layer, captured.inputs[layer][batch.row[prompt], batch.index[prompt, position]])
-        w_v, b_v = tiny.arch.w_v(layer)
-        part = captured.pattern[layer][prompt, head, position][:, None] * (
-            (entering @ w_v[head] + b_v[head]) @ tiny.arch.w_o(layer)[head]
-        )
-        before = captured.resid_pre[layer][prompt]
-        after = log_probability(project(tiny.arch, before + part, final), token)
-        expected = after - log_probability(project(tiny.arch, before, final), token)
-        ours = table.query(f"layer == {layer} and head == {head}")["log_increase"]
-        np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-3, atol=1e-4)
-
-
-def test_swapping_twice_gives_the_original(tiny, two_sets):
-    for s in two_sets:
-        assert swapped(s) != s
-        assert swapped(swapped(s)) == s
-
-
-def test_a_swapped_set_is_the_set_of_the_swapped_demonstrations(tiny):
-    other = {"foo": "bar", "bar": "foo"}
-    demonstrations, queries = ([(text, other[label]) for text, label in pairs] for pairs in (DEMONSTRATIONS, QUERIES))
-    expected = twotowers.prompt_set(tiny, demonstrations, queries)
-    assert swapped(make_sets(tiny)[0]) == expected
 
 
 def test_a_biplot_of_rank_two_gives_the_scores_back():
@@ -306,157 +245,6 @@ def test_towers_that_read_one_direction_beat_the_cosine_of_whole_residuals(plant
     found = planted(+1, hidden=30.0)
     assert (found["auc_unrotated"] == 1).all()
     assert found["auc_cosine"].mean() < 0.9
-
-
-# planted truth: transfer
-
-
-def moved(rise, seed=0):
-    table = synthetic(lambda same, noise: noise, sets=30, seed=seed)
-    rng = np.random.default_rng(seed + 1)
-    return table.assign(log_increase=rise(table["weight"].to_numpy(), rng.normal(size=len(table))))
-
-
-def test_transfer_follows_the_weight_or_not():
-    for rise, verdict, mean in (
-        (lambda w, noise: w**2, "supported", 1),
-        (lambda w, noise: noise, "inconclusive", 0),
-        (lambda w, noise: -w, "contradicted", -1),
-    ):
-        effects = transfer_effects(moved(rise))
-        assert judge("C8", effects).verdict == verdict
-        assert effects["effect"].mean() == pytest.approx(mean, abs=0.08)
-
-
-def test_a_head_that_transfers_nothing_has_no_correlation():
-    assert transfer_effects(moved(lambda w, noise: 0 * w))["effect"].isna().all()
-
-
-def test_a_position_that_carries_its_label_raises_it_with_its_weight(tiny):
-    """The value is the label's own unembedding direction: more weight, more of the label; and less, if reversed."""
-    arch, (n, r) = tiny.arch, (2, 12)
-    torch.manual_seed(0)
-    final, resid = torch.randn(n, arch.d_model), torch.randn(n, arch.d_model)
-    prompt, token = torch.arange(r) % n, torch.randint(0, arch.d_vocab, (r,))
-    towards = torch.linalg.lstsq(arch.norm_shape(arch.w_o(2)[1]).T, arch.w_u()[token].T).solution.T
-    weight = torch.linspace(0, 0.5, r)[:, None]
-    base = project(arch, resid, final)
-    rises = position_increases(arch, 2, 1, weight * towards, prompt, base, final, token)
-    falls = position_increases(arch, 2, 1, -weight * towards, prompt, base, final, token)
-    assert rises[0].abs() < 1e-5  # no weight
-    assert (rises[1:] > 0).all()
-    assert (falls[1:] < 0).all()
-
-
-def test_few_queries_keep_both_answers(tiny, two_sets):
-    few = few_queries(two_sets[0])
-    assert [label for _, label in few.queries] == ["foo", "bar"]
-    whole = transfer(tiny, two_sets[0], HEADS).query("query < 2")
-    part = transfer(tiny, few, HEADS)
-    np.testing.assert_allclose(part["log_increase"], whole["log_increase"], rtol=1e-3, atol=1e-4)
-
-
-# planted truth: the swap
-
-
-def exchanged(attention, value):
-    """Tables before and after a swap of one head, from functions of (label, same class); texts stay where they are."""
-    before = synthetic(lambda same, noise: noise, sets=8)
-    names = {"foo": "bar", "bar": "foo"}
-    after = before.assign(label=before["label"].map(names), gold=before["gold"].map(names))
-    first, second = (
-        t.assign(weight=attention(t["label"], t["same"]), value=value(t["label"], t["same"])) for t in (before, after)
-    )
-    return first, second
-
-
-def constant(label, same):
-    return pd.Series(0.7, index=label.index)
-
-
-def foo_head(label, same):
-    """Attends to foo labels, and among them to those of the right class."""
-    return (label == "foo") * (0.05 + 0.15 * same)
-
-
-def test_a_model_whose_towers_choose_and_whose_values_copy_supports_the_swap_claim():
-    """Attention to a label's positions moves with the class that carries it; a foo position hands over foo either way.
-
-    Foo positions are of the right class where the answer is foo. After the swap the answer is bar, and they are not.
-    """
-    before, after = exchanged(foo_head, constant)
-    changes = swap(before, after)
-    own = at_own_label(changes, {"foo": [(3, 1)]})
-    assert set(own["label"]) == {"foo"}
-    effects = swap_effects(own)
-    assert judge("C10", effects).verdict == "supported"
-    signed = relative_changes(own, ["gold"]).groupby("gold")["attention_signed"].mean()
-    assert signed["foo"] == pytest.approx(0.05 / 0.2 - 1)  # falls, as the paper has it for foo-heads
-    assert signed["bar"] == pytest.approx(0.2 / 0.05 - 1)
-    assert relative_changes(own)["value"].to_numpy() == pytest.approx(0)
-
-
-def test_a_model_whose_values_change_and_whose_attention_does_not_contradicts_it():
-    before, after = exchanged(constant, lambda label, same: 1.0 + 2.0 * same)
-    effects = swap_effects(swap(before, after))
-    assert (effects["effect"] < 0).all()
-    assert judge("C10", effects).verdict == "contradicted"
-
-
-def test_a_model_in_which_nothing_changes_decides_nothing():
-    effects = swap_effects(swap(*exchanged(constant, constant)))
-    assert effects["effect"].to_numpy() == pytest.approx(0)
-    assert judge("C10", effects).verdict == "inconclusive"
-
-
-def test_only_attention_that_follows_the_class_is_directed():
-    """A head that looks at fixed positions changes a lot seen from a label, but alike for both answers."""
-    followed = directed_changes(swap(*exchanged(foo_head, constant)))["effect"]
-    assert (followed > 0.5).all()
-    before, after = exchanged(constant, constant)
-    assert directed_changes(swap(before, after))["effect"].to_numpy() == pytest.approx(0)
-    order = before["set"] * 100 + before["demonstration"]
-    fixed = order.map(pd.Series(np.random.default_rng(0).random(order.max() + 1)))
-    before = before.assign(label=np.where(before["demonstration"] % 2, "foo", "bar"), weight=fixed)
-    after = before.assign(label=np.where(before["demonstration"] % 2, "bar", "foo"))
-    blind = swap(before, after)
-    assert relative_changes(blind)["attention"].mean() > 0.1
-    assert directed_changes(blind)["effect"].to_numpy() == pytest.approx(0)
-    avoided = directed_changes(swap(*exchanged(lambda label, same: 1.0 - 0.9 * same, constant)))["effect"]
-    assert (avoided < 0).all()
-
-
-def test_a_value_that_starts_at_nothing_has_no_relative_change():
-    effects = swap_effects(swap(*exchanged(constant, lambda label, same: 0.0 * same)))
-    assert effects["effect"].isna().all()
-
-
-def test_at_the_same_demonstrations_a_copied_label_turns_around():
-    """A position's value follows its label: towards the label of before, it changes sign, and nothing else does."""
-    before, after = exchanged(constant, constant)
-    relative = relative_changes(swap(before, after, same_demonstrations=True))
-    assert relative["value"].to_numpy() == pytest.approx(2)
-    assert relative["attention"].to_numpy() == pytest.approx(0)
-
-
-def test_tables_that_do_not_belong_together_are_refused():
-    before, after = exchanged(constant, constant)
-    with pytest.raises(ValueError, match="same heads on the same prompts"):
-        swap(before, before)
-    with pytest.raises(ValueError, match="same heads on the same prompts"):
-        swap(before, after.iloc[::-1].reset_index(drop=True))
-
-
-def test_a_swap_is_measured_on_every_family(tiny, two_sets):
-    before, after = (read_heads(tiny, sets, HEADS) for sets in (two_sets, [swapped(s) for s in two_sets]))
-    changes = swap(before, after)
-    own = before.query("layer == 1 and head == 0 and set == 0 and label == 'foo' and gold == 'bar'")
-    other = after.query("layer == 1 and head == 0 and set == 0 and label == 'foo' and gold == 'foo'")
-    row = changes.query("layer == 1 and head == 0 and set == 0 and label == 'foo' and gold == 'bar'").iloc[0]
-    assert row["attention_before"] == pytest.approx(own["weight"].mean())
-    assert row["attention_after"] == pytest.approx(other["weight"].mean())
-    assert row["value_after"] == pytest.approx(other["value"].mean())
-    assert swap_effects(changes)["effect"].abs().max() > 1e-3
 
 
 # heads and groups

@@ -3,6 +3,7 @@
 import json
 from importlib import resources
 
+import pandas as pd
 import pytest
 
 import twotowers
@@ -13,14 +14,7 @@ from twotowers.models import REGISTRY
 from twotowers.study import open_study
 from twotowers.toy_data import (
     held_out,
-    make_tokenizer,
-    read_words,
 )
-
-
-@pytest.fixture(scope="module")
-def words():
-    return read_words(make_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +22,11 @@ def model():
     return twotowers.load("toy-gpt2")
 
 
-def test_it_answers_held_out_pairs_in_the_packages_own_prompts(words):
+def test_it_answers_held_out_pairs_in_the_packages_own_prompts(toy_words):
     study = open_study("toy-gpt2")
-    number = dict(zip(words.names, range(len(words.names)), strict=True))
+    number = dict(zip(toy_words.names, range(len(toy_words.names)), strict=True))
     group = {text: number[c] for c, halves in study.task.texts.items() for half in halves.values() for text in half}
-    held = held_out(words)
+    held = held_out(toy_words)
     sets = [s for s in study.sets("evaluation", n_sets=96) if held[tuple({group[t] for t, _ in s.queries})]]
     assert len(sets) >= 15
     assert outcomes(study.model, sets, [[]])["accuracy"].mean() >= 0.9
@@ -57,3 +51,11 @@ def test_the_page_takes_its_numbers_from_the_record(tmp_path):
     assert record["command"] in text
     assert ":name: fig-toy-training" in text
     assert {file.suffix for file in (tmp_path / "_toy" / "figures").iterdir()} == {".svg", ".png", ".csv", ".json"}
+
+
+@pytest.mark.parametrize(("at_last", "at_query", "part"), [(0.6, 0.1, "where the paper looks"), (0.1, 0.6, "before")])
+def test_the_page_says_where_the_comparison_stands(at_last, at_query, part):
+    curve = pd.DataFrame({"match_last": [0.0, at_last], "match_query": [0.0, at_query], "hand_on": [0.0, 0.9]})
+    text = toy_page._reading(curve)
+    assert part in text
+    assert "0.60" in text

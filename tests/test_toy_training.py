@@ -21,69 +21,63 @@ from twotowers.toy_data import (
     lists,
     make_tokenizer,
     prompts,
-    read_words,
 )
 
 
-@pytest.fixture(scope="module")
-def words():
-    return read_words(make_tokenizer())
-
-
-def category_of(words):
+def category_of(toy_words):
     """Token id -> number of its category."""
-    return {int(i): row for row, ids in enumerate(words.ids) for i in ids if i >= 0}
+    return {int(i): row for row, ids in enumerate(toy_words.ids) for i in ids if i >= 0}
 
 
-def test_categories_are_disjoint_and_every_word_is_one_token(words):
+def test_categories_are_disjoint_and_every_word_is_one_token(toy_words):
     book, own = categories()
     texts = [word for group in (book, own) for members in group.values() for word in members]
     assert len(set(texts) | set(TRAINING_LABELS)) == len(texts) + len(TRAINING_LABELS)
-    assert len(category_of(words)) == len(texts)
+    assert len(category_of(toy_words)) == len(texts)
 
 
 @pytest.mark.parametrize("begun", [[0], [0, 10], [0, 10, 20], [0, 10, 3000]])
-def test_no_training_sequence_has_a_held_out_pair(words, begun):
-    number, rng, held = category_of(words), np.random.default_rng(0), held_out(words)
+def test_no_training_sequence_has_a_held_out_pair(toy_words, begun):
+    number, rng, held = category_of(toy_words), np.random.default_rng(0), held_out(toy_words)
     for _ in range(5):
-        tokens, _, _, listed = toy.batch(toy.Recipe(), words, rng, 3500, begun)
+        tokens, _, _, listed = toy.batch(toy.Recipe(), toy_words, rng, 3500, begun)
         for sequence in [*tokens.tolist(), *([] if listed is None else listed.tolist())]:
             found = sorted({number[i] for i in sequence if i in number})
             assert not held[np.ix_(found, found)].any()
 
 
-def test_pairs_of_the_book_are_held_out_and_every_category_is_told_from_most_others(words):
-    held, n = held_out(words), words.n_book
+def test_pairs_of_the_book_are_held_out_and_every_category_is_told_from_most_others(toy_words):
+    held, n = held_out(toy_words), toy_words.n_book
     assert (held == held.T).all()
     assert not held[n:].any()
     assert (held[:n].sum(1) == 3).all()
     assert not (held.astype(int) @ held.astype(int) * held).any()  # no three from each other
-    drawn = draw_held_out_categories(words, np.random.default_rng(0), 500)
+    drawn = draw_held_out_categories(toy_words, np.random.default_rng(0), 500)
     assert held[drawn[:, 0], drawn[:, 1]].all()
 
 
-def test_labels_are_random_for_each_prompt(words):
+def test_labels_are_random_for_each_prompt(toy_words):
     """The same category has many labels over prompts, and one within a prompt."""
     rng = np.random.default_rng(0)
-    category = np.tile([words.n_book, words.n_book + 1], (600, 1))
-    tokens, which, period = prompts(words, rng, category, 8, 64)
+    category = np.tile([toy_words.n_book, toy_words.n_book + 1], (600, 1))
+    tokens, which, period = prompts(toy_words, rng, category, 8, 64)
     labels = tokens[:, 2::period]
     for row, classes in zip(labels, which, strict=True):
         assert all(len(set(row[classes == c].tolist())) <= 1 for c in (0, 1))
-    counts = torch.bincount(labels[which == 0], minlength=words.labels.max() + 1)[words.labels]
+    counts = torch.bincount(labels[which == 0], minlength=toy_words.labels.max() + 1)[toy_words.labels]
     assert (counts > 0).all()
     assert counts.max() < 4 * counts.min()
 
 
-def test_lists_are_of_one_category(words):
-    number = category_of(words)
-    for row in lists(words, np.random.default_rng(0), 50, 16).tolist():
+def test_lists_are_of_one_category(toy_words):
+    number = category_of(toy_words)
+    for row in lists(toy_words, np.random.default_rng(0), 50, 16).tolist():
         assert len({number[i] for i in row}) == 1
 
 
-def test_few_words_are_few_and_do_not_repeat_before_they_are_used_up(words):
-    category = draw_training_categories(words, np.random.default_rng(0), 20, 3)
-    drawn = draw_words(words, np.random.default_rng(1), category, 4, 8)
+def test_few_words_are_few_and_do_not_repeat_before_they_are_used_up(toy_words):
+    category = draw_training_categories(toy_words, np.random.default_rng(0), 20, 3)
+    drawn = draw_words(toy_words, np.random.default_rng(1), category, 4, 8)
     assert (drawn >= 0).all()
     for row in drawn.reshape(-1, 8):
         assert len(set(row[:4])) == len(set(row)) == 4
@@ -117,10 +111,10 @@ def test_the_steps_of_the_mechanism_are_read_where_they_are_planted():
     assert steps == pytest.approx({"gather": 0.2, "match_last": 0.0, "match_query": 0.6, "hand_on": 0.9})
 
 
-def test_a_loss_falls_when_a_batch_is_seen_again(words):
+def test_a_loss_falls_when_a_batch_is_seen_again(toy_words):
     torch.manual_seed(0)
     network = toy.new_model(len(make_tokenizer()), 0)
-    tokens, which, is_label, listed = toy.batch(toy.Recipe(), words, np.random.default_rng(0), 1600, [0, 10, 1500])
+    tokens, which, is_label, listed = toy.batch(toy.Recipe(), toy_words, np.random.default_rng(0), 1600, [0, 10, 1500])
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     losses = []
     for _ in range(4):

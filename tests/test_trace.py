@@ -7,7 +7,7 @@ from conftest import make_sets
 from twotowers.architecture import submodule
 from twotowers.check import prompt_set_of
 from twotowers.interventions import ablate, cut
-from twotowers.prompts import pack
+from twotowers.packing import pack
 from twotowers.trace import answers, batches, capture
 
 

@@ -30,8 +30,9 @@ from .linear import plain_linears
 from .locate import locate
 from .measure import Timed, timed
 from .models import Model, load
+from .packing import pack
 from .peers import BridgePeer, NnsightPeer, NoPeerError, Padded
-from .prompts import PromptSet, pack
+from .prompts import PromptSet
 from .publish import PACKAGES
 from .screen import highest, recall, screen
 from .statistics import rank_agreement

@@ -17,8 +17,9 @@ from .architecture import weight_in_out
 from .errors import CheckError
 from .interventions import ablate, subtract
 from .models import Model
+from .packing import pack
 from .project import project
-from .prompts import PromptSet, pack, prompt_set
+from .prompts import PromptSet, prompt_set
 from .trace import Capture, answers, capture, remember
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from .architecture import submodule
 from .models import Model
-from .prompts import Batch
+from .packing import Batch
 from .trace import (
     OPTIONS,
     Answers,

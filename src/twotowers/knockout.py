@@ -19,7 +19,8 @@ from tqdm import tqdm
 from .errors import HeadError, MemoryLimitError
 from .interventions import ablate
 from .models import Model
-from .prompts import PromptSet, pack
+from .packing import pack
+from .prompts import PromptSet
 from .study import Study, run_folder
 from .trace import TOKEN_BUDGET, Answers, answers, batches, remember
 

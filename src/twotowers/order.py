@@ -19,7 +19,8 @@ from tqdm import tqdm
 from .errors import PromptError
 from .interventions import without_position
 from .models import Model
-from .prompts import TEMPLATES, Batch, PromptSet, prompt_set
+from .packing import Batch
+from .prompts import TEMPLATES, PromptSet, prompt_set
 from .statistics import summarise
 from .study import Study
 from .trace import Answers, batches, capture

@@ -290,7 +290,10 @@ def _up_to_date(folder: Path, entry: Mapping[str, Any], digest: str, chapter: st
 def _check(study: Study, folder: Path, record: dict[str, Any], progress: Progress) -> None:
     """Measure the identities on this model, once for these weights and this code; refuse one that fails."""
     package = Path(__file__).parent
-    rooms = ("architecture", "families", "linear", "trace", "interventions", "prompts", "project", "check", "models")
+    rooms = (
+        "architecture", "families", "linear", "trace", "interventions", "prompts", "packing", "project",
+        "check", "models",
+    )  # fmt: skip
     code = "".join(hashlib.sha256((package / f"{room}.py").read_bytes()).hexdigest() for room in rooms)
     facts = study.model.provenance()
     digest = hashlib.sha256((json.dumps(facts, sort_keys=True) + code).encode()).hexdigest()

@@ -54,6 +54,7 @@ def log_probabilities(
     def w_o(layer: int) -> Float[Tensor, "H d_h d"]:
         return arch.norm_shape(arch.w_o(layer))
 
+    # Of every part again, though it costs a little: what all heads of all layers write is too much to hold.
     def of_heads(layer: int, part: PackedLinear) -> Float[Tensor, "H N v"]:
         added = z[layer] @ part(w_o(layer)) if low_rank else part(z[layer] @ w_o(layer))
         return added.add_(part(stream[layer]))

@@ -28,7 +28,8 @@ from .errors import PromptError, UnknownNameError, UserError
 from .interventions import cut
 from .knockout import outcome_table
 from .models import Model
-from .prompts import Batch, Prompt, PromptSet
+from .packing import Batch
+from .prompts import Prompt, PromptSet
 from .tasks import Half, Task
 from .trace import Answers, batches, capture, remember
 

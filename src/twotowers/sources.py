@@ -98,7 +98,7 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
     """Configuration and tokenizer in a folder, which must hold weights too if they are asked for.
 
     Raises:
-        ModelError, FamilyError: something is missing or broken, or the family is not known.
+        ModelError, FamilyError: something is missing or broken, the family is not known, or weights are quantised.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
@@ -120,8 +120,8 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
         ) from error
     if getattr(config, "quantization_config", None):
         raise ModelError(
-            f"The weights in {folder} are quantised, so that products are only near those of the weights; give the "
-            f"model before quantisation."
+            f"The weights in {folder} are quantised, and layers of such weights cannot be read as matrices here; give "
+            f"the model without quantisation."
         )
     if weights:
         _require_weights(folder)

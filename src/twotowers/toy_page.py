@@ -27,7 +27,8 @@ def page(folder: Path) -> str:
         folder / "figures", FIGURE, figures_toy.training(curve, facts["stages"]), curve,
         caption=_caption(facts), alt=_alt(curve), facts=facts,
     )  # fmt: skip
-    return f"{_summary(curve, facts)}\n\n{figure_text(FIGURE, f'{folder.name}/figures/{FIGURE}', FIGURE, caption, alt)}"
+    figure = figure_text(FIGURE, f"{folder.name}/figures/{FIGURE}", FIGURE, caption, alt)
+    return f"{_summary(curve, facts)}\n\n{figure}\n\n{_reading(curve)}"
 
 
 def _summary(curve: pd.DataFrame, facts: dict[str, Any]) -> str:
@@ -40,6 +41,22 @@ def _summary(curve: pd.DataFrame, facts: dict[str, Any]) -> str:
         f"At the end it answers {last['held_out']:.1%} of {facts['rows']} prompts with held-out pairs right, over the "
         f"full vocabulary, beside {last['seen_pairs']:.1%} with pairs that training may have; if a prompt has only "
         f"one word a category, {last['repetition']:.1%}. The held-out pairs: {_pairs()}."
+    )
+
+
+def _reading(curve: pd.DataFrame) -> str:
+    last = curve.iloc[-1]
+    at_last, at_query = last["match_last"], last["match_query"]
+    if at_query <= at_last:
+        return (
+            f"At the end the last position tells the labels of the query's class from others by {at_last:.2f} of "
+            f"attention and the query's word by {at_query:.2f}: the comparison stands where the paper looks for it."
+        )
+    return (
+        f"At the end the query's word tells the labels of its class from others by {at_query:.2f} of attention and the "
+        f"last position by {at_last:.2f}, while it looks at the query's word with a weight of {last['hand_on']:.2f}. "
+        f"It seems that this model compares before the position at which the paper's analyses look, and hands the "
+        f"result on; attention weights alone do not prove it."
     )
 
 

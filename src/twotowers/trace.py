@@ -18,7 +18,8 @@ from transformers import DynamicCache
 
 from .architecture import submodule
 from .models import Model
-from .prompts import Batch, PromptSet, pack
+from .packing import Batch, pack
+from .prompts import PromptSet
 
 # No cache, and logits of one position only: ours are computed at the last position of every prompt.
 OPTIONS = {"use_cache": False, "logits_to_keep": 1}

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from .architecture import Architecture
 from .knockout import Head, HeadError, every_head
 from .models import Model
-from .prompts import Batch, PromptSet
+from .packing import Batch
+from .prompts import PromptSet
 from .trace import Capture, batches, capture
 
 OTHER = "other"  # the kind of every position that holds no label

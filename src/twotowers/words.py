@@ -16,8 +16,9 @@ from .errors import PromptError
 from .knockout import Head, every_head
 from .locate import increases
 from .models import Model
+from .packing import Batch
 from .project import project
-from .prompts import Batch, PromptSet
+from .prompts import PromptSet
 from .trace import Capture, capture
 from .values import by_layer, values_of
 

@@ -1,0 +1,219 @@
+"""The command when it has something to do: check, run, jobs, models; and how it ends if that fails."""
+
+import importlib
+import importlib.util
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+import submitit
+import torch
+
+from clones import tree
+from twotowers import pipeline
+from twotowers.cli import main
+from twotowers.errors import ChapterError, SiteError
+from twotowers.pipeline import CHAPTERS
+from twotowers.publish import provenance
+from twotowers.registry import REGISTRY
+from twotowers.study import LOADING, open_study
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CHECK = importlib.import_module("twotowers.check")  # the package's attribute is the function
+IDENTITIES = (
+    "heads and bias add up to the attention output",
+    "parts add up to the final residual",
+    "projected parts add up to the logits",
+    "attention rows sum to one",
+    "packed prompts answer as separate ones",
+    "knock-out equals edited weights",
+)
+
+
+# What goes right, and what is our fault
+
+
+def test_check_prints_every_identity_and_exits_with_0(tiny_folders, bare_clone, capsys):
+    before = tree(bare_clone)
+    assert main(["check", str(tiny_folders["llama-gqa"])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.endswith(" holds") for line in lines)
+    for identity in IDENTITIES:
+        assert sum(line.startswith(identity) for line in lines) == 1
+    assert tree(bare_clone) == before
+
+
+def test_check_of_a_model_that_fails_exits_with_1_and_says_what_fails(tiny_folders, bare_clone, capsys, monkeypatch):
+    monkeypatch.setattr(CHECK, "TOLERANCE", dict.fromkeys(CHECK.TOLERANCE, 0.0))
+    assert main(["check", str(tiny_folders["gpt2"])]) == 1
+    out, err = capsys.readouterr()
+    assert any(line.endswith(" FAILS") for line in out.splitlines())
+    assert err.splitlines()[-1].endswith("fails the check: its results would be wrong.")
+
+
+def test_a_model_that_fails_the_check_is_not_run(tiny_folders, bare_clone, capsys, monkeypatch):
+    monkeypatch.setattr(CHECK, "TOLERANCE", dict.fromkeys(CHECK.TOLERANCE, 0.0))
+    monkeypatch.setattr(pipeline, "_execute", lambda *a: pytest.fail("it ran"))
+    before = tree(bare_clone)
+    assert main(["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke"]) == 2
+    assert "tiny-gpt2 fails the check: '" in capsys.readouterr().err.splitlines()[-1]
+    assert tree(bare_clone) == before
+
+
+def test_several_models_run_in_order_and_a_later_mistake_is_told_first(tiny_folders, bare_clone, capsys, monkeypatch):
+    ran = []
+    monkeypatch.setattr(pipeline, "run", lambda model, **options: ran.append(model) or [])
+    good = [str(tiny_folders["gpt2"]), str(tiny_folders["llama-gqa"])]
+    before = tree(bare_clone)
+    assert main(["run", "--scale", "smoke", "--model", *good, "smollm2-135n"]) == 2
+    assert "did you mean 'smollm2-135m'?" in capsys.readouterr().err
+    assert not ran
+    assert tree(bare_clone) == before
+    done = [pipeline.Outcome("tiny", "task", "run", 1.0, 2)]
+    monkeypatch.setattr(pipeline, "run", lambda model, **options: ran.append(model) or done)
+    assert main(["run", "--scale", "smoke", "--model", *good]) == 0
+    assert ran == good
+
+
+def test_a_job_a_chapter_runs_as_without_a_scheduler(tiny_folders, bare_clone, capsys):
+    """The local executor: the same run folder, two jobs at a time, and the second time nothing is left to do."""
+    asked = ["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke", "--submit", "local", "--jobs", "2"]
+    for state in ("run", "up to date"):
+        assert main([*asked, "--chapter", "task", "locate"]) == 0
+        out = capsys.readouterr().out
+        assert f"task       {state} " in out
+        assert f"locate     {state} " in out
+    folder = bare_clone / "book" / "runs" / "tiny-gpt2"
+    assert (folder / "task.ipynb").is_file()
+    assert set(json.loads((folder / "run.json").read_text())["chapters"]) == {"task", "locate"}
+
+
+def test_jobs_of_slurm_wait_for_those_that_they_read(tiny_folders, bare_clone, capsys, monkeypatch):
+    """Without Slurm: what would be submitted, and behind which jobs."""
+    submitted = []
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            self.options = {}
+
+        def update_parameters(self, **options):
+            self.options |= options
+
+        def submit(self, function, model, **arguments):
+            submitted.append((model, *arguments["chapters"], dict(self.options["slurm_additional_parameters"])))
+            return SimpleNamespace(job_id=str(len(submitted)))
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    models = [str(tiny_folders[name]) for name in ("gpt2", "llama-gqa")]
+    asked = ["run", "--scale", "smoke", "--submit", "slurm", "--slurm", "partition=gpu", "--model"]
+    assert main([*asked, *models, "--chapter", "towers", "locate", "claims"]) == 0
+    assert "Jobs: 1, 2, 3, 4, 5, 6, 7, 8;" in capsys.readouterr().out
+    waits = [{}, {}, {"dependency": "afterok:2"}, {"dependency": "afterok:1:2:3"}]
+    waits += [{}, {}, {"dependency": "afterok:6"}, {"dependency": "afterok:5:6:7"}]
+    pieces = [(model, chapter) for model in models for chapter in ("locate", "knockout", "towers", "claims")]
+    assert submitted == [(*p, {"partition": "gpu"} | wait) for p, wait in zip(pieces, waits, strict=True)]
+    assert main([*asked, models[0], "--chapter", "nope"]) == 2
+    assert len(submitted) == 8
+
+
+def test_a_job_that_fails_is_named(tiny_folders, bare_clone, capsys):
+    (bare_clone / "book" / "chapters" / "task.md").unlink()
+    asked = ["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke", "--submit", "local", "--chapter", "task"]
+    assert main(asked) == 2
+    assert "task failed (" in capsys.readouterr().err
+
+
+def test_schedulers_that_are_not_there_are_named(tiny_folders, bare_clone, capsys):
+    asked = ["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke", "--submit"]
+    assert main([*asked, "slum"]) == 2
+    assert "There is no scheduler 'slum': did you mean 'slurm'?" in capsys.readouterr().err
+    assert main([*asked, "slurm"]) == 2
+    assert "slurm does not take the jobs" in capsys.readouterr().err
+
+
+def test_models_lists_the_registry(capsys):
+    assert main(["models"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert "free memory" in last
+    assert [line.split()[0] for line in lines] == ["key", *REGISTRY]
+    for line, entry in zip(lines[1:], REGISTRY.values(), strict=True):
+        assert line.endswith(entry.source)
+        assert entry.licence in line
+
+
+def test_run_passes_what_was_asked_and_ends_with_a_table(monkeypatch, capsys):
+    asked = {}
+
+    def run(model, **options):
+        asked.update(options, model=model)
+        return [pipeline.Outcome("tiny", "task", "up to date", 1.25, 2)]
+
+    monkeypatch.setattr(pipeline, "run", run)
+    assert main(["run", "--model", "m", "--seed", "3", "--task", "t.csv", "--force", "--jobs", "2"]) == 0
+    assert asked == {
+        "model": "m", "chapters": CHAPTERS, "task": "t.csv", "scale": "book", "seed": 3, "force": True, "jobs": 2,
+    }  # fmt: skip
+    header, row = capsys.readouterr().out.strip().splitlines()
+    assert header.split() == ["model", "chapter", "state", "seconds", "figures"]
+    assert row.split() == ["tiny", "task", "up", "to", "date", "1.2", "2"]
+
+
+def test_dtype_and_devices_reach_the_study_and_the_command_that_repeats_it(tiny_folders, monkeypatch):
+    seen = []
+
+    def run(model, **options):
+        study = open_study(model, scale="smoke")
+        seen.append((study.model.dtype, study.model.device_map, provenance(study)["command"]))
+        return [pipeline.Outcome("tiny", "task", "run", 1.0, 0)]
+
+    monkeypatch.setattr(pipeline, "run", run)
+    asked = ["run", "--model", str(tiny_folders["gpt2"])]
+    assert main([*asked, "--dtype", "bfloat16", "--device-map", "cpu"]) == 0
+    assert main(asked) == 0
+    command = "twotowers run --model tiny-gpt2 --task words --scale smoke"
+    assert seen == [
+        (torch.bfloat16, "cpu", f"{command} --dtype bfloat16 --device-map cpu"),
+        (torch.float32, None, command),
+    ]
+    assert not [name for name in os.environ if name in LOADING.values()]
+
+
+def test_a_dtype_that_does_not_exist_is_refused(tiny_folders, bare_clone, capsys):
+    before = tree(bare_clone)
+    assert main(["run", "--model", str(tiny_folders["gpt2"]), "--dtype", "bfloat61"]) == 2
+    assert "There is no dtype 'bfloat61': did you mean 'bfloat16'?" in capsys.readouterr().err
+    assert tree(bare_clone) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "part"),
+    [
+        (ChapterError("Chapter 'task' stopped with KeyError: 'x'"), 1, "Chapter 'task' stopped"),
+        (SiteError("The site lacks page index"), 1, "The site lacks"),
+        (KeyboardInterrupt(), 130, "finished chapters are kept"),
+        (OSError(28, "No space left on device", "/x/y"), 2, "No space left on device: /x/y"),
+        (ZeroDivisionError("first\nsecond"), 1, "Stopped by ZeroDivisionError: first (TWOTOWERS_DEBUG=1"),
+    ],
+)
+def test_any_other_end_is_one_sentence_too(monkeypatch, capsys, error, status, part):
+    def run(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.delenv("TWOTOWERS_DEBUG", raising=False)
+    assert main(["run", "--model", "m"]) == status
+    err = capsys.readouterr().err
+    assert part in err
+    assert len(err.splitlines()) == 1
+
+
+def test_debugging_shows_where(monkeypatch):
+    def run(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setenv("TWOTOWERS_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "--model", "m"])
