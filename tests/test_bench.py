@@ -1,6 +1,7 @@
 """The benchmark: what it compares answers alike, the floor counts by hand, and its page is computed."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -15,11 +16,28 @@ from twotowers.cli import main
 from twotowers.floor import floor_seconds, work
 from twotowers.knockout import outcomes
 from twotowers.linear import PackedLinear, packed, plain_linears
+from twotowers.measure import peak_alone
 from twotowers.peers import NnsightPeer, Padded
 
 
 def one_head_each(heads):
     return [[head] for head in heads]
+
+
+def holder(megabytes):
+    """A job that holds so much and a little time, for the watcher to see it."""
+
+    def hold():
+        held = torch.ones(megabytes, 2**18)
+        time.sleep(0.2)
+        return held.sum()
+
+    return hold
+
+
+def test_the_peak_of_a_job_alone_is_what_it_holds():
+    small, large = (peak_alone(holder, megabytes) / 2**20 for megabytes in (8, 64))
+    assert large - small == pytest.approx(56, abs=8)
 
 
 # --- packed products ----------------------------------------------------------------------------------------------
@@ -149,6 +167,15 @@ def test_a_result_has_every_way_and_its_page_shows_them(result, tmp_path):
         for ending in ("svg", "png", "csv", "json"):
             assert (tmp_path / "figures" / f"tiny-float32-{name}.{ending}").stat().st_size
     assert json.loads((tmp_path / "tiny-float32.json").read_text())["rows"] == result["rows"]
+
+
+def test_the_page_says_what_locate_costs_beside_a_bare_forward(result, tmp_path):
+    rows = {row["way"]: row for row in result["rows"]}
+    bare = rows["forward"] | {"way": "transformers, bare forward", "peak": 100}
+    located = rows["locate"] | {"peak": 125, "ratio": 1.5, "ratio_low": 1.25, "ratio_high": 2.0}
+    bench_page.write(result | {"rows": [rows["ours"], rows["floor"], bare, located]}, tmp_path, "tiny")
+    said = "Locate takes 1.50 times the time of a bare forward (1.25 to 2.00) and 1.25 times its memory."
+    assert said in bench_page.performance(tmp_path)
 
 
 def test_random_weights_of_a_shape_are_swept(monkeypatch):

@@ -28,7 +28,7 @@ from .floor import floor_seconds, rates, work
 from .knockout import Head, every_head, outcomes, pairs, rank_heads, sweep
 from .linear import plain_linears
 from .locate import locate
-from .measure import Timed, timed
+from .measure import Timed, peak_alone, timed
 from .models import Model, load
 from .packing import pack
 from .peers import BridgePeer, NnsightPeer, NoPeerError, Padded
@@ -40,6 +40,7 @@ from .trace import answers
 
 HEADS = 4  # heads a repeat that a peer is timed on; a full sweep is as many times longer as there are heads
 OURS = "ours"
+BARE = "transformers, bare forward"
 SCALING_HEADS = 48
 
 
@@ -76,7 +77,8 @@ def bench(
         for name, peer in others.items():
             ways[name] = functools.partial(_head_by_head, peer, padded)
             scale[name] = len(heads) / HEADS
-        ways["transformers, bare forward"] = _bare(others["nnsight, a trace a head"], sets, model.device)
+        bare = _bare(others["nnsight, a trace a head"].arch.model, sets)
+        ways[BARE] = lambda _: bare()
         drawn = [heads[i] for i in rng.choice(len(heads), HEADS, replace=False)]
         for name, peer in others.items():
             differences[name] = _difference(model, s, drawn, [peer.without(padded, *head) for head in drawn])
@@ -98,9 +100,13 @@ def bench(
                 took = timed(functools.partial(ways[name], drawn), model.device)
                 timings[name].append(replace(took, seconds=took.seconds * scale.get(name, 1.0)))
                 bar.update()
+    peak = {name: max(t.peak for t in took) for name, took in timings.items()}
+    if BARE in ways and model.device.type == "cpu":
+        for name, prepare in (("locate", _job_of_locate), (BARE, _job_of_bare)):
+            peak[name] = peak_alone(prepare, model.folder, model.dtype, sets)
     result: dict[str, Any] = {
         "facts": facts(model, s) | {"repeats": repeats, "heads": len(heads), "sampled_heads": HEADS, "sets": len(sets)},
-        "rows": _rows(timings, floors),
+        "rows": _rows(timings, floors, peak),
         "agreement": {"margin_difference": differences, **_agreement(model, half, sets)},
         "scaling": scaling(model, s, rows, rng),
     }
@@ -198,15 +204,23 @@ def _fresh(model: Model) -> Any:
     return network.to(model.device).eval()
 
 
-def _bare(peer: NnsightPeer, sets: Sequence[PromptSet], device: torch.device) -> Callable[[list[Head]], Any]:
-    network, batches = peer.arch.model, [Padded.of(s, device) for s in sets]
+def _bare(network: Any, sets: Sequence[PromptSet]) -> Callable[[], None]:
+    batches = [Padded.of(s, network.device) for s in sets]
 
-    def forward(_: list[Head]) -> None:
+    def forward() -> None:
         with torch.no_grad():
             for padded in batches:
                 network(padded.input_ids, use_cache=False)
 
     return forward
+
+
+def _job_of_locate(folder: Path, dtype: torch.dtype, sets: Sequence[PromptSet]) -> Callable[[], Any]:
+    return functools.partial(locate, load(folder, dtype=dtype, device_map="cpu"), sets)
+
+
+def _job_of_bare(folder: Path, dtype: torch.dtype, sets: Sequence[PromptSet]) -> Callable[[], Any]:
+    return _bare(_fresh(load(folder, dtype=dtype, device_map="cpu")), sets)
 
 
 def _in_bfloat16(model: Model) -> Model:
@@ -279,12 +293,11 @@ def _warm(way: Callable[[list[Head]], Any], name: str, drawn: list[Head]) -> Non
         way(drawn[:1])
 
 
-def _rows(timings: dict[str, list[Timed]], floors: list[float]) -> list[dict[str, Any]]:
+def _rows(timings: dict[str, list[Timed]], floors: list[float], peak: dict[str, int]) -> list[dict[str, Any]]:
     """A record per way; what each is compared with stands in `over`."""
     seconds = {name: np.array([t.seconds for t in took]) for name, took in timings.items()}
-    peak = {name: max(t.peak for t in took) for name, took in timings.items()}
-    seconds["floor"], peak["floor"] = np.array(floors), 0
-    over = {"screen": "forward", "locate": "transformers, bare forward", "floor": OURS}
+    seconds["floor"] = np.array(floors)
+    over = {"screen": "forward", "locate": BARE, "floor": OURS}
     rows = []
     for name, values in seconds.items():
         other = over.get(name, OURS)
@@ -296,7 +309,7 @@ def _rows(timings: dict[str, list[Timed]], floors: list[float]) -> list[dict[str
                 "seconds": float(np.median(values)), "low": float(values.min()), "high": float(values.max()),
                 "over": other,
                 "ratio": float(np.median(ratios)), "ratio_low": float(ratios.min()), "ratio_high": float(ratios.max()),
-                "peak": int(peak[name]),
+                "peak": int(peak.get(name, 0)),
             }
         )  # fmt: skip
     unshared = "ours, no shared prefix"

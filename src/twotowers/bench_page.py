@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from . import figures_bench
-from .bench import OURS, bench, tables
+from .bench import BARE, OURS, bench, tables
 from .errors import ModelError, UnknownNameError
 from .models import load
 from .pipeline import project_root
@@ -96,6 +96,7 @@ def _section(file: Path) -> str:
         f"Repeat it with `{facts['command']}`.",
         _table(rows),
         _above_floor(rows),
+        _locating(rows),
         _agreement(agreement),
     ]
     if facts.get("random"):
@@ -132,6 +133,17 @@ def _above_floor(rows: pd.DataFrame) -> str:
             f"({1 / row['ratio_high']:.2f} to {1 / row['ratio_low']:.2f})."
         )
     return text
+
+
+def _locating(rows: pd.DataFrame) -> str:
+    found = rows.set_index("way")
+    if BARE not in found.index:
+        return ""
+    row, bare = found.loc["locate"], found.loc[BARE]
+    return (
+        f"Locate takes {row['ratio']:.2f} times the time of a bare forward ({row['ratio_low']:.2f} to "
+        f"{row['ratio_high']:.2f}) and {row['peak'] / bare['peak']:.2f} times its memory."
+    )
 
 
 def _agreement(agreement: dict[str, Any]) -> str:

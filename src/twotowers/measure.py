@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,22 @@ def timed(job: Callable[[], Any], device: torch.device) -> Timed:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - begun
     return Timed(seconds, peak[0])
+
+
+def peak_alone(prepare: Callable[..., Callable[[], Any]], *inputs: Any) -> int:
+    """Peak on the processor of the job that `prepare(*inputs)` gives, as `Timed.peak`, in a process of its own.
+
+    In one process, what other work leaves with the allocator changes the peak, up or down. The job is done once
+    before it is measured; `prepare` and its inputs are pickled.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_second_peak, prepare, inputs).result()
+
+
+def _second_peak(prepare: Callable[..., Callable[[], Any]], inputs: tuple[Any, ...]) -> int:
+    job = prepare(*inputs)
+    job()
+    return timed(job, torch.device("cpu")).peak
 
 
 @contextlib.contextmanager
