@@ -125,8 +125,4 @@ def runs(root, model, executed):
 def bare_clone(tmp_path, monkeypatch):
     """A clone without runs as the working folder, and the cache elsewhere."""
     monkeypatch.setenv("TWOTOWERS_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "clone"
-    shutil.copytree(PROJECT / "book" / "chapters", folder / "book" / "chapters")
-    shutil.copy(PROJECT / "_config.yml", folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return clone(tmp_path / "clone", monkeypatch)

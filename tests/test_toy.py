@@ -12,9 +12,7 @@ from twotowers.check import check
 from twotowers.knockout import outcomes
 from twotowers.models import REGISTRY
 from twotowers.study import open_study
-from twotowers.toy_data import (
-    held_out,
-)
+from twotowers.toy_data import held_out
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,9 @@ def test_the_page_takes_its_numbers_from_the_record(tmp_path):
     assert {file.suffix for file in (tmp_path / "_toy" / "figures").iterdir()} == {".svg", ".png", ".csv", ".json"}
 
 
-@pytest.mark.parametrize(("at_last", "at_query", "part"), [(0.6, 0.1, "where the paper looks"), (0.1, 0.6, "before")])
+@pytest.mark.parametrize(
+    ("at_last", "at_query", "part"), [(0.6, 0.1, "where the paper's analyses look"), (0.1, 0.6, "before")]
+)
 def test_the_page_says_where_the_comparison_stands(at_last, at_query, part):
     curve = pd.DataFrame({"match_last": [0.0, at_last], "match_query": [0.0, at_query], "hand_on": [0.0, 0.9]})
     text = toy_page._reading(curve)

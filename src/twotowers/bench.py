@@ -58,6 +58,10 @@ def bench(
         to ours, or as the way's name says), `agreement` and `scaling` (records `against, x, seconds, floor`).
     """
     s, n_prompts = sets[0], len(sets[0].prompts)
+    alone_peak = {}
+    if peers and model.device.type == "cpu":  # first, while the least of memory is taken
+        for name, prepare in (("locate", _job_of_locate), (BARE, _job_of_bare)):
+            alone_peak[name] = peak_alone(prepare, model.folder, model.dtype, sets)
     heads = every_head(model)
     rng = np.random.default_rng([seed, 7])
     ways: dict[str, Callable[[list[Head]], Any]] = {
@@ -100,10 +104,7 @@ def bench(
                 took = timed(functools.partial(ways[name], drawn), model.device)
                 timings[name].append(replace(took, seconds=took.seconds * scale.get(name, 1.0)))
                 bar.update()
-    peak = {name: max(t.peak for t in took) for name, took in timings.items()}
-    if BARE in ways and model.device.type == "cpu":
-        for name, prepare in (("locate", _job_of_locate), (BARE, _job_of_bare)):
-            peak[name] = peak_alone(prepare, model.folder, model.dtype, sets)
+    peak = {name: max(t.peak for t in took) for name, took in timings.items()} | alone_peak
     result: dict[str, Any] = {
         "facts": facts(model, s) | {"repeats": repeats, "heads": len(heads), "sampled_heads": HEADS, "sets": len(sets)},
         "rows": _rows(timings, floors, peak),
@@ -183,10 +184,12 @@ def _processor() -> str:
 
 def _peers(model: Model) -> dict[str, Any]:
     """The peers, each on a network of its own, loaded as its users would, with nothing of ours in it."""
-    network = _fresh(model)
+    network = _fresh(model.folder, model.dtype, model.device)
     found: dict[str, Any] = {"nnsight, a trace a head": NnsightPeer(network, model.tokenizer)}
     try:
-        found["TransformerLens, hooks a head"] = BridgePeer(_fresh(model), model.tokenizer, model.name)
+        found["TransformerLens, hooks a head"] = BridgePeer(
+            _fresh(model.folder, model.dtype, model.device), model.tokenizer, model.name
+        )
     except NoPeerError as error:
         print(error, file=sys.stderr)
     return found
@@ -197,11 +200,11 @@ def _head_by_head(peer: Any, padded: Padded, heads: Sequence[Head]) -> None:
         peer.without(padded, *head)
 
 
-def _fresh(model: Model) -> Any:
+def _fresh(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
     network: Any = AutoModelForCausalLM.from_pretrained(
-        model.folder, dtype=model.dtype, local_files_only=True, attn_implementation="eager"
+        folder, dtype=dtype, local_files_only=True, attn_implementation="eager"
     )
-    return network.to(model.device).eval()
+    return network.to(device).eval()
 
 
 def _bare(network: Any, sets: Sequence[PromptSet]) -> Callable[[], None]:
@@ -220,7 +223,7 @@ def _job_of_locate(folder: Path, dtype: torch.dtype, sets: Sequence[PromptSet]) 
 
 
 def _job_of_bare(folder: Path, dtype: torch.dtype, sets: Sequence[PromptSet]) -> Callable[[], Any]:
-    return _bare(_fresh(load(folder, dtype=dtype, device_map="cpu")), sets)
+    return _bare(_fresh(folder, dtype), sets)
 
 
 def _in_bfloat16(model: Model) -> Model:

@@ -140,9 +140,10 @@ def _locating(rows: pd.DataFrame) -> str:
     if BARE not in found.index:
         return ""
     row, bare = found.loc["locate"], found.loc[BARE]
+    memory = f" and {row['peak'] / bare['peak']:.2f} times its memory" if bare["peak"] else ""
     return (
         f"Locate takes {row['ratio']:.2f} times the time of a bare forward ({row['ratio_low']:.2f} to "
-        f"{row['ratio_high']:.2f}) and {row['peak'] / bare['peak']:.2f} times its memory."
+        f"{row['ratio_high']:.2f}){memory}."
     )
 
 

@@ -47,16 +47,16 @@ def _summary(curve: pd.DataFrame, facts: dict[str, Any]) -> str:
 def _reading(curve: pd.DataFrame) -> str:
     last = curve.iloc[-1]
     at_last, at_query = last["match_last"], last["match_query"]
+    numbers = (
+        f"At the end, each in its best head, the last position looks at labels of the query's class by {at_last:.2f} "
+        f"more than at others, and the query's word by {at_query:.2f}."
+    )
     if at_query <= at_last:
-        return (
-            f"At the end the last position tells the labels of the query's class from others by {at_last:.2f} of "
-            f"attention and the query's word by {at_query:.2f}: the comparison stands where the paper looks for it."
-        )
+        return f"{numbers} The larger is at the last position, where the paper's analyses look for the comparison."
     return (
-        f"At the end the query's word tells the labels of its class from others by {at_query:.2f} of attention and the "
-        f"last position by {at_last:.2f}, while it looks at the query's word with a weight of {last['hand_on']:.2f}. "
-        f"It seems that this model compares before the position at which the paper's analyses look, and hands the "
-        f"result on; attention weights alone do not prove it."
+        f"{numbers} The last position looks at the query's word with a weight of {last['hand_on']:.2f}. It seems that "
+        f"this model compares before the position at which the paper's analyses look, and hands the result on; "
+        f"attention weights alone do not prove it."
     )
 
 
