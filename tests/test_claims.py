@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twotowers.claims import CLAIMS, atlas, judge, ledger, markdown, record_accuracy, record_claim
+from twotowers.claims import CLAIMS, Verdict, atlas, judge, ledger, markdown, record_accuracy, record_claim
 from twotowers.errors import UnknownNameError
 from twotowers.statistics import Estimate
 from twotowers.study import SCALES, Study
@@ -51,6 +51,20 @@ def test_all_fourteen_claims_are_there_with_a_sentence():
     sentence = judge("C4", effects(0.3)).sentence
     assert sentence.startswith("**C4: supported.**")
     assert "87.6 % to 24.4 %" in sentence
+
+
+@pytest.mark.parametrize(
+    ("claim", "estimate", "number"),
+    [
+        ("C6", (0.3, 0.2, 0.4), "+0.300 (+0.200 to +0.400)"),
+        ("C6", (-0.00021, -0.0003, -0.00012), "-0.0002 (-0.0003 to -0.0001)"),
+        ("C6", (0.0, 0.0, 0.0), "+0.000 (+0.000 to +0.000)"),
+        ("C6", (0.2, 1e-9, 0.4), "+0.200000 (+0.000000 to +0.400000)"),
+        ("C7", (0.05, 0.0002, 0.1), "+5.00% (+0.02% to +10.00%)"),
+    ],
+)
+def test_what_is_not_zero_does_not_look_like_zero(claim, estimate, number):
+    assert f" {number}." in Verdict(claim, Estimate(*estimate), "supported").sentence
 
 
 @pytest.fixture

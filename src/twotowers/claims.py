@@ -124,7 +124,7 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in words, for a page."""
         claim = CLAIMS[self.claim]
-        number = format(self.estimate, "+.1%" if claim.percent else "+.3f")
+        number = _number(self.estimate, claim)
         paper = f" The paper: {claim.paper}." if claim.paper else ""
         return f"**{self.claim}: {self.verdict}.** {claim.sentence} Effect ({claim.effect}): {number}.{paper}"
 
@@ -204,7 +204,15 @@ def _effect(row: Any) -> str:
     """Mean and interval in the unit of the claim; nothing if there is no number."""
     if row.mean is None or pd.isna(row.mean):
         return ""
-    return format(Estimate(row.mean, row.low, row.high), "+.1%" if CLAIMS[row.claim].percent else "+.3f")
+    return _number(Estimate(row.mean, row.low, row.high), CLAIMS[row.claim])
+
+
+def _number(effect: Estimate, claim: Claim) -> str:
+    """Mean and interval in the unit of the claim, with more digits, up to six, where an effect would look like zero."""
+    first, unit, scale = (1, "%", 100) if claim.percent else (3, "f", 1)
+    values = [scale * float(x) for x in (effect.mean, effect.low, effect.high) if x != 0]
+    digits = next((n for n in range(first, 6) if all(round(x, n) for x in values)), 6)
+    return format(effect, f"+.{digits}{unit}")
 
 
 def _path(name: str) -> Path:
