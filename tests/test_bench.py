@@ -18,6 +18,7 @@ from twotowers.knockout import outcomes
 from twotowers.linear import PackedLinear, packed, plain_linears
 from twotowers.measure import peak_alone
 from twotowers.peers import NnsightPeer, Padded
+from twotowers.quantised import DequantisedLinear
 
 
 def one_head_each(heads):
@@ -181,10 +182,13 @@ def test_the_page_says_what_locate_costs_beside_a_bare_forward(result, tmp_path)
     assert "bare forward (1.25 to 2.00).\n" in bench_page.performance(tmp_path)
 
 
-def test_random_weights_of_a_shape_are_swept(monkeypatch):
+@pytest.mark.parametrize("method", [None, "nf4", "int8"])
+def test_random_weights_of_a_shape_are_swept(monkeypatch, method):
     small = lambda: shapes.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=100)  # noqa: E731
     monkeypatch.setitem(shapes.SHAPES, "small", small)
-    model = shapes.random_model("small", torch.float32, "cpu")
+    model = shapes.random_model("small", torch.float32, "cpu", method)
+    layers = [m for m in model.arch.model.modules() if isinstance(m, DequantisedLinear)]
+    assert len(layers) == (8 if method else 0)
     s = shapes.random_set(model)
     assert {len(prompt.ids) for prompt in s.prompts} == {60}
     table = outcomes(model, [s], [[], [(0, 0)], [(1, 1)]])
@@ -198,6 +202,8 @@ def test_random_weights_of_a_shape_are_swept(monkeypatch):
         (["--shape", "gpt2-larg"], "did you mean 'gpt2-large'"),
         (["--dtype", "float31"], "did you mean 'float32'"),
         (["--device", "tpu"], "There is no device 'tpu'"),
+        (["--quantise", "nf4"], "give --quantise with --shape only"),
+        (["--shape", "llama-7b", "--quantise", "nf3"], "There is no way to quantise 'nf3'"),
         (["--repeats", "0"], "a whole number from 1"),
         (["--model", "smollm2-135"], "did you mean 'smollm2-135m'"),
     ],

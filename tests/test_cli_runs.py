@@ -160,22 +160,23 @@ def test_run_passes_what_was_asked_and_ends_with_a_table(monkeypatch, capsys):
     assert row.split() == ["tiny", "task", "up", "to", "date", "1.2", "2"]
 
 
-def test_dtype_and_devices_reach_the_study_and_the_command_that_repeats_it(tiny_folders, monkeypatch):
+def test_how_a_model_is_loaded_reaches_the_study_and_the_command_that_repeats_it(tiny_folders, monkeypatch):
     seen = []
 
     def run(model, **options):
         study = open_study(model, scale="smoke")
-        seen.append((study.model.dtype, study.model.device_map, provenance(study)["command"]))
+        loaded = study.model
+        seen.append((loaded.dtype, loaded.device_map, loaded.quantise, provenance(study)["command"]))
         return [pipeline.Outcome("tiny", "task", "run", 1.0, 0)]
 
     monkeypatch.setattr(pipeline, "run", run)
     asked = ["run", "--model", str(tiny_folders["gpt2"])]
-    assert main([*asked, "--dtype", "bfloat16", "--device-map", "cpu"]) == 0
+    assert main([*asked, "--dtype", "bfloat16", "--device-map", "cpu", "--quantise", "nf4"]) == 0
     assert main(asked) == 0
     command = "twotowers run --model tiny-gpt2 --task words --scale smoke"
     assert seen == [
-        (torch.bfloat16, "cpu", f"{command} --dtype bfloat16 --device-map cpu"),
-        (torch.float32, None, command),
+        (torch.bfloat16, "cpu", "nf4", f"{command} --dtype bfloat16 --device-map cpu --quantise nf4"),
+        (torch.float32, None, None, command),
     ]
     assert not [name for name in os.environ if name in LOADING.values()]
 

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from .errors import FamilyError
 from .families import family_of
 from .linear import PackedLinear
+from .quantised import DequantisedLinear
 
 
 def submodule(root: Any, path: str) -> Any:
@@ -30,10 +31,12 @@ def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
     """The matrix W with output = input @ W + bias: GPT-2's Conv1D stores W, Linear stores its transpose.
 
     Raises:
-        FamilyError: the module is neither, as in a quantised model, whose raw weight is not the matrix.
+        FamilyError: the module is neither, nor dequantised: its raw weight need not be the matrix.
     """
     if isinstance(module, Conv1D):
         return module.weight
+    if isinstance(module, DequantisedLinear):
+        return module.weight.T
     if isinstance(module, nn.Linear) and type(module) in (nn.Linear, PackedLinear):
         return module.weight.T
     raise FamilyError(

@@ -20,6 +20,7 @@ from .models import Model
 from .packing import pack
 from .project import project
 from .prompts import PromptSet, prompt_set
+from .quantised import held
 from .trace import Capture, answers, capture, remember
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
@@ -213,16 +214,17 @@ def _knockout(model: Model, s: PromptSet) -> float:
 @contextmanager
 def edited(model: Model, layer: int, head: int) -> Iterator[None]:
     """The model with one head's slice of W_O set to zero, restored afterwards."""
-    size = model.arch.d_head
-    with torch.no_grad():
-        weight = weight_in_out(model.arch.out_proj(layer))[head * size : (head + 1) * size]
-        kept = weight.clone()
-        weight.zero_()
-    try:
-        yield
-    finally:
+    size, projection = model.arch.d_head, model.arch.out_proj(layer)
+    with held(projection):
         with torch.no_grad():
-            weight.copy_(kept)
+            weight = weight_in_out(projection)[head * size : (head + 1) * size]
+            kept = weight.clone()
+            weight.zero_()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                weight.copy_(kept)
 
 
 def _changed(model: Model, s: PromptSet) -> float:

@@ -67,10 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--submit", metavar="WHERE", help="a job for each chapter of each model, on slurm (or local, to try it)"
     )
-    run.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the registry's, else float32)")
-    run.add_argument(
-        "--device-map", choices=DEVICE_MAPS, help="spread a model over devices (default: the GPU if there is one)"
-    )
+    _add_loading(run)
     run.add_argument("--remote", action="store_true", help="on a server that has the model (NDIF), by its hub id")
     run.add_argument(
         "--slurm", nargs="+", default=[], type=_option, metavar="NAME=VALUE", help="options of sbatch, as partition=gpu"
@@ -82,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="measure the identities that must hold on a model")
     check.add_argument("model", metavar="MODEL", help="registry key, local folder, or hub id owner/name")
+    _add_loading(check)
     check.add_argument("--remote", action="store_true", help="on a server that has the model (NDIF), by its hub id")
     check.set_defaults(action=_check)
 
@@ -91,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     subject.add_argument("--shape", metavar="NAME", help="random weights of this size instead: speed and memory only")
     bench.add_argument("--device", metavar="D", help="cpu or cuda (default: the GPU if there is one)")
     bench.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
+    bench.add_argument("--quantise", metavar="WAY", help="with --shape: nf4 or int8, how the weights are stored")
     bench.add_argument("--repeats", type=_count, default=5, metavar="N", help="rounds of timing (default 5)")
     bench.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of sampled heads (default 0)")
     bench.set_defaults(action=_bench)
@@ -101,6 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     tasks = commands.add_parser("tasks", help="list the tasks")
     tasks.set_defaults(action=_tasks)
     return parser
+
+
+def _add_loading(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the registry's, else float32)")
+    command.add_argument(
+        "--device-map", choices=DEVICE_MAPS, help="spread a model over devices (default: the GPU if there is one)"
+    )
+    command.add_argument("--quantise", metavar="WAY", help="nf4 or int8: weights stored in 4 or 8 bits (bitsandbytes)")
 
 
 def _seed(text: str) -> int:
@@ -127,7 +134,7 @@ def _run(options: argparse.Namespace) -> None:
     from .study import loaded_as
 
     place = on_server() if options.remote else contextlib.nullcontext()
-    with place, loaded_as(dtype=options.dtype, device_map=options.device_map):
+    with place, loaded_as(dtype=options.dtype, device_map=options.device_map, quantise=options.quantise):
         _run_chapters(options)
 
 
@@ -168,7 +175,13 @@ def _check(options: argparse.Namespace) -> int:
     from .check import check
     from .models import load
 
-    model = load(options.model, remote=options.remote)
+    model = load(
+        options.model,
+        dtype=options.dtype,
+        device_map=options.device_map,
+        remote=options.remote,
+        quantise=options.quantise,
+    )
     table = check(model)
     if model.remote:
         print(model.traffic, file=sys.stderr)
@@ -183,7 +196,8 @@ def _check(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> None:
     from .bench_page import run
 
-    print(run(options.model, options.shape, options.device, options.dtype, options.repeats, options.seed))
+    o = options
+    print(run(o.model, o.shape, o.device, o.dtype, o.repeats, o.seed, o.quantise))
 
 
 def _models(options: argparse.Namespace) -> None:

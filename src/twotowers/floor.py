@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .architecture import Architecture, submodule
 from .linear import PackedLinear
+from .quantised import DequantisedLinear
 
 ROWS = 4096  # rows of the products whose rate is measured, as of a full forward of the sweep
 TIMES = 3  # of which the fastest counts
@@ -62,7 +63,7 @@ def mlp_shapes(arch: Architecture, layer: int) -> list[tuple[int, int]]:
     for module in mlp.modules():
         if isinstance(module, Conv1D):
             shapes.append((int(module.weight.shape[0]), int(module.weight.shape[1])))
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear | DequantisedLinear):
             shapes.append((module.in_features, module.out_features))
     return shapes
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from .errors import MemoryLimitError, ModelError, UnknownNameError
 from .families import family_of
 from .hub import first_line
 from .linear import pack_linears
+from .quantised import dequantise_linears, method_of, require_method, settings_for, version
 from .registry import DTYPES, REGISTRY
 from .remote import Rehearsal, Server, Traffic, find_deployment, host, meta_model, read_tensors, require_key
 from .sources import find_source, read_folder, weight_bytes
@@ -45,6 +47,7 @@ class Model:
         dtype: of the weights; for a model on a server of what is sent to it.
         remote: True for a model on a server, of which no weights are here, `deployed` is its name there; "local"
             for a rehearsal, in which traces are serialised as for a server and run here.
+        quantise: how the matrices of the blocks are quantised while they load, by bitsandbytes: "nf4", "int8" or not.
         traffic: what was sent to the server and received from it.
     """
 
@@ -60,6 +63,7 @@ class Model:
     _fetch: Callable[[], object] = field(repr=False, default=lambda: None)
     remote: Remote = False
     deployed: str = ""
+    quantise: str | None = None
     traffic: Traffic = field(default_factory=Traffic, compare=False)
 
     @property
@@ -70,6 +74,16 @@ class Model:
     def digest(self) -> str:
         self._fetch()
         return self._digest()
+
+    @property
+    def quantised(self) -> str | None:
+        """How the matrices of the blocks are stored, "nf4", "fp4" or "int8"; None if they are not quantised."""
+        return self.quantise or method_of(self.config)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights take once they are loaded."""
+        return weight_bytes(self.folder, self.dtype, self.quantise)
 
     @property
     def context_length(self) -> int:
@@ -97,7 +111,8 @@ class Model:
                 return meta_model(self.folder, self.tokenizer)
         self._fetch()
         self._require_memory()
-        device_map = self.device_map or ("cuda" if torch.cuda.is_available() else None)
+        device_map = self.device_map or ("cuda" if torch.cuda.is_available() else "cpu" if self.quantised else None)
+        how = {"quantization_config": settings_for(self.quantise)} if self.quantise else {}
         try:
             with _quiet_transformers():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -108,6 +123,7 @@ class Model:
                     local_files_only=True,
                     ignore_mismatched_sizes=True,  # they are reported below
                     output_loading_info=True,
+                    **how,
                 )
         except Exception as error:  # a damaged file may raise anything
             raise ModelError(
@@ -121,6 +137,8 @@ class Model:
                 f"The weights in {self.folder} do not fit its config.json: {len(wrong)} tensors are missing or of "
                 f"another shape, {wrong[0]} first; fetch the model again."
             )
+        if self.quantised:
+            dequantise_linears(network, self.dtype)
         pack_linears(network)
         return TransformersModel(network.eval(), task="text-generation", tokenizer=self.tokenizer)
 
@@ -128,10 +146,12 @@ class Model:
         """Refuse before loading what cannot fit, instead of being killed while loading."""
         if self.device_map not in (None, "cpu", "cuda"):
             return  # spread by accelerate, which may also put layers on the disk
-        needed = weight_bytes(self.folder, self.dtype)
+        needed = self.weight_bytes
         there = psutil.virtual_memory().available if self.device_map == "cpu" else free_memory()
         if needed > there:
             advice = "use a machine with more memory"
+            if not self.quantised:
+                advice = f'quantise it with quantise="nf4", or {advice}'
             if self.dtype == torch.float32:
                 advice = 'load it with dtype="bfloat16", or ' + advice
             if torch.cuda.is_available():
@@ -175,6 +195,8 @@ class Model:
         facts = {"model": self.name, "family": self.config.model_type, "revision": self.revision}
         if self.remote is True:
             return facts | {"weights_sha256": None, "dtype": "as served", "device": f"server {host()}"}
+        if self.quantised:
+            facts["quantised"] = f"{self.quantised}, by bitsandbytes {version()}"
         return facts | {
             "weights_sha256": self.digest,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -189,6 +211,7 @@ def load(
     device_map: str | dict[str, Any] | None = None,
     revision: str | None = None,
     remote: Remote = False,
+    quantise: str | None = None,
 ) -> Model:
     """Load a model by registry key, local folder (Hugging Face layout) or hub id `owner/name`.
 
@@ -198,11 +221,13 @@ def load(
         revision: a commit, branch or tag of the hub.
         remote: True runs every trace on a server (NDIF) that has the model; only configuration and tokenizer are
             here. "local" rehearses that: traces are serialised as for a server, and run here.
+        quantise: "nf4" or "int8" stores the matrices of the blocks in 4 or 8 bits (bitsandbytes) and multiplies in
+            `dtype`; weights that are quantised so already load as they are.
 
     Raises:
         ModelError, FamilyError, UnknownNameError, ServerError: with what to do about it.
     """
-    model = open_model(name, dtype=dtype, device_map=device_map, revision=revision, remote=remote)
+    model = open_model(name, dtype=dtype, device_map=device_map, revision=revision, remote=remote, quantise=quantise)
     _ = model.nn
     return model
 
@@ -214,11 +239,15 @@ def open_model(
     device_map: str | dict[str, Any] | None = None,
     revision: str | None = None,
     remote: Remote = False,
+    quantise: str | None = None,
 ) -> Model:
     """As `load`, but reads configuration and tokenizer only; the weights come with the first use of `nn`."""
     entry = REGISTRY.get(str(name))
     if remote is True:
         require_key()
+    if remote is True and quantise:
+        raise ModelError("A server has its weights in its own way; leave the wish to quantise them out.")
+    require_method(quantise, None)
     found = find_source(str(name), revision)
     deployed = ""
     if remote is True:
@@ -226,6 +255,8 @@ def open_model(
             raise ModelError(f"{found.name} is not from the hub, and a server runs no other model; give its hub id.")
         deployed = find_deployment(found.repo, revision)
     config, tokenizer = read_folder(found.folder, weights=found.fetch is None and remote is not True)
+    if remote is not True:
+        require_method(quantise, method_of(config))
     asked = dtype or (entry.dtype if entry and remote is not True else "float32")
     if isinstance(asked, str) and asked not in DTYPES:
         raise UnknownNameError("dtype", asked, DTYPES)
@@ -242,6 +273,7 @@ def open_model(
         _fetch=found.fetch or (lambda: None),
         remote=remote,
         deployed=deployed,
+        quantise=quantise,
     )
 
 
@@ -252,7 +284,8 @@ def free_memory() -> int:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Without the report of missing tensors, since we say it in one sentence."""
+    """Without the report of missing tensors, since we say it in one sentence, and what bitsandbytes could do faster."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:

@@ -33,7 +33,6 @@ from .notebooks import Kernels, execute
 from .progress import Progress
 from .registry import REGISTRY
 from .schedule import side_by_side
-from .sources import weight_bytes
 from .study import Study, find_scale, open_study
 from .tasks import load_task, portable
 
@@ -188,7 +187,7 @@ def jobs_that_fit(model: Model) -> int:
     """
     if torch.cuda.is_available() or model.remote:
         return 1
-    each = 3 * weight_bytes(model.folder, model.dtype) + 2**30
+    each = 3 * model.weight_bytes + 2**30
     return max(1, min(MOST_JOBS, _cores(), psutil.virtual_memory().available // each))
 
 
@@ -291,7 +290,7 @@ def _check(study: Study, folder: Path, record: dict[str, Any], progress: Progres
     """Measure the identities on this model, once for these weights and this code; refuse one that fails."""
     package = Path(__file__).parent
     rooms = (
-        "architecture", "families", "linear", "trace", "interventions", "prompts", "packing", "project",
+        "architecture", "families", "linear", "quantised", "trace", "interventions", "prompts", "packing", "project",
         "check", "models",
     )  # fmt: skip
     code = "".join(hashlib.sha256((package / f"{room}.py").read_bytes()).hexdigest() for room in rooms)

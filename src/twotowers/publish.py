@@ -126,5 +126,6 @@ def _how_loaded(model: Model) -> str:
     dtype = str(model.dtype).removeprefix("torch.")
     options = [f"--dtype {dtype}"] if dtype != usual else []
     options += [f"--device-map {model.device_map}"] if isinstance(model.device_map, str) else []
+    options += [f"--quantise {model.quantise}"] if model.quantise else []
     options += ["--remote"] if model.remote else []
     return "".join(f" {option}" for option in options)

@@ -11,12 +11,16 @@ import torch
 from nnsight import TransformersModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTJConfig, LlamaConfig, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
+from transformers.pytorch_utils import Conv1D
 
+from .families import family_of
 from .linear import pack_linears
 from .models import Model
 from .prompts import Prompt, PromptSet
+from .quantised import quantise
 
 TOKENS, QUERIES, QUERY_TOKENS = 60, 8, 2  # of a prompt; prompts of a set; tokens that are a prompt's own
 
@@ -37,11 +41,19 @@ SHAPES: dict[str, Callable[[], Any]] = {
 }
 
 
-def random_model(shape: str, dtype: torch.dtype, device: str) -> Model:
-    """A model of a shape of `SHAPES` with small random weights and a tokenizer that knows nothing."""
+def random_model(shape: str, dtype: torch.dtype, device: str, method: str | None = None) -> Model:
+    """A model of a shape of `SHAPES` with small random weights and a tokenizer that knows nothing.
+
+    Args:
+        method: how the matrices of the blocks are quantised (`quantised.METHODS`), one after the other: weights that
+            have not been written to take no memory on the CPU, so what fits quantised can be made.
+    """
     config = SHAPES[shape]()
-    with no_init_weights(), torch.device(device):
+    with no_init_weights(), torch.device("cpu" if method else device):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+    if method:
+        _quantise_blocks(network, method, device)
+        network.to(device)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.ndim == 1:
@@ -51,11 +63,21 @@ def random_model(shape: str, dtype: torch.dtype, device: str) -> Model:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"": 0}, unk_token="")))  # nnsight asks
     model = Model(
         name=shape, folder=Path(), revision=None, tokenizer=tokenizer, config=config, dtype=dtype, device_map=device,
-        template="lines", _digest=lambda: "random",
+        template="lines", _digest=lambda: "random", quantise=method,
     )  # fmt: skip
     pack_linears(network)
     model.__dict__["nn"] = TransformersModel(network.eval(), task="text-generation", tokenizer=tokenizer)
     return model
+
+
+def _quantise_blocks(network: Any, method: str, device: str) -> None:
+    for path, module in list(network.named_modules()):
+        if path.startswith(family_of(network.config).blocks) and isinstance(module, nn.Linear | Conv1D):
+            shape = module.weight.shape[::-1] if isinstance(module, Conv1D) else module.weight.shape
+            weight = torch.empty(shape, dtype=module.weight.dtype, device=device).normal_(0, 0.02)
+            layer = quantise(weight, method)
+            layer.bias = module.bias
+            network.set_submodule(path, layer)
 
 
 def random_set(model: Model, seed: int = 0) -> PromptSet:

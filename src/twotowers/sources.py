@@ -9,6 +9,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from .errors import ModelError, UnknownNameError
 from .families import family_of
 from .hub import HUB_TIMEOUT, cache_folder, first_line
+from .quantised import bytes_per_weight, method_of
 from .registry import REGISTRY, WHEELS
 
 
@@ -74,10 +76,14 @@ def find_source(name: str, revision: str | None = None) -> Source:
     raise UnknownNameError("model", source, REGISTRY, hint)
 
 
-def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
+def weight_bytes(folder: Path, dtype: torch.dtype, quantise: str | None = None) -> int:
     """Bytes that the weights in a folder take once they are loaded in a dtype, from the files' own description.
 
-    PyTorch's own files do not say how many weights they hold; their size counts as it is.
+    PyTorch's own files do not say how many weights they hold; their size counts as it is. Weights that are stored
+    quantised, in integers, keep their size.
+
+    Args:
+        quantise: how the matrices of the blocks are quantised while they load, if they are.
     """
     total = 0
     for file in _weight_files(folder):
@@ -87,10 +93,18 @@ def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
         try:
             with file.open("rb") as handle:
                 header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-            shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+            tensors = [
+                (name, entry["dtype"], entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+            ]
         except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
             continue  # a damaged file is told when it is loaded
-        total += sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+        for name, stored, shape in tensors:
+            size: float = dtype.itemsize
+            if stored in ("U8", "I8"):
+                size = 1
+            elif quantise and len(shape) == 2 and re.search(r"(^|\.)\d+\.", name):
+                size = bytes_per_weight(quantise)
+            total += math.ceil(math.prod(shape) * size)
     return total
 
 
@@ -98,7 +112,8 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
     """Configuration and tokenizer in a folder, which must hold weights too if they are asked for.
 
     Raises:
-        ModelError, FamilyError: something is missing or broken, the family is not known, or weights are quantised.
+        ModelError, FamilyError: something is missing or broken, the family is not known, or weights are quantised in
+            a way that is not.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
@@ -118,11 +133,7 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
         raise ModelError(
             f"The configuration or tokenizer in {folder} cannot be read ({first_line(error)}); fetch them again."
         ) from error
-    if getattr(config, "quantization_config", None):
-        raise ModelError(
-            f"The weights in {folder} are quantised, and layers of such weights cannot be read as matrices here; give "
-            f"the model without quantisation."
-        )
+    method_of(config)
     if weights:
         _require_weights(folder)
     return config, tokenizer

@@ -20,7 +20,7 @@ from .remote import wanted
 from .tasks import Half, Task, load_task
 
 # How a study's model is loaded, where that is not left to the registry: `loaded_as` hands it on to the kernels.
-LOADING = {"dtype": "TWOTOWERS_DTYPE", "device_map": "TWOTOWERS_DEVICE_MAP"}
+LOADING = {"dtype": "TWOTOWERS_DTYPE", "device_map": "TWOTOWERS_DEVICE_MAP", "quantise": "TWOTOWERS_QUANTISE"}
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ def open_study(model: str, task: str = "words", scale: str = "book", seed: int =
 
 @contextlib.contextmanager
 def loaded_as(**wishes: str | None) -> Iterator[None]:
-    """In here every study's model has this dtype and device_map (None: the default), also in kernels that are started.
+    """In here every study's model is loaded in this way (None: the default), also in kernels that are started.
 
     Args:
-        wishes: `dtype` and `device_map`, as for `load`.
+        wishes: `dtype`, `device_map` and `quantise`, as for `load`.
     """
     before = {variable: os.environ.get(variable) for variable in LOADING.values()}
     os.environ.update({LOADING[name]: wish for name, wish in wishes.items() if wish})
