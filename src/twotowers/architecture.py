@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from .errors import FamilyError
 from .families import family_of
 from .linear import PackedLinear
+from .parallel import whole
 from .quantised import DequantisedLinear
 
 
@@ -38,7 +39,7 @@ def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
     if isinstance(module, DequantisedLinear):
         return module.weight.T
     if isinstance(module, nn.Linear) and type(module) in (nn.Linear, PackedLinear):
-        return module.weight.T
+        return whole(module.weight).T
     raise FamilyError(
         f"A {type(module).__name__} layer's weights cannot be read as a matrix; load the model without quantisation."
     )
@@ -46,7 +47,7 @@ def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
 
 def _plain(weight: Tensor) -> Tensor:
     """A weight as the mathematics uses it: float32, on the CPU, without gradient (no copy if it is so already)."""
-    return weight.detach().float().cpu()
+    return whole(weight.detach()).float().cpu()
 
 
 Projection = tuple[Tensor, Tensor | None]  # weight [d_model, n * d_head], heads side by side, and bias
@@ -140,6 +141,7 @@ class Architecture:
         paths = self.family.projections
         projection = self.module(self.attention_path(layer, paths[which % len(paths)]))
         weight, bias = weight_in_out(projection), projection.bias
+        bias = None if bias is None else whole(bias)
         if len(paths) > 1:
             return weight, bias
         own = [

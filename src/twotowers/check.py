@@ -57,7 +57,7 @@ def check(model: Model) -> pd.DataFrame:
         ("what follows changes nothing before it", _causal(model, sets[0])),
         ("packed prompts answer as separate ones", _packing(model, sets, captured)),
         (
-            "knock-out equals taking away what a head writes" if model.remote else "knock-out equals edited weights",
+            "knock-out equals taking away what a head writes" if shared(model) else "knock-out equals edited weights",
             _knockout(model, sets[0]),
         ),
     ]
@@ -193,7 +193,8 @@ def prompt_set_of(s: PromptSet, query: int) -> PromptSet:
 def _knockout(model: Model, s: PromptSet) -> float:
     """Zeroing one head per layer in a trace, started at its layer, equals zeroing its slice of W_O.
 
-    Others use a server's weights too, so there it is compared with taking away what the head writes.
+    Others use a server's weights too, and split weights cannot be edited, so there it is compared with taking away
+    what the head writes.
     """
     arch, batch = model.arch, pack([s], model.pad_id)
     _, intact = remember(model, batch)
@@ -203,12 +204,17 @@ def _knockout(model: Model, s: PromptSet) -> float:
         zero = torch.zeros(1, arch.n_layers, arch.n_heads, dtype=torch.bool)
         zero[0, layer, head] = True
         traced = ablate(model, batch, zero, *(intact.entering(layer) if intact else ())).labels
-        if model.remote:
+        if shared(model):
             worst = max(worst, _difference(traced, subtract(model, batch, layer, head).labels))
             continue
         with edited(model, layer, head):
             worst = max(worst, _difference(traced, answers(model, batch).labels))
     return worst
+
+
+def shared(model: Model) -> bool:
+    """Whether the weights are not this process' own to edit."""
+    return bool(model.remote) or model.tensor_parallel
 
 
 @contextmanager

@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="measure the identities that must hold on a model")
     check.add_argument("model", metavar="MODEL", help="registry key, local folder, or hub id owner/name")
     _add_loading(check)
+    check.add_argument(
+        "--tensor-parallel", action="store_true", help="split over the processes that torchrun has started"
+    )
     check.add_argument("--remote", action="store_true", help="on a server that has the model (NDIF), by its hub id")
     check.set_defaults(action=_check)
 
@@ -174,6 +177,7 @@ def _build(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> int:
     from .check import check
     from .models import load
+    from .parallel import first
 
     model = load(
         options.model,
@@ -181,8 +185,11 @@ def _check(options: argparse.Namespace) -> int:
         device_map=options.device_map,
         remote=options.remote,
         quantise=options.quantise,
+        tensor_parallel=options.tensor_parallel,
     )
     table = check(model)
+    if not first():
+        return 0
     if model.remote:
         print(model.traffic, file=sys.stderr)
     width = table["identity"].str.len().max()

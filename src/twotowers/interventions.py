@@ -268,7 +268,7 @@ def _flattened(
     embedding = submodule(model.nn, family.positions) if family.positions else None
     position_ids, row, last, run_row, run_last = batch.position_ids, batch.row, batch.last, run.row, run.last
     rows, own, outside = batch.row[:, None], batch.index.clamp(min=0), (batch.index < 0)[:, None]
-    read, attended, n_heads = reading(run), attended_by_last(run), arch.n_heads
+    read, attended, n_heads = reading(run), attended_by_last(model, run), arch.n_heads
     shape, axis = arch.fused_shape, family.fused
     split = lambda x: x.unflatten(-1, shape).unbind(axis)  # noqa: E731 - a function would not travel
     per_head = lambda x, size: x.unflatten(-1, (-1, size))  # noqa: E731

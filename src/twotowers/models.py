@@ -21,6 +21,7 @@ from nnsight import TransformersModel
 from nnsight.tracing.backend import Backend
 from transformers import AutoModelForCausalLM
 
+from . import parallel
 from .architecture import Architecture, submodule
 from .errors import MemoryLimitError, ModelError, UnknownNameError
 from .families import family_of
@@ -48,6 +49,7 @@ class Model:
         remote: True for a model on a server, of which no weights are here, `deployed` is its name there; "local"
             for a rehearsal, in which traces are serialised as for a server and run here.
         quantise: how the matrices of the blocks are quantised while they load, by bitsandbytes: "nf4", "int8" or not.
+        tensor_parallel: the matrices are split over the processes that torchrun has started.
         traffic: what was sent to the server and received from it.
     """
 
@@ -64,6 +66,7 @@ class Model:
     remote: Remote = False
     deployed: str = ""
     quantise: str | None = None
+    tensor_parallel: bool = False
     traffic: Traffic = field(default_factory=Traffic, compare=False)
 
     @property
@@ -112,13 +115,13 @@ class Model:
         self._fetch()
         self._require_memory()
         device_map = self.device_map or ("cuda" if torch.cuda.is_available() else "cpu" if self.quantised else None)
-        how = {"quantization_config": settings_for(self.quantise)} if self.quantise else {}
+        how: dict[str, Any] = {"quantization_config": settings_for(self.quantise)} if self.quantise else {}
+        how |= parallel.options() if self.tensor_parallel else {"device_map": device_map}
         try:
             with _quiet_transformers():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     self.folder,
                     dtype=self.dtype,
-                    device_map=device_map,
                     attn_implementation="eager",
                     local_files_only=True,
                     ignore_mismatched_sizes=True,  # they are reported below
@@ -139,13 +142,14 @@ class Model:
             )
         if self.quantised:
             dequantise_linears(network, self.dtype)
-        pack_linears(network)
+        if not self.tensor_parallel:
+            pack_linears(network)
         return TransformersModel(network.eval(), task="text-generation", tokenizer=self.tokenizer)
 
     def _require_memory(self) -> None:
         """Refuse before loading what cannot fit, instead of being killed while loading."""
-        if self.device_map not in (None, "cpu", "cuda"):
-            return  # spread by accelerate, which may also put layers on the disk
+        if self.tensor_parallel or self.device_map not in (None, "cpu", "cuda"):
+            return  # split, or spread by accelerate, which may also put layers on the disk
         needed = self.weight_bytes
         there = psutil.virtual_memory().available if self.device_map == "cpu" else free_memory()
         if needed > there:
@@ -212,6 +216,7 @@ def load(
     revision: str | None = None,
     remote: Remote = False,
     quantise: str | None = None,
+    tensor_parallel: bool = False,
 ) -> Model:
     """Load a model by registry key, local folder (Hugging Face layout) or hub id `owner/name`.
 
@@ -223,11 +228,21 @@ def load(
             here. "local" rehearses that: traces are serialised as for a server, and run here.
         quantise: "nf4" or "int8" stores the matrices of the blocks in 4 or 8 bits (bitsandbytes) and multiplies in
             `dtype`; weights that are quantised so already load as they are.
+        tensor_parallel: splits the matrices over the processes of `torchrun --nproc-per-node N SCRIPT`, all of which
+            must make the same calls; what they return is whole in each.
 
     Raises:
         ModelError, FamilyError, UnknownNameError, ServerError: with what to do about it.
     """
-    model = open_model(name, dtype=dtype, device_map=device_map, revision=revision, remote=remote, quantise=quantise)
+    model = open_model(
+        name,
+        dtype=dtype,
+        device_map=device_map,
+        revision=revision,
+        remote=remote,
+        quantise=quantise,
+        tensor_parallel=tensor_parallel,
+    )
     _ = model.nn
     return model
 
@@ -240,6 +255,7 @@ def open_model(
     revision: str | None = None,
     remote: Remote = False,
     quantise: str | None = None,
+    tensor_parallel: bool = False,
 ) -> Model:
     """As `load`, but reads configuration and tokenizer only; the weights come with the first use of `nn`."""
     entry = REGISTRY.get(str(name))
@@ -257,6 +273,10 @@ def open_model(
     config, tokenizer = read_folder(found.folder, weights=found.fetch is None and remote is not True)
     if remote is not True:
         require_method(quantise, method_of(config))
+    if tensor_parallel:
+        if remote or device_map or quantise or method_of(config):
+            raise ModelError("A model is split as it is: without a server, device_map and quantised weights.")
+        parallel.require(config)
     asked = dtype or (entry.dtype if entry and remote is not True else "float32")
     if isinstance(asked, str) and asked not in DTYPES:
         raise UnknownNameError("dtype", asked, DTYPES)
@@ -274,6 +294,7 @@ def open_model(
         remote=remote,
         deployed=deployed,
         quantise=quantise,
+        tensor_parallel=tensor_parallel,
     )
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import UnknownNameError
 from .models import Model, open_model
@@ -118,7 +119,7 @@ def open_study(model: str, task: str = "words", scale: str = "book", seed: int =
     """
     texts, size = load_task(task), find_scale(scale)
     fewer = replace(size, shots=min(size.shots, texts.shots or size.shots))
-    wishes = {name: os.environ.get(variable) or None for name, variable in LOADING.items()}
+    wishes: dict[str, Any] = {name: os.environ.get(variable) or None for name, variable in LOADING.items()}
     return Study(open_model(model, **wishes, remote=wanted()), texts, fewer, seed)
 
 

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 from .architecture import submodule
 from .models import Model
 from .packing import Batch, pack
+from .parallel import all_heads
 from .prompts import PromptSet
 
 # No cache, and logits of one position only: ours are computed at the last position of every prompt.
@@ -141,7 +142,7 @@ def capture(
     sites = Sites.of(model)
     layers = list(zip(sites.blocks, sites.attentions, sites.out_projs, sites.mlps, strict=True))
     norm, unembed, row, last = sites.final_norm, sites.unembed, batch.row, batch.last
-    read, attended = reading(batch), attended_by_last(batch)
+    read, attended = reading(batch), attended_by_last(model, batch)
     cache = DynamicCache() if inputs and not model.remote else None
     with (
         torch.no_grad(),
@@ -209,13 +210,16 @@ def reading(batch: Batch) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     )
 
 
-def attended_by_last(batch: Batch) -> Callable[[Tensor | None], Tensor | None]:
+def attended_by_last(model: Model, batch: Batch) -> Callable[[Tensor | None], Tensor | None]:
     """Attention of each prompt's last position [N, H, S], from packed to prompt coordinates; None stays None."""
     row, last = batch.row[:, None], batch.last[:, None]
     own, inside = batch.index.clamp(min=0), (batch.index >= 0)[:, None]
-    return lambda weights: (
+    of_last = lambda weights: (  # noqa: E731 - a function would not travel
         None if weights is None else weights[row, :, last, own].detach().cpu().transpose(1, 2) * inside
     )
+    if model.tensor_parallel:
+        return lambda weights: of_last(None if weights is None else all_heads(weights))
+    return of_last
 
 
 def require_weights(attended: Sequence[Tensor | None]) -> None:
