@@ -62,6 +62,14 @@ def test_a_family_without_a_plan_is_refused(tiny_folders, monkeypatch):
     assert refused.startswith("transformers has no plan for splitting gpt2")
 
 
+def test_heads_that_cannot_be_shared_evenly_are_refused(tiny_folders, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    refused = message(ModelError, lambda: open_model(tiny_folders["llama-gqa"], tensor_parallel=True))
+    assert refused == (
+        "2 key-value heads cannot be shared evenly by 4 processes; start a number of them that divides 2."
+    )
+
+
 @pytest.mark.parametrize("option", [{"quantise": "nf4"}, {"device_map": "auto"}, {"remote": "local"}])
 def test_it_goes_with_no_other_way_of_loading(tiny_folders, option, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")

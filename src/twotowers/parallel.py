@@ -23,13 +23,20 @@ def require(config: Any) -> None:
     """Refuse what cannot be split.
 
     Raises:
-        ModelError: a start without torchrun, a family without a plan, or packages that do not fit each other.
+        ModelError: a start without torchrun, a family without a plan, and what does not fit each other:
+            heads and processes, or packages.
     """
     if "WORLD_SIZE" not in os.environ:
         raise ModelError("A model is split over processes; start them with: torchrun --nproc-per-node N YOUR_SCRIPT")
     if not getattr(config, "base_model_tp_plan", None):
         raise ModelError(
             f"transformers has no plan for splitting {config.model_type}; spread it with device_map='auto' instead."
+        )
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if heads % int(os.environ["WORLD_SIZE"]):
+        raise ModelError(
+            f"{heads} key-value heads cannot be shared evenly by {os.environ['WORLD_SIZE']} processes; start a number "
+            f"of them that divides {heads}."
         )
     if not hasattr(importlib.import_module("transformers.distributed.tensor_parallel"), "_get_parameter_plan"):
         nnsight, transformers = (importlib.metadata.version(name) for name in ("nnsight", "transformers"))
