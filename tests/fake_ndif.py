@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         session, done = f"session-{id(self)}", threading.Event()
         SUBSCRIBED[session] = (self, done)
         self.frame(1, json.dumps({"session_id": session}).encode())
-        done.wait(60)
+        done.wait(600)
         self.close_connection = True
 
     def frame(self, opcode, content):

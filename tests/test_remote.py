@@ -56,6 +56,7 @@ def at_server(server, folders, monkeypatch):
     """nnsight's configuration names the server, and the tiny folders stand for models of the hub."""
     monkeypatch.setattr(nnsight.CONFIG.API, "HOST", f"http://127.0.0.1:{server}")
     monkeypatch.setattr(nnsight.CONFIG.API, "APIKEY", "good")
+    monkeypatch.setattr(remote, "TIMEOUT", 600.0)  # a busy machine is not out of reach
     by_repo = {f"tiny/{folder.name}": folder for folder in folders.values()}
 
     def find(name, revision=None):

@@ -1,7 +1,6 @@
 """Work side by side: who waits for whom, what a failure or an interruption ends, and how far it is."""
 
 import threading
-import time
 
 import pytest
 
@@ -10,6 +9,9 @@ from twotowers.progress import Progress
 from twotowers.schedule import side_by_side
 
 NEEDS = {"c": ["a"], "d": ["a", "b", "c", "elsewhere"]}
+
+
+HANG = 600  # seconds until a wait counts as one without end
 
 
 def nothing():
@@ -29,7 +31,6 @@ def test_everything_is_done_once_and_behind_what_it_needs(jobs):
             assert set(NEEDS.get(name, ())) - {"elsewhere"} <= set(ended)
             begun.append(name)
             assert len(begun) - len(ended) <= jobs
-        time.sleep(0.02)
         with lock:
             ended.append(name)
         return name.upper()
@@ -39,25 +40,32 @@ def test_everything_is_done_once_and_behind_what_it_needs(jobs):
 
 
 def test_two_do_run_at_the_same_time():
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=HANG)
     assert run(lambda name: meeting.wait() if name in "ab" else None)
 
 
-def test_a_failure_lets_the_running_end_and_begins_nothing_more():
-    begun, ended, failed = [], [], threading.Event()
+def test_a_failure_lets_the_running_end_and_begins_nothing_more(monkeypatch):
+    """`b` goes on until the failure of `a` has been noticed; `e` needs nothing, and would begin otherwise."""
+    begun, ended, noticed, plain = [], [], threading.Event(), schedule.wait
+
+    def wait(running, **options):
+        found = plain(running, **options)
+        if any(job.exception() for job in found.done):
+            noticed.set()
+        return found
+
+    monkeypatch.setattr(schedule, "wait", wait)
 
     def work(name):
         begun.append(name)
         if name == "a":
-            failed.set()
             raise ValueError("a")
-        failed.wait(20)
-        time.sleep(0.1)
+        assert noticed.wait(HANG)
         ended.append(name)
 
     with pytest.raises(ValueError, match="a"):
-        run(work)
-    assert begun == ["a", "b"]
+        run(work, names="abcde")
+    assert sorted(begun) == ["a", "b"]
     assert ended == ["b"]
 
 
@@ -68,15 +76,15 @@ def test_an_interruption_ends_what_is_running():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(lambda name: stop.wait(20), look=look, end=stop.set)
+        run(lambda name: stop.wait(HANG), look=look, end=stop.set)
     assert stop.is_set()
 
 
 def test_it_is_looked_at_while_it_runs(monkeypatch):
     monkeypatch.setattr(schedule, "TICK", 0.01)
-    looks = []
-    run(lambda name: time.sleep(0.1), names="a", look=lambda: looks.append(1))
-    assert len(looks) > 2
+    looks = threading.Semaphore(0)
+    seen = run(lambda name: all(looks.acquire(timeout=HANG) for _ in range(3)), names="a", look=looks.release)
+    assert seen == {"a": True}
 
 
 def test_progress_tells_the_last_bar_of_each_chapter():

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -238,23 +237,24 @@ def refused(name, *parts):
 
 def test_without_the_network_one_sentence_soon_and_nothing_written(cache, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    begun = time.monotonic()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: pytest.fail("the network was tried"))
+    monkeypatch.setattr(sentences, "_rows", lambda *a: pytest.fail("the data set was read"))
     refused("sst2", "stanfordnlp/sst2", "connect to the network once", "text,label")
-    assert time.monotonic() - begun < 5
     assert not cache.exists()
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(cache, monkeypatch):
-    asked = {}
+    asked = []
 
     class Silent:
         def dataset_info(self, source, revision, timeout):
-            asked.update(timeout=timeout)
+            asked.append(timeout)
             raise TimeoutError("timed out")
 
     monkeypatch.setattr(sentences, "HfApi", Silent)
     refused("amazon", "fancyzhx/amazon_polarity", "timed out")
-    assert asked["timeout"] == hub.HUB_TIMEOUT <= 5
+    assert asked == [hub.HUB_TIMEOUT]  # once
+    assert hub.HUB_TIMEOUT <= 5
 
 
 def test_without_the_library_the_command_to_install_it(cache, monkeypatch):

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from pathlib import Path
 
 import huggingface_hub
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from conftest import message
 from twotowers import sources
 from twotowers.errors import ModelError
+from twotowers.hub import HUB_TIMEOUT
 from twotowers.models import load, open_model
 from twotowers.sources import weight_bytes
 
@@ -82,26 +82,42 @@ def unreachable(monkeypatch):
     monkeypatch.setattr(sources, "HfApi", functools.partial(huggingface_hub.HfApi, endpoint=endpoint))
 
 
-def hub_is_out_of_reach(name):
-    begun = time.monotonic()
+@pytest.fixture
+def asked(monkeypatch):
+    """The seconds for which the hub was asked of a model, once for each time."""
+    waits, plain = [], huggingface_hub.HfApi.model_info
+
+    def model_info(api, repo, *, timeout, **options):
+        waits.append(timeout)
+        return plain(api, repo, timeout=timeout, **options)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(sources, "snapshot_download", lambda *a, **k: pytest.fail("files were fetched"))
+    return waits
+
+
+def hub_is_out_of_reach(name, asked, timeout=HUB_TIMEOUT):
+    asked.clear()
     text = message(ModelError, lambda: open_model(name))
-    assert time.monotonic() - begun < 10
+    assert asked == [timeout]  # once, and for no longer
+    assert HUB_TIMEOUT <= 5
     assert "The hub cannot be reached" in text
     assert "connect to the network" in text
     return text
 
 
-def test_offline_a_hub_model_is_refused_at_once(monkeypatch):
+def test_offline_a_hub_model_is_refused_at_once(monkeypatch, asked):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert "nobody/nothing is not in its cache" in hub_is_out_of_reach("nobody/nothing")
+    monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: pytest.fail("the network was tried"))
+    assert "nobody/nothing is not in its cache" in hub_is_out_of_reach("nobody/nothing", asked)
 
 
-def test_without_network_a_hub_model_is_refused_at_once(unreachable):
-    assert "Connection refused" in hub_is_out_of_reach("nobody/nothing")
-    assert "openai-community/gpt2-large" in hub_is_out_of_reach("gpt2-large")
+def test_without_network_a_hub_model_is_refused_at_once(unreachable, asked):
+    assert "Connection refused" in hub_is_out_of_reach("nobody/nothing", asked)
+    assert "openai-community/gpt2-large" in hub_is_out_of_reach("gpt2-large", asked)
 
 
-def test_a_hub_that_never_answers_is_given_up_after_seconds(monkeypatch):
+def test_a_hub_that_never_answers_is_given_up_after_seconds(monkeypatch, asked):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -109,7 +125,11 @@ def test_a_hub_that_never_answers_is_given_up_after_seconds(monkeypatch):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(sources, "HfApi", functools.partial(huggingface_hub.HfApi, endpoint=endpoint))
         monkeypatch.setattr(sources, "HUB_TIMEOUT", 0.5)
-        hub_is_out_of_reach("nobody/nothing")
+        hub_is_out_of_reach("nobody/nothing", asked, timeout=0.5)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody has knocked a second time
+            silent.accept()
 
 
 def test_without_network_a_cached_hub_model_opens(unreachable, folder, tmp_path):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -133,23 +134,26 @@ def _table(rows: pd.DataFrame) -> str:
 
 
 def _above_floor(rows: pd.DataFrame) -> str:
-    floor = rows.set_index("way").loc["floor"]
-    half = rows[rows["way"] == "ours in bfloat16"]
-    text = (
-        f"Ours takes {1 / floor['ratio']:.2f} times the floor ({1 / floor['ratio_high']:.2f} to "
-        f"{1 / floor['ratio_low']:.2f})."
-    )
-    for row in half.to_dict("records"):
-        text += (
-            f" In bfloat16 it is {1 / row['ratio']:.2f} times as fast "
-            f"({1 / row['ratio_high']:.2f} to {1 / row['ratio_low']:.2f})."
-        )
-    return text
+    told = {
+        "floor": "Ours takes {} times the floor ({} to {}).",
+        "ours in bfloat16": "In bfloat16 it is {} times as fast ({} to {}).",
+    }
+    part = rows[rows["way"].isin(told) & _with_ratio(rows)]
+    texts = []
+    for row in part.sort_values("way").to_dict("records"):  # the floor first
+        inverse = (f"{1 / row[name]:.2f}" for name in ("ratio", "ratio_high", "ratio_low"))
+        texts.append(told[row["way"]].format(*inverse))
+    return " ".join(texts)
+
+
+def _with_ratio(rows: pd.DataFrame) -> Any:
+    """Of which rows something can be said: what took no time that the clock shows has no ratio."""
+    return np.logical_and.reduce([figures_bench.positive(rows[name]) for name in ("ratio", "ratio_low", "ratio_high")])
 
 
 def _locating(rows: pd.DataFrame) -> str:
     found = rows.set_index("way")
-    if BARE not in found.index:
+    if BARE not in found.index or not _with_ratio(found.loc[["locate"]]).all():
         return ""
     row, bare = found.loc["locate"], found.loc[BARE]
     memory = f" and {row['peak'] / bare['peak']:.2f} times its memory" if bare["peak"] else ""
@@ -196,28 +200,35 @@ def _ratio_caption(rows: pd.DataFrame, facts: dict[str, Any]) -> str:
 
 
 def _ratio_alt(rows: pd.DataFrame) -> str:
-    listed = "; ".join(f"{row.way}: {row.ratio:.2g}" for row in _compared(rows).itertuples())
+    compared = _compared(rows)
+    drawn = compared[figures_bench.positive(compared["ratio"])]
+    listed = "; ".join(f"{row.way}: {row.ratio:.2g}" for row in drawn.itertuples())
     return f"Points with error bars: time over ours on a logarithmic axis. {listed}."
 
 
 def _scaling_caption(scaling: pd.DataFrame) -> str:
-    parts = []
-    for against, part in scaling.groupby("against", sort=False):
-        first, last = part.iloc[0], part.iloc[-1]
-        run = last["x"] - first["x"]
-        parts.append(
-            f"{figures_bench.NAMES[str(against)]}: {1000 * (last['seconds'] - first['seconds']) / run:.3g} ms each "
-            f"(floor {1000 * (last['floor'] - first['floor']) / run:.3g} ms)"
-        )
-    return "Seconds of our sweep, and the floor of the same work, as it grows. Slopes: " + "; ".join(parts) + "."
+    slopes = [text for against, part in scaling.groupby("against", sort=False) if (text := _slope(str(against), part))]
+    said = f" Slopes: {'; '.join(slopes)}." if slopes else ""
+    return f"Seconds of our sweep, and the floor of the same work, as it grows.{said}"
+
+
+def _slope(against: str, part: pd.DataFrame) -> str:
+    """What one more costs, from the first point to the last; nothing if these are the same or not finite."""
+    ends = part.iloc[[0, -1]]
+    numbers = ends[["x", "seconds", "floor"]].to_numpy(float)
+    if not np.isfinite(numbers).all() or numbers[0, 0] == numbers[1, 0]:
+        return ""
+    run, seconds, floor = numbers[1] - numbers[0]
+    return f"{figures_bench.NAMES[against]}: {1000 * seconds / run:.3g} ms each (floor {1000 * floor / run:.3g} ms)"
 
 
 def _scaling_alt(scaling: pd.DataFrame) -> str:
-    ratio = (scaling["seconds"] / scaling["floor"]).median()
-    return (
-        f"Three panels: seconds against heads removed, prompts, and tokens. Measured lines rise with the dashed floor, "
-        f"at {ratio:.2g} times its height in the median."
-    )
+    part = scaling[figures_bench.positive(scaling["floor"]) & figures_bench.positive(scaling["seconds"])]
+    text = "Three panels: seconds against heads removed, prompts, and tokens."
+    if part.empty:
+        return text
+    ratio = (part["seconds"] / part["floor"]).median()
+    return f"{text} Measured lines rise with the dashed floor, at {ratio:.2g} times its height in the median."
 
 
 def _command(name: str, shape: str | None, dtype: str, device: str, repeats: int, seed: int) -> str:
