@@ -9,7 +9,8 @@ import papermill
 import pytest
 import torch
 
-from twotowers import pipeline
+from twotowers.pipeline import freshness
+from twotowers.pipeline import run as pipeline
 
 PROJECT = Path(__file__).resolve().parents[1]
 CHAPTER = """---
@@ -50,11 +51,12 @@ def one_thread():
 
 
 def clone(folder, patch):
-    """What a run needs of a clone, and no run: configuration, chapters, and rooms whose digests count."""
+    """What a run needs of a clone, and no run: configuration, chapters, and the package, whose digest counts."""
     shutil.copytree(PROJECT / "book", folder / "book", ignore=shutil.ignore_patterns("runs", "_toc.yml"))
     shutil.copy(PROJECT / "_config.yml", folder)
-    shutil.copytree(Path(pipeline.__file__).parent, folder.parent / "rooms")
-    patch.setattr(pipeline, "__file__", str(folder.parent / "rooms" / "pipeline.py"))
+    package = folder.parent / "package"
+    shutil.copytree(freshness.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "toy-gpt2"))
+    patch.setattr(freshness, "PACKAGE", package)
     patch.chdir(folder)
     return folder
 
@@ -105,7 +107,7 @@ def executed(monkeypatch):
         calls.append(parameters)
         figures = Path(options["resources"]["metadata"]["path"]) / "figures"
         figures.mkdir()
-        for ending in pipeline.ENDINGS:
+        for ending in freshness.ENDINGS:
             (figures / f"figure-{len(calls)}.{ending}").write_text("x")
         return notebook
 

@@ -1,4 +1,5 @@
 """Fixtures: tiny random models of every family, and the real default model. Array shapes are checked throughout."""
+# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -9,8 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a 
 
 from jaxtyping import install_import_hook
 
-with install_import_hook("twotowers", "beartype.beartype"):
-    import twotowers
+install_import_hook("twotowers", "beartype.beartype")  # for good: the package loads its wings when they are used
 
 import shutil
 from pathlib import Path
@@ -21,8 +21,9 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from twotowers.tasks import load_task
-from twotowers.toy_data import make_tokenizer, read_words
+import twotowers
+from twotowers.prompts.tasks import load_task
+from twotowers.toy.data import make_tokenizer, read_words
 
 pytest_plugins = ["clones"]
 

@@ -8,11 +8,13 @@ import torch
 import torch.distributed
 
 import twotowers
-from twotowers.interventions import attributions, cut, without_position
-from twotowers.packing import pack
-from twotowers.parallel import first
-from twotowers.towers import read_heads
-from twotowers.trace import capture
+from twotowers.chapters.towers.reading import read_heads
+from twotowers.models.parallel import first
+from twotowers.prompts.packing import pack
+from twotowers.tracing.ablation import attributions
+from twotowers.tracing.capture import capture
+from twotowers.tracing.cutting import cut
+from twotowers.tracing.position_free import without_position
 
 DEMONSTRATIONS = [("cat", "foo"), ("seven", "bar"), ("two", "bar"), ("elephant", "foo"), ("nine", "bar")]
 QUERIES = [("dog", "foo"), ("eleven", "bar"), ("grandmother", "foo")]

@@ -8,10 +8,10 @@ import torch
 
 import twotowers
 from twotowers.errors import UserError
-from twotowers.locate import increases
-from twotowers.packing import pack
-from twotowers.prompts import Prompt, PromptSet
-from twotowers.trace import capture
+from twotowers.prompts.packing import pack
+from twotowers.prompts.sets import Prompt, PromptSet
+from twotowers.tracing.capture import capture
+from twotowers.tracing.projection import increases
 
 TEXT, ANSWER = "Tim Duncan plays the sport of", " basketball"
 VALUES = {  # sums over attention and MLP layers, then heads by (layer, head)

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 import twotowers
 from clones import PROJECT, tree
-from twotowers import pipeline
 from twotowers.cli import main
+from twotowers.pipeline import run as pipeline
+from twotowers.publishing import run_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -209,7 +210,7 @@ def test_a_full_disk_is_refused_before_anything_runs(refused, folder, monkeypatc
         def __init__(self, **options):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", Full)
     monkeypatch.setattr(pipeline, "_check", lambda *a: pytest.fail("it ran"))
     assert "(No space left on device); free space" in refused("run", "--model", folder, "--scale", "smoke")
 
@@ -229,10 +230,10 @@ def test_a_site_without_jupyter_book_is_refused_with_the_command_that_installs_i
 
 def test_outside_a_clone_the_installed_clone_is_used_or_the_place_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert pipeline.project_root() == PROJECT
-    monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "a" / "b" / "pipeline.py"))
+    assert run_folder.project_root() == PROJECT
+    monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "a" / "b" / "c" / "run_folder.py"))
     with pytest.raises(twotowers.UserError, match="run the command inside a clone"):
-        pipeline.project_root()
+        run_folder.project_root()
 
 
 def test_the_command_in_its_own_process_says_one_line_and_nothing_of_its_libraries(bare_clone):
@@ -247,3 +248,13 @@ def test_the_command_in_its_own_process_says_one_line_and_nothing_of_its_librari
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("twotowers: The hub cannot be reached")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["run"]])
+def test_help_does_not_wait_for_pytorch(arguments):
+    command = [sys.executable, "-X", "importtime", "-m", "twotowers.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == (2 if arguments == ["run"] else 0)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "twotowers.errors" in imported
+    assert not {"torch", "transformers", "pandas", "nnsight"} & imported

@@ -1,7 +1,5 @@
 """The command when it has something to do: check, run, jobs, models; and how it ends if that fails."""
 
-import importlib
-import importlib.util
 import json
 import os
 from types import SimpleNamespace
@@ -11,17 +9,17 @@ import submitit
 import torch
 
 from clones import tree
-from twotowers import pipeline
+from twotowers.chapters.registry import CHAPTERS
 from twotowers.cli import main
 from twotowers.errors import ChapterError, SiteError
-from twotowers.pipeline import CHAPTERS
-from twotowers.publish import provenance
-from twotowers.registry import REGISTRY
+from twotowers.models.registry import REGISTRY
+from twotowers.pipeline import run as pipeline
+from twotowers.publishing.provenance import provenance
 from twotowers.study import LOADING, open_study
+from twotowers.tracing import check
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CHECK = importlib.import_module("twotowers.check")  # the package's attribute is the function
 IDENTITIES = (
     "heads and bias add up to the attention output",
     "parts add up to the final residual",
@@ -46,7 +44,7 @@ def test_check_prints_every_identity_and_exits_with_0(tiny_folders, bare_clone, 
 
 
 def test_check_of_a_model_that_fails_exits_with_1_and_says_what_fails(tiny_folders, bare_clone, capsys, monkeypatch):
-    monkeypatch.setattr(CHECK, "TOLERANCE", dict.fromkeys(CHECK.TOLERANCE, 0.0))
+    monkeypatch.setattr(check, "TOLERANCE", dict.fromkeys(check.TOLERANCE, 0.0))
     assert main(["check", str(tiny_folders["gpt2"])]) == 1
     out, err = capsys.readouterr()
     assert any(line.endswith(" FAILS") for line in out.splitlines())
@@ -54,7 +52,7 @@ def test_check_of_a_model_that_fails_exits_with_1_and_says_what_fails(tiny_folde
 
 
 def test_a_model_that_fails_the_check_is_not_run(tiny_folders, bare_clone, capsys, monkeypatch):
-    monkeypatch.setattr(CHECK, "TOLERANCE", dict.fromkeys(CHECK.TOLERANCE, 0.0))
+    monkeypatch.setattr(check, "TOLERANCE", dict.fromkeys(check.TOLERANCE, 0.0))
     monkeypatch.setattr(pipeline, "_execute", lambda *a: pytest.fail("it ran"))
     before = tree(bare_clone)
     assert main(["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke"]) == 2

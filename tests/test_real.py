@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from twotowers.knockout import named_groups, pairs, random_heads, rank_heads, sweep
+from twotowers.chapters.knockout.knockout import rank_heads, sweep
+from twotowers.chapters.knockout.serving import named_groups
 from twotowers.statistics import estimate
 from twotowers.study import Scale, Study, open_study
+from twotowers.tracing.heads import pairs, random_heads
 
 pytestmark = pytest.mark.real
 

@@ -11,7 +11,9 @@ import papermill
 import pytest
 
 from clones import PROJECT, clone, read, tree
-from twotowers import models, pipeline
+from twotowers.models import model as models
+from twotowers.pipeline import run as pipeline
+from twotowers.pipeline.freshness import ENDINGS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FIGURES = {
@@ -52,7 +54,7 @@ def test_every_chapter_runs_and_says_so(real_run):
 def test_the_run_folder_holds_chapters_figures_and_record_and_nothing_else(folder):
     names = {f"{chapter}.ipynb" for chapter in CHAPTERS} | {"run.json", "figures", "claims", "heads.json"}
     assert {path.name for path in folder.iterdir()} == names
-    files = {f"{figure}.{ending}" for c in CHAPTERS for figure in FIGURES[c] for ending in pipeline.ENDINGS}
+    files = {f"{figure}.{ending}" for c in CHAPTERS for figure in FIGURES[c] for ending in ENDINGS}
     assert {path.name for path in (folder / "figures").iterdir()} == files
 
 

@@ -5,23 +5,51 @@
 >>> sets = [twotowers.prompt_set(model, [("apple", "foo"), ("saw", "bar")], [("pear", "foo")])]
 >>> twotowers.locate(model, sets).heads
 >>> twotowers.knockout(model, sets, heads=[(23, 1), (23, 7)])
+
+Every name loads the wing that it lives in when it is first used, so that a command that only prints help need not wait
+for PyTorch.
 """
 
-from .check import check
-from .claims import ledger
-from .errors import UserError
-from .imbalance import imbalance
-from .knockout import knockout
-from .locate import Located, locate
-from .models import Model, load
-from .order import order
-from .prompts import PromptSet, prompt_set
-from .screen import screen, verify
-from .shallow import block
-from .towers import towers
-from .words import read_words
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .chapters.imbalance.response import imbalance
+    from .chapters.knockout.knockout import knockout
+    from .chapters.knockout.screen import screen, verify
+    from .chapters.locate.locate import Located, locate
+    from .chapters.order.order import order
+    from .chapters.shallow.blocking import block
+    from .chapters.towers.metric import towers
+    from .chapters.values.words import read_words
+    from .errors import UserError
+    from .models.model import Model, load
+    from .prompts.sets import PromptSet, prompt_set
+    from .publishing.ledger import ledger
+    from .tracing.check import check
 
 __version__ = "0.1.0"
+_PLACES = {
+    "Located": "chapters.locate.locate",
+    "Model": "models.model",
+    "PromptSet": "prompts.sets",
+    "UserError": "errors",
+    "block": "chapters.shallow.blocking",
+    "check": "tracing.check",
+    "imbalance": "chapters.imbalance.response",
+    "knockout": "chapters.knockout.knockout",
+    "ledger": "publishing.ledger",
+    "load": "models.model",
+    "locate": "chapters.locate.locate",
+    "order": "chapters.order.order",
+    "prompt_set": "prompts.sets",
+    "read_words": "chapters.values.words",
+    "screen": "chapters.knockout.screen",
+    "towers": "chapters.towers.metric",
+    "verify": "chapters.knockout.screen",
+}
 __all__ = [
     "Located",
     "Model",
@@ -41,3 +69,15 @@ __all__ = [
     "towers",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -133,7 +133,7 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .remote import on_server
+    from .models.server import on_server
     from .study import loaded_as
 
     place = on_server() if options.remote else contextlib.nullcontext()
@@ -142,8 +142,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _run_chapters(options: argparse.Namespace) -> None:
-    from .pipeline import CHAPTERS, prepare, run
-    from .submit import submit
+    from .chapters.registry import CHAPTERS
+    from .pipeline.run import prepare, run
+    from .pipeline.submit import submit
 
     arguments = {
         "chapters": options.chapter or CHAPTERS,
@@ -169,15 +170,15 @@ def _run_chapters(options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from .site import build
+    from .pipeline.site import build
 
     print(f"The site is at {build()}")
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .check import check
-    from .models import load
-    from .parallel import first
+    from .models.model import load
+    from .models.parallel import first
+    from .tracing.check import check
 
     model = load(
         options.model,
@@ -201,16 +202,16 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from .bench_page import run
+    from .bench.run import run
 
     o = options
     print(run(o.model, o.shape, o.device, o.dtype, o.repeats, o.seed, o.quantise))
 
 
 def _models(options: argparse.Namespace) -> None:
-    from .models import free_memory
-    from .pipeline import chapters_run
-    from .registry import REGISTRY
+    from .models.model import free_memory
+    from .models.registry import REGISTRY
+    from .pipeline.run import chapters_run
 
     free = free_memory()
     print(f"{'key':14} {'family':8} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':18} source")
@@ -222,8 +223,9 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _tasks(options: argparse.Namespace) -> None:
-    from .sentences import SETS, kept_at
-    from .tasks import load_task
+    from .prompts.datasets import SETS
+    from .prompts.sampling import kept_at
+    from .prompts.tasks import load_task
 
     print(f"{'task':21} {'classes':38} {'kept':4}  source")
     categories = f"{len(load_task('words').categories)} categories of words"

@@ -11,14 +11,13 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from .errors import UnknownNameError
-from .models import Model, open_model
-from .prompts import TEMPLATES, PromptSet, sample_sets
-from .remote import wanted
-from .tasks import Half, Task, load_task
+from .models.model import Model, open_model
+from .models.server import wanted
+from .prompts.sets import TEMPLATES, PromptSet, sample_sets
+from .prompts.tasks import Half, Task, load_task
 
 # How a study's model is loaded, where that is not left to the registry: `loaded_as` hands it on to the kernels.
 LOADING = {"dtype": "TWOTOWERS_DTYPE", "device_map": "TWOTOWERS_DEVICE_MAP", "quantise": "TWOTOWERS_QUANTISE"}
@@ -139,8 +138,3 @@ def loaded_as(**wishes: str | None) -> Iterator[None]:
             os.environ.pop(variable, None)
             if value is not None:
                 os.environ[variable] = value
-
-
-def run_folder() -> Path:
-    """Where a chapter's files go, named by TWOTOWERS_RUN; without the pipeline, a hidden folder beside the notebook."""
-    return Path(os.environ.get("TWOTOWERS_RUN") or ".twotowers-run")

@@ -1,0 +1,1 @@
+"""Why does an imbalance of labels matter?"""

@@ -1,0 +1,197 @@
+"""Imbalance: what happens to an answer when one label has more demonstrations, and why.
+
+A set's demonstrations are drawn with 1, 2, ... of n labelled foo, its queries stay. Beside the answer stands what
+the given heads do at the label positions: their attention, and the logit minus (method page, eq-logit-minus) of
+pattern * vo, a part of the logit difference, since the final norm's scale is frozen. Throughout, *foo* is the
+second of a set's two sorted labels and a logit difference is foo's logit minus bar's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from ...models.architecture import Architecture
+from ...models.model import Model
+from ...prompts.sets import PromptSet
+from ...statistics import rank_agreement, summarise
+from ...tracing.answers import SAME, answer_table
+from ...tracing.capture import Batch, Capture, batches, capture
+from ...tracing.heads import Head
+
+# Answers, attention and weighted values by share
+
+
+def imbalance(
+    model: Model,
+    prompt_sets_by_share: Mapping[float, Sequence[PromptSet]],
+    heads: Sequence[Head] | Mapping[str, Sequence[Head]],
+) -> pd.DataFrame:
+    """Answers and what heads do at the label positions, for prompt sets with different shares of foo.
+
+    Args:
+        prompt_sets_by_share: share of foo -> prompt sets; set i of every share is compared with set i of the others.
+        heads: (layer, head) pairs, or named groups of them that are looked at apart.
+
+    Returns:
+        a row per group of heads, share and prompt: `heads` (the group's name; `in-context` for a plain list),
+        `share, set, query, label` (gold), `p_foo` (over the full vocabulary), `p_foo_two_way`, `p_gold` (two-way),
+        `accuracy, accuracy_two_way, logit_difference`; then sums over the group's heads and a label's positions:
+        `attention_foo, attention_bar` of the last position, and `values_foo, values_bar`, logit minus of
+        pattern * vo, in logits.
+    """
+    groups = named(heads)
+    tables = []
+    total = sum(len(sets) for sets in prompt_sets_by_share.values())
+    with tqdm(total=total, desc="imbalance", unit="set", delay=2, leave=False) as bar:
+        for share, sets in prompt_sets_by_share.items():
+            for start, part, batch, captured in captures(model, sets):
+                shown = answer_table(captured.answers, part, start).assign(share=share)
+                positions, is_label = label_positions(part)
+                for name, members in groups.items():
+                    attention, weighted = at_positions(model.arch, batch, captured, members, positions)
+                    minus = logit_minus(model.arch, weighted, captured.resid_pre[-1], batch.label_ids)
+                    sums = {}
+                    for i, label in enumerate(("bar", "foo")):
+                        sums[f"attention_{label}"] = (attention * is_label[..., i]).sum((0, 2)).double().numpy()
+                        sums[f"values_{label}"] = (minus * is_label[..., i]).sum((0, 2)).double().numpy()
+                    tables.append(shown.assign(heads=name, **sums))
+                bar.update(len(part))
+    return pd.concat(tables, ignore_index=True)
+
+
+def label_positions(sets: Sequence[PromptSet]) -> tuple[Int[Tensor, "N P"], Bool[Tensor, "N P 2"]]:
+    """Label positions of every prompt, and which of the two labels stands there (neither: padding)."""
+    rows = [(prompt.label_positions, s) for s in sets for prompt in s.prompts]
+    width = max(len(places) for places, _ in rows)
+    positions = torch.zeros(len(rows), width, dtype=torch.long)
+    is_label = torch.zeros(len(rows), width, 2, dtype=torch.bool)
+    for n, (places, s) in enumerate(rows):
+        positions[n, : len(places)] = torch.tensor(places)
+        for p, (_, label) in enumerate(s.demonstrations):
+            is_label[n, p, s.labels.index(label)] = True
+    return positions, is_label
+
+
+def at_positions(
+    arch: Architecture, batch: Batch, captured: Capture, heads: Sequence[Head], positions: Int[Tensor, "N P"]
+) -> tuple[Float[Tensor, "A N P"], Float[Tensor, "A N P d"]]:
+    """For A heads: attention of the last position on some positions of each prompt, and pattern * vo there (eq-head).
+
+    Args:
+        captured: with patterns and inputs.
+        positions: in each prompt's own coordinates.
+    """
+    assert captured.pattern is not None
+    assert captured.inputs is not None
+    packed = batch.index.gather(1, positions)
+    attention = torch.zeros(len(heads), *positions.shape)
+    weighted = torch.zeros(len(heads), *positions.shape, arch.d_model)
+    for i, (layer, head) in enumerate(heads):
+        entering = arch.norm_in(layer, captured.inputs[layer][batch.row[:, None], packed])
+        w_v, b_v = arch.w_v(layer)
+        attention[i] = captured.pattern[layer, :, head].gather(1, positions)
+        weighted[i] = attention[i, ..., None] * ((entering @ w_v[head] + b_v[head]) @ arch.w_o(layer)[head])
+    return attention, weighted
+
+
+def logit_minus(
+    arch: Architecture, v: Float[Tensor, "A N P d"], final: Float[Tensor, "N d"], label_ids: Int[Tensor, "N 2"]
+) -> Float[Tensor, "A N P"]:
+    """M of parts of each prompt's residual: foo's logit minus bar's, the final norm's scale frozen (eq-logit-minus)."""
+    w_u = arch.w_u()
+    direction = (w_u[label_ids[:, 1]] - w_u[label_ids[:, 0]]) * arch.norm_scale(final)
+    return torch.einsum("anpd,nd->anp", arch.norm_shape(v), direction)
+
+
+# What the share changes, set by set
+
+
+def response(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Means over all prompts by share of foo, with 95 % intervals over sets: the table of the response figure.
+
+    Returns:
+        `panel` (probability, accuracy, attention, values), `line` (`p_foo`, `p_foo_two_way` or a label), `heads`
+        (the group; empty for answers, which belong to no group), `share, mean, low, high`. Accuracy is over the
+        full vocabulary, by gold label; attention and values are by the label at the positions.
+    """
+    answers = table[table["heads"] == table["heads"].iloc[0]]
+    parts = [("probability", line, "", answers, line) for line in ("p_foo_two_way", "p_foo")]
+    parts += [("accuracy", str(label), "", part, "accuracy") for label, part in answers.groupby("label")]
+    for panel in ("attention", "values"):
+        for group, part in table.groupby("heads", sort=False):
+            parts += [(panel, label, str(group), part, f"{panel}_{label}") for label in ("bar", "foo")]
+    rows = [
+        summarise(part, ["share"], value, seed=seed).assign(panel=panel, line=line, heads=group)
+        for panel, line, group, part, value in parts
+    ]
+    return pd.concat(rows, ignore_index=True)[["panel", "line", "heads", "share", "mean", "low", "high"]]
+
+
+def share_effects(table: pd.DataFrame, value: str = "p_foo_two_way") -> pd.DataFrame:
+    """Change of a column over the whole range of shares, per set: `set, effect` (claim C11).
+
+    The effect is the least-squares slope on the share of foo, from 0 to 1; queries are averaged first.
+    """
+    means = table.groupby(["set", "share"], as_index=False)[value].mean()
+    rows = [(key, _slope(part["share"], part[value])) for key, part in means.groupby("set")]
+    return pd.DataFrame(rows, columns=["set", "effect"])
+
+
+def attention_effects(table: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation over shares, per set, of the attention on foo minus bar with the logit difference.
+
+    Columns `set, effect`; 0 where one of the two does not change, since then it explains nothing.
+    """
+    difference = table.assign(attention=table["attention_foo"] - table["attention_bar"])
+    means = difference.groupby(["set", "share"], as_index=False)[["attention", "logit_difference"]].mean()
+    rows = [(key, rank_agreement(part["attention"], part["logit_difference"])) for key, part in means.groupby("set")]
+    return pd.DataFrame(rows, columns=["set", "effect"]).fillna(0.0)
+
+
+def accounted(table: pd.DataFrame) -> pd.DataFrame:
+    """How much of the change in the logit difference the summed weighted values account for, per set.
+
+    Both are taken as deviations from the prompt's own mean over shares. The weighted values are a part of the
+    logit difference, so the slope of the part on the whole is the part's share of the change; all parts of the
+    residual together have 1.
+
+    Returns:
+        `set, part` (that slope) and `r2` (squared correlation); both 0 where one of the two does not change.
+    """
+    pairs = table.assign(values=table["values_foo"] + table["values_bar"])
+    columns = ["values", "logit_difference"]
+    pairs[columns] -= pairs.groupby(list(SAME))[columns].transform("mean")
+    rows = []
+    for key, part in pairs.groupby("set"):
+        forth = _slope(part["logit_difference"], part["values"])
+        rows.append((key, forth, forth * _slope(part["values"], part["logit_difference"])))
+    return pd.DataFrame(rows, columns=["set", "part", "r2"])
+
+
+def _slope(x: pd.Series, y: pd.Series) -> float:
+    """Least-squares slope of y on x; 0 if x does not change."""
+    deviation = x.to_numpy(dtype=float) - x.mean()
+    return float(deviation @ y.to_numpy(dtype=float) / (deviation @ deviation)) if np.ptp(deviation) > 0 else 0.0
+
+
+# Shared with the mitigation
+
+
+def named(heads: Sequence[Head] | Mapping[str, Sequence[Head]]) -> Mapping[str, Sequence[Head]]:
+    return heads if isinstance(heads, Mapping) else {"in-context": heads}
+
+
+def captures(model: Model, sets: Sequence[PromptSet]) -> Iterator[tuple[int, Sequence[PromptSet], Batch, Capture]]:
+    """Batches of sets with the index of the first one, captured."""
+    start = 0
+    for batch in batches(model, sets):
+        part = sets[start : start + len(batch.input_ids)]
+        yield start, part, batch, capture(model, batch, pattern=True, inputs=True)
+        start += len(part)

@@ -1,0 +1,1 @@
+"""Do these heads matter?"""

@@ -1,0 +1,107 @@
+"""Knock-out: what the model still answers when heads are zeroed, exactly, at every position.
+
+Zeroing a head's z equals zeroing its slice of W_O (method page, equation eq-knockout). Each prompt set is one packed
+row; choices of heads that start at the same layer become rows of one forward, which starts at that layer
+from the intact model's residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from ...models.model import Model
+from ...prompts.sets import PromptSet
+from ...tracing.heads import Head, every_head, random_heads
+from ...tracing.outcomes import outcomes
+
+
+def knockout(
+    model: Model,
+    prompt_sets: PromptSet | Sequence[PromptSet],
+    heads: Literal["each"] | Sequence[Head] = "each",
+) -> pd.DataFrame:
+    """Accuracy and margin with heads zeroed, over all prompts of all sets.
+
+    Args:
+        heads: `"each"` zeroes every head by itself, a row each; a list of (layer, head) pairs zeroes them
+            together, one row; the empty list gives the intact model.
+
+    Returns:
+        `layer, head` (only for `"each"`), `accuracy` (the label is the most probable token of the vocabulary),
+        `accuracy_two_way` (it beats the other label) and `margin` (mean of its logit minus the other label's).
+
+    Raises:
+        HeadError: a head that the model does not have.
+    """
+    each = heads == "each"
+    groups = [[head] for head in every_head(model)] if heads == "each" else [list(heads)]
+    result = outcomes(model, prompt_sets, groups)
+    means = result.groupby("group")[["accuracy", "accuracy_two_way", "margin"]].mean().reset_index(drop=True)
+    if each:
+        means.insert(0, "layer", [layer for layer, _ in every_head(model)])
+        means.insert(1, "head", [head for _, head in every_head(model)])
+    return means
+
+
+def sweep(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head] | None = None
+) -> pd.DataFrame:
+    """Every head (or each of `heads`) by itself, and the intact model: rows of `outcomes` with `layer, head` (-1, -1 if
+    intact)."""
+    each = [(-1, -1), *(every_head(model) if heads is None else heads)]
+    result = outcomes(model, prompt_sets, [[], *([head] for head in each[1:])])
+    layers, numbers = np.array(each).T
+    return result.assign(layer=layers[result["group"]], head=numbers[result["group"]])
+
+
+def rank_heads(swept: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
+    """Heads by harm, worst first: by margin lost, then accuracy lost, on prompts of one gold label or of all.
+
+    The margin comes first because accuracy moves in steps of one prompt, and most heads tie.
+
+    Args:
+        swept: result of `sweep`.
+
+    Returns:
+        `layer, head, accuracy_drop, margin_drop`: intact minus knocked out, means over prompts.
+    """
+    part = swept if label is None else swept[swept["label"] == label]
+    means = part.groupby(["layer", "head"])[["accuracy", "margin"]].mean()
+    drops = means.loc[(-1, -1)] - means.drop(index=(-1, -1))
+    drops = drops.rename(columns={"accuracy": "accuracy_drop", "margin": "margin_drop"}).reset_index()
+    return drops.sort_values(["margin_drop", "accuracy_drop"], ascending=False, ignore_index=True)
+
+
+def doses(n_heads: int) -> list[int]:
+    """How many heads to remove in a dose curve: about 0.5, 1, 2, 4 and 8 % of all, at least one."""
+    return sorted({max(1, round(share * n_heads)) for share in (0.005, 0.01, 0.02, 0.04, 0.08)})
+
+
+def dose(
+    model: Model, prompt_sets: Sequence[PromptSet], ranked: Sequence[Head], *, draws: int, seed: int = 0
+) -> pd.DataFrame:
+    """Remove the first heads of a ranking together, and as many random heads of the same layers.
+
+    Returns:
+        rows of `outcomes` with `removed` (number of heads; 0 for the intact model), `kind` (`top` or `random`)
+        and `draw`.
+    """
+    rng = np.random.default_rng([seed, 1])
+    choices: list[tuple[int, str, int, list[Head]]] = [(0, kind, 0, []) for kind in ("top", "random")]
+    for n in doses(model.arch.n_layers * model.arch.n_heads):
+        top = list(ranked[:n])
+        choices.append((n, "top", 0, top))
+        choices += [(n, "random", i, random_heads(top, model.arch.n_heads, rng)) for i in range(draws)]
+    result = outcomes(model, prompt_sets, [heads for *_, heads in choices])
+    keys = pd.DataFrame([choice[:3] for choice in choices], columns=["removed", "kind", "draw"])
+    return result.join(keys, on="group")
+
+
+def extra_cost(removed: pd.DataFrame, n: int) -> pd.DataFrame:
+    """C4 from a `dose` table: accuracy with random heads removed minus with the top n, a row per prompt."""
+    chosen = removed[removed["removed"] == n].groupby(["kind", "set", "query"])["accuracy"].mean()
+    return (chosen["random"] - chosen["top"]).rename("effect").reset_index()

@@ -1,0 +1,1 @@
+"""Which layers and heads raise the answer?"""

@@ -1,0 +1,113 @@
+"""Locate: which layers and heads raise the log-probability of the right label at the last position.
+
+The log-probability increase of a part x of layer l is log p(label | resid + x) - log p(label | resid), with the
+softmax over the whole vocabulary (method page, equations eq-log-increase-layer and eq-log-increase-head).
+At layer 0 the base is the bare token embedding: the increase is shown, but heads are ranked among deep ones.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from ...models.model import Model
+from ...prompts.sets import PromptSet
+from ...tracing.capture import batches, capture
+from ...tracing.projection import increases
+
+COMPONENTS = ("attention", "mlp")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Log-probability increases of each prompt's gold label, in nats, N prompts in the order of their sets.
+
+    Attributes:
+        gold: gold label of each prompt; `set_index` its prompt set.
+        layer_increase: of attention (0) and MLP (1) of each layer.
+        head_increase: of each head alone.
+    """
+
+    gold: tuple[str, ...]
+    set_index: tuple[int, ...]
+    layer_increase: Float[Tensor, "L 2 N"]
+    head_increase: Float[Tensor, "L H N"]
+
+    @functools.cached_property
+    def layer_prompts(self) -> pd.DataFrame:
+        """A row per layer component and prompt: `layer, component, set, label, log_increase`."""
+        table = self._long(self.layer_increase, "component")
+        return table.assign(component=np.array(COMPONENTS)[table["component"]])
+
+    @functools.cached_property
+    def head_prompts(self) -> pd.DataFrame:
+        """A row per head and prompt: `layer, head, set, label, log_increase`."""
+        return self._long(self.head_increase, "head")
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """Means over the prompts of each gold label: `layer, component, label, log_increase`."""
+        keys = ["layer", "component", "label"]
+        return self.layer_prompts.groupby(keys, as_index=False)[["log_increase"]].mean()
+
+    @property
+    def heads(self) -> pd.DataFrame:
+        """Means over the prompts of each gold label: `layer, head, label, log_increase`."""
+        return self.head_prompts.groupby(["layer", "head", "label"], as_index=False)[["log_increase"]].mean()
+
+    def sums(self) -> pd.DataFrame:
+        """A row per prompt: `set, label`, sums of `attention` and `mlp` over all layers, and
+        `deep_minus_shallow`, attention of the deep half minus attention of the shallow half, layer 0 apart."""
+        attention, mlp = self.layer_increase.double().unbind(1)
+        deep = torch.arange(len(attention)) >= len(attention) / 2
+        difference = attention[deep].sum(0) - attention[~deep][1:].sum(0)
+        return pd.DataFrame(
+            {
+                "set": self.set_index,
+                "label": self.gold,
+                "attention": attention.sum(0).numpy(),
+                "mlp": mlp.sum(0).numpy(),
+                "deep_minus_shallow": difference.numpy(),
+            }
+        )
+
+    def _long(self, increase: Float[Tensor, "L X N"], name: str) -> pd.DataFrame:
+        layer, part, prompt = np.indices(increase.shape).reshape(3, -1)
+        return pd.DataFrame(
+            {
+                "layer": layer,
+                name: part,
+                "set": np.array(self.set_index)[prompt],
+                "label": np.array(self.gold)[prompt],
+                "log_increase": increase.double().numpy().ravel(),
+            }
+        )
+
+
+def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:
+    """Log-probability increase of every attention layer, MLP layer and head, for each prompt's gold label."""
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    layers, heads = [], []
+    bar = tqdm(total=len(sets), desc="locate", unit="set", delay=2, leave=False)
+    with bar:
+        for batch in batches(model, sets):
+            captured = capture(model, batch)
+            gold = batch.label_ids.gather(1, batch.gold[:, None]).squeeze(1)
+            by_layer, by_head = increases(model.arch, captured, gold)
+            layers.append(by_layer)
+            heads.append(by_head)
+            bar.update(len(batch.input_ids))
+    return Located(
+        gold=tuple(label for s in sets for _, label in s.queries),
+        set_index=tuple(i for i, s in enumerate(sets) for _ in s.queries),
+        layer_increase=torch.cat(layers, dim=-1),
+        head_increase=torch.cat(heads, dim=-1),
+    )

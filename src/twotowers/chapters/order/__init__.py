@@ -1,0 +1,1 @@
+"""Why does the order of demonstrations matter?"""

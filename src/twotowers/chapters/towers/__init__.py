@@ -1,0 +1,1 @@
+"""What do query and key measure?"""

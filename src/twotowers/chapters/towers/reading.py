@@ -1,0 +1,98 @@
+"""What each head does at each label position: weight, score and value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...models.architecture import Architecture
+from ...models.model import Model
+from ...prompts.packing import Batch
+from ...prompts.sets import PromptSet
+from ...tracing.capture import Capture
+from ...tracing.heads import HEAD, Head, by_layer
+from ...tracing.labels import at_labels, captures, described, weights
+
+PROMPT = [*HEAD, "set", "query", "gold"]  # one head in one prompt
+
+
+def read_heads(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head]) -> pd.DataFrame:
+    """What each head does at each label position, a row per head, prompt and demonstration.
+
+    Returns:
+        `layer, head, set, query, gold, demonstration, label, same`, then
+        `weight`: pattern from the last position;
+        `score`: q.k as it enters the softmax, scaled and rotated; `score_unrotated`: the same without any rotation,
+        equal to `score` in families that embed positions instead (GPT-2: its position embedding is left in);
+        `cosine` of the two residuals entering the layer, at the last and at the label position;
+        `value`: logit minus of vo towards the position's own label, not weighted (equation eq-logit-minus).
+    """
+    parts = [
+        _read_layer(model.arch, batch, captured, frame, layer, numbers)
+        for frame, batch, captured in captures(model, prompt_sets, "read heads")
+        for layer, numbers in by_layer(heads).items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def query_and_key(
+    arch: Architecture, layer: int, head: int, last: Float[Tensor, "N d"], at: Float[Tensor, "R d"]
+) -> tuple[Float[Tensor, "N d_h"], Float[Tensor, "R d_h"]]:
+    """The two towers, not rotated: queries of the last positions and keys of others.
+
+    Args:
+        last, at: residuals entering the layer, at the last position of each prompt and at other positions.
+    """
+    return (
+        arch.queries(layer, arch.norm_in(layer, last))[:, head],
+        arch.keys(layer, arch.norm_in(layer, at))[:, head],
+    )
+
+
+def attention_by_class(table: pd.DataFrame) -> pd.DataFrame:
+    """Attention summed over label positions of the query's class and over the others, from `read_heads`.
+
+    Returns:
+        `layer, head, set, query, gold, same, other`, weights between 0 and 1.
+    """
+    split = table.assign(same=table["weight"].where(table["same"], 0), other=table["weight"].where(~table["same"], 0))
+    return split.groupby(PROMPT, as_index=False)[["same", "other"]].sum()
+
+
+def attention_effects(classes: pd.DataFrame) -> pd.DataFrame:
+    """C7 from `attention_by_class`: same-class minus other attention, summed over heads. `set, query, effect`."""
+    total = classes.groupby(["set", "query"], as_index=False)[["same", "other"]].sum()
+    return total.assign(effect=total["same"] - total["other"])[["set", "query", "effect"]]
+
+
+def _read_layer(
+    arch: Architecture, batch: Batch, captured: Capture, frame: pd.DataFrame, layer: int, heads: Sequence[int]
+) -> pd.DataFrame:
+    """`read_heads` for some heads of one layer, from one capture."""
+    prompt, position = (torch.tensor(frame[name].to_numpy()) for name in ("prompt", "position"))
+    last, at = captured.resid_pre[layer], at_labels(captured, batch, frame, layer)
+    ends = (batch.index >= 0).sum(1) - 1  # position of each prompt's last token
+    cosine = torch.cosine_similarity(last[prompt], at, dim=-1)
+    w_v, b_v = arch.w_v(layer)
+    w_u, entering = arch.w_u(), arch.norm_in(layer, at)
+    towards = w_u[torch.tensor(frame["token"].to_numpy())] - w_u[torch.tensor(frame["other"].to_numpy())]
+    parts = []
+    for head in heads:
+        q, k = query_and_key(arch, layer, head, last, at)
+        rotated = arch.rotate(q[None], ends[None])[0, prompt] * arch.rotate(k[None], position[None])[0]
+        vo = (entering @ w_v[head] + b_v[head]) @ arch.w_o(layer)[head]
+        value = (arch.norm_shape(vo) * arch.norm_scale(captured.resid_pre[-1])[prompt] * towards).sum(-1)
+        columns = {
+            "weight": weights(captured, frame, layer, head),
+            "score": rotated.sum(-1) * arch.score_scale(layer),
+            "score_unrotated": (q[prompt] * k).sum(-1) * arch.score_scale(layer),
+            "cosine": cosine,
+            "value": value,
+        }
+        own = described(frame, layer, head)
+        parts.append(own.assign(**{name: column.double().numpy() for name, column in columns.items()}))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,1 @@
+"""What do value and output matrices carry?"""

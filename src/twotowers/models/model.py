@@ -1,0 +1,316 @@
+"""Models: opening one, and loading its weights here, or naming those of a server.
+
+`open_model` reads configuration and tokenizer only; weights load when `Model.nn` is first used, so that labels
+and prompts are checked before minutes are spent on weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+import transformers
+from nnsight import TransformersModel
+from nnsight.tracing.backend import Backend
+from transformers import AutoModelForCausalLM
+
+from ..errors import MemoryLimitError, ModelError, UnknownNameError
+from ..hub import first_line
+from . import parallel
+from .architecture import Architecture, submodule
+from .families import family_of
+from .files import find_source, read_folder, weight_bytes
+from .packed import pack_linears
+from .quantised import dequantise_linears, method_of, require_method, settings_for, version
+from .registry import DTYPES, REGISTRY
+from .rehearsal import Rehearsal
+from .server import Server, Traffic, find_deployment, host, meta_model, read_tensors, require_key
+
+Remote = bool | Literal["local"]
+
+
+@dataclass
+class Model:
+    """A model to interpret: name, tokenizer, and weights once `nn` is used.
+
+    Attributes:
+        name: the registry key or hub id that was asked for, or a local folder's name without its path, which is
+            published nowhere; `key` is the same, fit for a run folder's name.
+        folder: where configuration, tokenizer and weights lie.
+        revision: the hub's commit, if the model is from the hub.
+        digest: SHA-256 over the weight files, or of the GGUF file they were converted from.
+        dtype: of the weights; for a model on a server of what is sent to it.
+        remote: True for a model on a server, of which no weights are here, `deployed` is its name there; "local"
+            for a rehearsal, in which traces are serialised as for a server and run here.
+        quantise: how the matrices of the blocks are quantised while they load, by bitsandbytes: "nf4", "int8" or not.
+        tensor_parallel: the matrices are split over the processes that torchrun has started.
+        traffic: what was sent to the server and received from it.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    tokenizer: Any
+    config: Any
+    dtype: torch.dtype
+    device_map: str | dict[str, Any] | None
+    template: str
+    _digest: Callable[[], str] = field(repr=False)
+    _fetch: Callable[[], object] = field(repr=False, default=lambda: None)
+    remote: Remote = False
+    deployed: str = ""
+    quantise: str | None = None
+    tensor_parallel: bool = False
+    traffic: Traffic = field(default_factory=Traffic, compare=False)
+
+    @property
+    def key(self) -> str:
+        return "".join(c if c.isalnum() or c in "-._" else "-" for c in self.name).strip("-.").lower() or "model"
+
+    @functools.cached_property
+    def digest(self) -> str:
+        self._fetch()
+        return self._digest()
+
+    @property
+    def quantised(self) -> str | None:
+        """How the matrices of the blocks are stored, "nf4", "fp4" or "int8"; None if they are not quantised."""
+        return self.quantise or method_of(self.config)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights take once they are loaded."""
+        return weight_bytes(self.folder, self.dtype, self.quantise)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt may have; where attention slides, no more than its window, which our masks ignore."""
+        config = self.config
+        sliding = config.model_type == "mistral" or "sliding_attention" in (getattr(config, "layer_types", None) or ())
+        window = getattr(config, "sliding_window", None) if sliding else None
+        return min(config.max_position_embeddings, window or config.max_position_embeddings)
+
+    @property
+    def pad_id(self) -> int:
+        """A token to fill up with; any token of the model would do, since nothing attends to it."""
+        token = getattr(self.tokenizer, "pad_token_id", None) or 0
+        return token if token < self.config.vocab_size else 0  # some tokenizers add one that the model lacks
+
+    @functools.cached_property
+    def nn(self) -> TransformersModel:
+        """The nnsight model, with eager attention, so that attention weights can be read.
+
+        Raises:
+            ModelError: weights that are missing, truncated, or of another shape than the configuration says.
+        """
+        if self.remote is True:
+            with _quiet_transformers():
+                return meta_model(self.folder, self.tokenizer)
+        self._fetch()
+        self._require_memory()
+        device_map = self.device_map or ("cuda" if torch.cuda.is_available() else "cpu" if self.quantised else None)
+        how: dict[str, Any] = {"quantization_config": settings_for(self.quantise)} if self.quantise else {}
+        how |= parallel.options() if self.tensor_parallel else {"device_map": device_map}
+        try:
+            with _quiet_transformers():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    self.folder,
+                    dtype=self.dtype,
+                    attn_implementation="eager",
+                    local_files_only=True,
+                    ignore_mismatched_sizes=True,  # they are reported below
+                    output_loading_info=True,
+                    **how,
+                )
+        except Exception as error:  # a damaged file may raise anything
+            raise ModelError(
+                f"The weights in {self.folder} cannot be loaded ({first_line(error)}); if a file is damaged, fetch "
+                f"it again."
+            ) from error
+        network, report = loaded
+        wrong = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
+        if wrong:
+            raise ModelError(
+                f"The weights in {self.folder} do not fit its config.json: {len(wrong)} tensors are missing or of "
+                f"another shape, {wrong[0]} first; fetch the model again."
+            )
+        if self.quantised:
+            dequantise_linears(network, self.dtype)
+        if not self.tensor_parallel:
+            pack_linears(network)
+        return TransformersModel(network.eval(), task="text-generation", tokenizer=self.tokenizer)
+
+    def _require_memory(self) -> None:
+        """Refuse before loading what cannot fit, instead of being killed while loading."""
+        if self.tensor_parallel or self.device_map not in (None, "cpu", "cuda"):
+            return  # split, or spread by accelerate, which may also put layers on the disk
+        needed = self.weight_bytes
+        there = psutil.virtual_memory().available if self.device_map == "cpu" else free_memory()
+        if needed > there:
+            advice = "use a machine with more memory"
+            if not self.quantised:
+                advice = f'quantise it with quantise="nf4", or {advice}'
+            if self.dtype == torch.float32:
+                advice = 'load it with dtype="bfloat16", or ' + advice
+            if torch.cuda.is_available():
+                advice = 'spread it with device_map="auto", or ' + advice
+            raise MemoryLimitError(
+                f"{self.name} needs {needed / 2**30:.1f} GiB for its weights but {there / 2**30:.1f} GiB are free; "
+                f"{advice}."
+            )
+
+    def backend(self) -> Backend | None:
+        """What runs a trace: None for nnsight's own way in this process, a server, or the rehearsal of one."""
+        if self.remote is True:
+            return Server(self.nn, self.deployed, self.traffic)
+        return Rehearsal(self.nn, self.traffic) if self.remote else None
+
+    @functools.cached_property
+    def arch(self) -> Architecture:
+        if not self.remote:
+            return Architecture(self.nn._module)
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(self.config, attn_implementation="eager")
+        return Architecture(network, lambda path, names: read_tensors(self.nn, self.backend(), path, names))
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors go to: the model's device; a server moves them there itself."""
+        if self.remote is True:
+            return torch.device("cpu")
+        return submodule(self.nn._module, family_of(self.config).final_norm).weight.device
+
+    def forget_weights(self) -> None:
+        """Drop the loaded weights; they load again with the next use of `nn`."""
+        for name in ("nn", "arch"):
+            self.__dict__.pop(name, None)
+
+    def provenance(self) -> dict[str, Any]:
+        """What identifies this model in a figure's provenance; loads no weights.
+
+        Of a server's weights neither digest nor dtype is known, and the revision is the hub's at that time.
+        """
+        facts = {"model": self.name, "family": self.config.model_type, "revision": self.revision}
+        if self.remote is True:
+            return facts | {"weights_sha256": None, "dtype": "as served", "device": f"server {host()}"}
+        if self.quantised:
+            facts["quantised"] = f"{self.quantised}, by bitsandbytes {version()}"
+        return facts | {
+            "weights_sha256": self.digest,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        }
+
+
+def load(
+    name: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    revision: str | None = None,
+    remote: Remote = False,
+    quantise: str | None = None,
+    tensor_parallel: bool = False,
+) -> Model:
+    """Load a model by registry key, local folder (Hugging Face layout) or hub id `owner/name`.
+
+    Args:
+        dtype: float32 unless the registry says otherwise.
+        device_map: as in transformers; by default the GPU if there is one.
+        revision: a commit, branch or tag of the hub.
+        remote: True runs every trace on a server (NDIF) that has the model; only configuration and tokenizer are
+            here. "local" rehearses that: traces are serialised as for a server, and run here.
+        quantise: "nf4" or "int8" stores the matrices of the blocks in 4 or 8 bits (bitsandbytes) and multiplies in
+            `dtype`; weights that are quantised so already load as they are.
+        tensor_parallel: splits the matrices over the processes of `torchrun --nproc-per-node N SCRIPT`, all of which
+            must make the same calls; what they return is whole in each.
+
+    Raises:
+        ModelError, FamilyError, UnknownNameError, ServerError: with what to do about it.
+    """
+    model = open_model(
+        name,
+        dtype=dtype,
+        device_map=device_map,
+        revision=revision,
+        remote=remote,
+        quantise=quantise,
+        tensor_parallel=tensor_parallel,
+    )
+    _ = model.nn
+    return model
+
+
+def open_model(
+    name: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    revision: str | None = None,
+    remote: Remote = False,
+    quantise: str | None = None,
+    tensor_parallel: bool = False,
+) -> Model:
+    """As `load`, but reads configuration and tokenizer only; the weights come with the first use of `nn`."""
+    entry = REGISTRY.get(str(name))
+    if remote is True:
+        require_key()
+    if remote is True and quantise:
+        raise ModelError("A server has its weights in its own way; leave the wish to quantise them out.")
+    require_method(quantise, None)
+    found = find_source(str(name), revision)
+    deployed = ""
+    if remote is True:
+        if found.repo is None:
+            raise ModelError(f"{found.name} is not from the hub, and a server runs no other model; give its hub id.")
+        deployed = find_deployment(found.repo, revision)
+    config, tokenizer = read_folder(found.folder, weights=found.fetch is None and remote is not True)
+    if remote is not True:
+        require_method(quantise, method_of(config))
+    if tensor_parallel:
+        if remote or device_map or quantise or method_of(config):
+            raise ModelError("A model is split as it is: without a server, device_map and quantised weights.")
+        parallel.require(config)
+    asked = dtype or (entry.dtype if entry and remote is not True else "float32")
+    if isinstance(asked, str) and asked not in DTYPES:
+        raise UnknownNameError("dtype", asked, DTYPES)
+    return Model(
+        name=found.name,
+        folder=found.folder,
+        revision=found.revision,
+        tokenizer=tokenizer,
+        config=config,
+        dtype=DTYPES[asked] if isinstance(asked, str) else asked,
+        device_map=device_map,
+        template=entry.template if entry else "lines",
+        _digest=found.digest,
+        _fetch=found.fetch or (lambda: None),
+        remote=remote,
+        deployed=deployed,
+        quantise=quantise,
+        tensor_parallel=tensor_parallel,
+    )
+
+
+def free_memory() -> int:
+    """Bytes that are free where a model loads by default: on the GPU if there is one, else in the machine."""
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without the report of missing tensors, since we say it in one sentence, and what bitsandbytes could do faster."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)

@@ -1,0 +1,68 @@
+"""Models whose matrices are split over several processes (tensor parallelism), each of which runs the same script.
+
+transformers splits the weights and nnsight hands whole activations to a trace. What neither puts together, attention
+weights and the matrices themselves, is gathered here; every process must ask for the same things in the same order.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from ..errors import ModelError
+
+
+def require(config: Any) -> None:
+    """Refuse what cannot be split.
+
+    Raises:
+        ModelError: a start without torchrun, a family without a plan, and what does not fit each other:
+            heads and processes, or packages.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        raise ModelError("A model is split over processes; start them with: torchrun --nproc-per-node N YOUR_SCRIPT")
+    if not getattr(config, "base_model_tp_plan", None):
+        raise ModelError(
+            f"transformers has no plan for splitting {config.model_type}; spread it with device_map='auto' instead."
+        )
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if heads % int(os.environ["WORLD_SIZE"]):
+        raise ModelError(
+            f"{heads} key-value heads cannot be shared evenly by {os.environ['WORLD_SIZE']} processes; start a number "
+            f"of them that divides {heads}."
+        )
+    if not hasattr(importlib.import_module("transformers.distributed.tensor_parallel"), "_get_parameter_plan"):
+        nnsight, transformers = (importlib.metadata.version(name) for name in ("nnsight", "transformers"))
+        raise ModelError(
+            f"nnsight {nnsight} cannot split a model with transformers {transformers}; take those of constraints.txt."
+        )
+
+
+def options() -> dict[str, Any]:
+    """What transformers is told to split a model while it loads."""
+    from transformers.distributed import DistributedConfig
+
+    return {"distributed_config": DistributedConfig(tp_plan="auto")}
+
+
+def whole(weight: Tensor) -> Tensor:
+    """A weight put together from its parts; one that is not split as it is."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def all_heads(weights: Tensor) -> Tensor:
+    """Attention weights [B, H, Q, K] of all heads, from those of each process."""
+    parts = [torch.empty_like(weights) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, weights.contiguous())
+    return torch.cat(parts, dim=1)
+
+
+def first() -> bool:
+    """Whether this is the process that speaks; the only one is."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,106 @@
+"""What the paper says: its claims, numbers and constants, each with its source; data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper.
+
+    Attributes:
+        sentence: the paper's statement in our words.
+        effect: what is measured; its mean is positive if the claim is right.
+        percent: whether the effect is printed in percent.
+        paper: the paper's number, with its source, if one is known.
+    """
+
+    sentence: str
+    effect: str
+    percent: bool = False
+    paper: str = ""
+
+
+CLAIMS: dict[str, Claim] = {
+    "C1": Claim(
+        "Demonstrations merge into their labels in shallow layers.",
+        "accuracy lost by cutting text to label in the first third of layers, minus that in the last third",
+        percent=True,
+    ),
+    "C2": Claim(
+        "The query merges into the last position in shallow layers.",
+        "accuracy lost by cutting query to last position in the first third, minus the same in the last third",
+        percent=True,
+    ),
+    "C3": Claim(
+        "Deep attention raises the answer most.",
+        "log-probability increase of attention in the deep half minus the shallow half, layer 0 apart (nats)",
+    ),
+    "C4": Claim(
+        "A few heads carry the task.",
+        "accuracy lost without the top 1 % of heads, minus that without random heads of the same layers",
+        percent=True,
+        paper="87.6 % to 24.4 % after zeroing about 1 % of heads (abstract of version 3)",
+    ),
+    "C5": Claim(
+        "A label's heads serve that label and not the other.",
+        "accuracy lost on prompts of the heads' own label, minus that on prompts of the other label",
+        percent=True,
+        paper="accuracy falls on the own label and rises on the other (summaries of version 3)",
+    ),
+    "C6": Claim(
+        "Values carry the labels.",
+        "logit minus of in-context heads' values at foo positions, minus that at bar positions (logits)",
+        paper="weighted: +0.26 to +0.32 at foo positions, -0.11 to -0.20 at bar positions (summaries of version 3)",
+    ),
+    "C7": Claim(
+        "In-context heads attend more to labels of the query's class.",
+        "attention to same-class label positions minus that to others",
+        percent=True,
+    ),
+    "C8": Claim(
+        "The weight sets how much label information moves.",
+        "rank correlation of attention weight and log-probability increase over label positions",
+    ),
+    "C9": Claim(
+        "Query and key measure similarity.",
+        "AUC of q.k for 'same class' minus AUC of the cosine of the same residuals",
+    ),
+    "C10": Claim(
+        "Swapped labels change attention more than values.",
+        "relative change of attention minus relative change of values when all labels are swapped",
+        paper="attention -21.8 % to -43.0 % and +86.0 % to +237.8 %, values far less (summaries of version 3)",
+    ),
+    "C11": Claim(
+        "A label that is shown more often is predicted more often.",
+        "slope of P(foo) between the two labels on the share of foo demonstrations",
+    ),
+    "C12": Claim(
+        "A label that stands near the end is predicted more often.",
+        "slope of the prediction of foo on how much nearer its demonstrations stand",
+    ),
+    "C13": Claim(
+        "Adding weighted minority values steadies accuracy.",
+        "fluctuation of accuracy when a demonstration is dropped, before minus after the mitigation",
+        percent=True,
+        paper="fluctuation -22 % (abstract of version 3)",
+    ),
+    "C14": Claim(
+        "Removing position in the in-context heads steadies accuracy.",
+        "standard deviation of accuracy over orders, before minus after the mitigation",
+        percent=True,
+        paper="standard deviation -17 % (abstract of version 3)",
+    ),
+}
+PAPER_SHARE = 6 / 1024  # heads of a label among all heads: Llama 7B in the paper's version 3
+
+PAPER_STRENGTH = 0.03
+# Weighted logit minus: heads, positions, the paper's range and its sign. Source: summaries of version 3.
+PAPER_WEIGHTED = (
+    ("foo-heads", "foo", "+0.26 to +0.32", 1),
+    ("foo-heads", "bar", "-0.02 to -0.14", -1),
+    ("bar-heads", "bar", "-0.11 to -0.20", -1),
+)
+
+PAPER_PROMPT = "love : bar like : bar eight : foo two : foo one :"

@@ -1,0 +1,1 @@
+"""Bringing runs up to date, and building the site from them."""

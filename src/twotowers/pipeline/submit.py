@@ -1,0 +1,105 @@
+"""Hand the chapters of several models to a scheduler: a job for each chapter of each model.
+
+Jobs of a model share its run folder; one that reads what another writes waits for that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..chapters.registry import CHAPTERS, NEEDS
+from ..errors import UnknownNameError, UserError
+from ..publishing.run_folder import project_root
+from .run import Outcome, in_order, prepare, run
+from .schedule import side_by_side
+
+CLUSTERS = ("slurm", "local")
+Piece = tuple[str, str]  # a model and a chapter
+
+
+class SchedulerError(UserError):
+    """A scheduler that is not installed or cannot be reached, or a job that failed."""
+
+
+def submit(
+    models: Sequence[str],
+    cluster: str,
+    options: Mapping[str, str] | None = None,
+    *,
+    chapters: Sequence[str] = CHAPTERS,
+    jobs: int | None = None,
+    **arguments: Any,
+) -> tuple[list[str], list[Outcome]]:
+    """Start one job a model and chapter; each does what `pipeline.run` does, in the same run folders.
+
+    Args:
+        cluster: `"slurm"` submits and returns at once; `"local"` uses processes of this machine and waits for them.
+        options: of sbatch, by their long names, such as `partition` or `gres`.
+        jobs: how many jobs `"local"` runs at a time, one by default; Slurm knows itself.
+        arguments: as for `pipeline.run`: task, scale, seed, force.
+
+    Returns:
+        the jobs' ids, and what was done (only for `"local"`).
+
+    Raises:
+        UserError: as `pipeline.run`, before anything is submitted; or a scheduler that does not take the jobs.
+    """
+    if cluster not in CLUSTERS:
+        raise UnknownNameError("scheduler", cluster, CLUSTERS)
+    try:
+        import submitit
+    except ImportError:
+        raise SchedulerError("submitit is not installed; run: python -m pip install -e '.[cluster]'") from None
+    runs = project_root() / "book" / "runs"
+    pieces, needs = list[Piece](), dict[Piece, list[Piece]]()
+    for model in models:
+        key = prepare(model, arguments["task"], arguments["scale"], arguments["seed"])[2].model.key
+        for chapter in in_order(chapters, runs / key):
+            pieces.append((model, chapter))
+            needs[model, chapter] = [(model, other) for other in NEEDS.get(chapter, ())]
+    executor = _executor(submitit, runs / ".jobs", cluster)
+    started: dict[Piece, Any] = {}
+
+    def start(piece: Piece) -> Any:
+        if cluster == "slurm":
+            before = ":".join(started[other].job_id for other in needs[piece] if other in started)
+            waits = {"dependency": f"afterok:{before}"} if before else {}
+            executor.update_parameters(slurm_additional_parameters={**dict(options or {}), **waits})
+        model, chapter = piece
+        started[piece] = executor.submit(run, model, chapters=[chapter], **arguments)
+        return started[piece]
+
+    def start_and_wait(piece: Piece) -> list[Outcome]:
+        failure = start(piece).exception()
+        if failure is not None:
+            last = str(failure).strip().splitlines()[-1:] or [type(failure).__name__]
+            raise SchedulerError(f"The job of {' '.join(piece)} failed ({last[0]}); its log is in {runs / '.jobs'}.")
+        done: list[Outcome] = started[piece].result()
+        return done
+
+    def cancel() -> None:
+        for job in started.values():
+            job.cancel(check=False)
+
+    try:
+        if cluster == "slurm":
+            return [start(piece).job_id for piece in pieces], []
+        results = side_by_side(pieces, needs, jobs or 1, start_and_wait, look=lambda: None, end=cancel)
+    except (OSError, RuntimeError) as error:
+        raise _refused(cluster, error) from error
+    return [started[piece].job_id for piece in pieces], [outcome for done in results.values() for outcome in done]
+
+
+def _executor(submitit: Any, folder: Any, cluster: str) -> Any:
+    try:
+        executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
+    except (OSError, RuntimeError) as error:
+        raise _refused(cluster, error) from error
+    executor.update_parameters(**({"name": "twotowers"} if cluster == "slurm" else {"timeout_min": 60 * 24}))
+    return executor
+
+
+def _refused(cluster: str, error: Exception) -> SchedulerError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return SchedulerError(f"{cluster} does not take the jobs ({first}); run them here, without --submit.")

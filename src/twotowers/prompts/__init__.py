@@ -1,0 +1,1 @@
+"""From texts to tokens: tasks, prompt sets, their variants and their packing; knows no weights."""

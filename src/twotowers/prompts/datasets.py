@@ -1,0 +1,154 @@
+"""Sentence tasks: public data sets, of which two classes make a task.
+
+A data set is read once from the hub. Its sentences are filtered by length and drawn with a fixed seed, and what was
+drawn is kept in the cache folder: a second run needs no network and sees the same sentences. Every row that is left
+out is counted by its reason, and the counts go into the provenance.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import TaskError
+
+SHOTS = 4  # most demonstrations of each label, unless a task says otherwise: the paper has 2 to 4 with sentences
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One row of the table of data sets.
+
+    Attributes:
+        source: hub id; `revision` and `folder` say where in it the files are, if not at the usual place.
+        splits: read one after the other.
+        text, label: names of the columns; labels are numbers that count through `classes`.
+        pair: the two classes of the task unless others are named.
+        holds: what the sentences are, for a list; `licence` is what the hub's card says of it.
+    """
+
+    key: str
+    source: str
+    splits: tuple[str, ...]
+    text: str
+    label: str
+    classes: tuple[str, ...]
+    pair: tuple[str, str]
+    holds: str
+    licence: str
+    revision: str | None = None
+    folder: str | None = None
+
+
+# The loading scripts of the first set are no longer read by the library: the hub's own conversion of it is.
+SETS: dict[str, DataSet] = {
+    row.key: row
+    for row in (
+        DataSet(
+            "financial-phrasebank",
+            "takala/financial_phrasebank",
+            ("train",),
+            "sentence",
+            "label",
+            classes=("negative", "neutral", "positive"),
+            pair=("negative", "positive"),
+            holds="sentences of financial news on whose mood all annotators agree",
+            licence="CC BY-NC-SA 3.0",
+            revision="refs/convert/parquet",
+            folder="sentences_allagree",
+        ),
+        DataSet(
+            "ag-news",
+            "fancyzhx/ag_news",
+            ("train",),
+            "text",
+            "label",
+            classes=("world", "sports", "business", "sci-tech"),
+            pair=("world", "sports"),
+            holds="titles and first lines of news articles",
+            licence="not stated",
+        ),
+        DataSet(
+            "amazon",
+            "fancyzhx/amazon_polarity",
+            ("test",),
+            "content",
+            "label",
+            classes=("negative", "positive"),
+            pair=("negative", "positive"),
+            holds="product reviews",
+            licence="Apache-2.0",
+        ),
+        DataSet(
+            "ethos",
+            "SetFit/ethos_binary",
+            ("train", "test"),
+            "text",
+            "label",
+            classes=("no-hate-speech", "hate-speech"),
+            pair=("no-hate-speech", "hate-speech"),
+            holds="comments on social media",
+            licence="AGPL-3.0",
+        ),
+        DataSet(
+            "sst2",
+            "stanfordnlp/sst2",
+            ("train",),
+            "sentence",
+            "label",
+            classes=("negative", "positive"),
+            pair=("negative", "positive"),
+            holds="sentences and phrases of film reviews",
+            licence="not stated",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was drawn from a data set: up to `SAMPLE / 2` sentences of each class, in the order of the draw.
+
+    `facts` says where they come from and how many rows were left out for which reason.
+    """
+
+    texts: Mapping[str, tuple[str, ...]]
+    facts: Mapping[str, Any]
+
+
+def choose(key: str, classes: str = "") -> tuple[str, str]:
+    """The two classes that `classes` names (`world,sports`), in the data set's order; its own pair if it is empty.
+
+    Raises:
+        TaskError: not two different classes of this data set.
+    """
+    data = SETS[key]
+    if not classes:
+        return data.pair
+    known, named = ", ".join(data.classes), [name.strip().lower() for name in classes.split(",")]
+    for name in named:
+        if name not in data.classes:
+            close = difflib.get_close_matches(name, data.classes, n=1, cutoff=0.5)
+            meant = f" (did you mean '{close[0]}'?)" if close else ""
+            raise TaskError(f"The task {key} has no class '{name}'{meant}; its classes are {known}.")
+    if len(named) != 2 or len(set(named)) != 2:
+        raise TaskError(f"The task {key} needs two different classes, as in {key}:{','.join(data.pair)}, of: {known}.")
+    first, second = sorted(named, key=data.classes.index)
+    return first, second
+
+
+def account(facts: Mapping[str, Any]) -> str:
+    """What became of the rows of a data set, in MyST text for a page."""
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in facts["dropped"].items())
+    names = facts["sentences"]
+    left = " and ".join(f"{facts['left'][name]:,} *{name}*" for name in names)
+    over = sum(facts["passed_over"][name] for name in names)
+    number = next(iter(names.values()))
+    revision = f", revision `{facts['revision'][:12]}`" if facts["revision"] else ""
+    return (
+        f"The source is `{facts['source']}` ({' and '.join(facts['splits'])}{revision}) with {facts['rows']:,} rows. "
+        f"Left out were {dropped}; that leaves {left}. From each of the two classes {number:,} were drawn at random "
+        f"with a fixed seed, passing over {over:,} that are part of another sentence."
+    )

@@ -1,0 +1,120 @@
+"""Packing: prompt sets as rows of one batch, exactly as if each prompt were alone.
+
+Each row is the shared prefix followed by one branch per query. A branch attends to the prefix and to itself and its
+positions continue from the prefix, so the packed forward equals one forward per prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from .sets import PromptSet
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompt sets packed as rows. B rows of T tokens hold N prompts.
+
+    Attributes:
+        input_ids, position_ids: what the model reads.
+        allowed: True where a token (second axis) may attend to another (third axis): to those of the batch, behind
+            those that the model remembers from an earlier forward (`lasts`).
+        row, last: for each prompt its row and the packed index of its last token.
+        label_ids: for each prompt the tokens of its two labels, `gold` the index of the right one.
+        index: packed index of every token of each prompt, padded with -1.
+    """
+
+    input_ids: Int[Tensor, "B T"]
+    position_ids: Int[Tensor, "B T"]
+    allowed: Bool[Tensor, "B T K"]
+    row: Int[Tensor, " N"]
+    last: Int[Tensor, " N"]
+    label_ids: Int[Tensor, "N 2"]
+    gold: Int[Tensor, " N"]
+    index: Int[Tensor, "N S"]
+
+    def repeat(self, rows: int) -> Batch:
+        """The same packed row `rows` times (for one set only): prompts are ordered row by row."""
+        if len(self.input_ids) != 1:
+            raise ValueError("only a batch of one row can be repeated")
+        n = len(self.row)
+        return Batch(
+            input_ids=self.input_ids.expand(rows, -1),
+            position_ids=self.position_ids.expand(rows, -1),
+            allowed=self.allowed.expand(rows, -1, -1),
+            row=torch.arange(rows).repeat_interleave(n),
+            last=self.last.repeat(rows),
+            label_ids=self.label_ids.repeat(rows, 1),
+            gold=self.gold.repeat(rows),
+            index=self.index.repeat(rows, 1),
+        )
+
+    @property
+    def even(self) -> bool:
+        """Whether every row holds as many prompts, in order, so that their last positions form a batch (`lasts`)."""
+        n, rows = len(self.row), len(self.input_ids)
+        return n % rows == 0 and torch.equal(self.row, torch.arange(rows).repeat_interleave(n // rows))
+
+    def lasts(self) -> Batch:
+        """The last positions alone, a column a prompt, for a forward that remembers keys and values of this batch.
+
+        Each of them sees what it saw before, but itself in its new place, behind the T remembered tokens.
+        """
+        rows, length = self.input_ids.shape
+        n = len(self.row) // rows
+        seen = self.allowed[self.row, self.last].clone()
+        seen[torch.arange(len(seen)), self.last] = False
+        column = torch.arange(n).repeat(rows)
+        index = torch.where(self.index == self.last[:, None], length + column[:, None], self.index)
+        return Batch(
+            input_ids=self.input_ids[self.row, self.last].reshape(rows, n),
+            position_ids=self.position_ids[self.row, self.last].reshape(rows, n),
+            allowed=torch.cat([seen.reshape(rows, n, -1), torch.eye(n, dtype=torch.bool).expand(rows, -1, -1)], dim=2),
+            row=self.row,
+            last=column,
+            label_ids=self.label_ids,
+            gold=self.gold,
+            index=index,
+        )
+
+
+def pack(sets: Sequence[PromptSet], pad_id: int = 0) -> Batch:
+    """Lay prompt sets out as rows of one batch, padded on the right; a padding token sees only itself."""
+    length = max(s.packed_length for s in sets)
+    width = max(len(prompt.ids) for s in sets for prompt in s.prompts)
+    input_ids = torch.full((len(sets), length), pad_id)
+    position_ids = torch.zeros((len(sets), length), dtype=torch.long)
+    allowed = torch.eye(length, dtype=torch.bool).repeat(len(sets), 1, 1)
+    rows, lasts, indices = [], [], []
+    for row, s in enumerate(sets):
+        end = s.shared
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        input_ids[row, :end] = torch.tensor(s.prompts[0].ids[:end], dtype=torch.long)
+        position_ids[row, :end] = torch.arange(end)
+        allowed[row, :end, :end] = causal[:end, :end]
+        for prompt in s.prompts:
+            start, end = end, end + len(prompt.ids) - s.shared
+            input_ids[row, start:end] = torch.tensor(prompt.ids[s.shared :])
+            position_ids[row, start:end] = torch.arange(s.shared, len(prompt.ids))
+            allowed[row, start:end, : s.shared] = True
+            allowed[row, start:end, start:end] = causal[start:end, start:end]
+            rows.append(row)
+            lasts.append(end - 1)
+            index = torch.full((width,), -1)
+            index[: len(prompt.ids)] = torch.cat([torch.arange(s.shared), torch.arange(start, end)])
+            indices.append(index)
+    return Batch(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        allowed=allowed,
+        row=torch.tensor(rows),
+        last=torch.tensor(lasts),
+        label_ids=torch.tensor([s.label_ids for s in sets for _ in s.prompts]),
+        gold=torch.tensor([gold for s in sets for gold in s.gold]),
+        index=torch.stack(indices),
+    )

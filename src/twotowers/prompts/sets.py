@@ -1,0 +1,296 @@
+"""Prompts: one demonstration set with many queries, as tokens, spans and positions.
+
+A `PromptSet` shares its demonstrations among its queries; `packing` lays several sets out as one batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..errors import LabelError, PromptError
+from .tasks import Half, Task
+
+CONTENT_FREE = "N/A"
+
+Pair = tuple[str, str]  # a text and its label
+Span = tuple[int, int]  # first token and one past the last token
+
+LABELS = ("foo", "bar")
+# (template, separator): one demonstration to a line, and the paper's way, everything on one line.
+TEMPLATES: dict[str, tuple[str, str]] = {
+    "lines": ("{text}: {label}", "\n"),
+    "paper": ("{text} : {label}", " "),
+}
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What building prompts needs of a model; `Model` has it before its weights are loaded."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def context_length(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt in its own token coordinates (the first token is 0).
+
+    Attributes:
+        ids: token ids; the next token after `last` is to be the label.
+        demonstrations: token span of each demonstration's text.
+        label_positions: position of each demonstration's label token.
+        query: token span of the query's text.
+    """
+
+    ids: tuple[int, ...]
+    demonstrations: tuple[Span, ...]
+    label_positions: tuple[int, ...]
+    query: Span
+
+    @property
+    def last(self) -> int:
+        return len(self.ids) - 1
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """One demonstration set and its queries.
+
+    Attributes:
+        demonstrations, queries: (text, label) pairs.
+        labels: the two labels, sorted; `label_ids` are their tokens, in the same order.
+        prompts: one per query.
+        shared: number of leading tokens that all prompts share (0 if the tokenizer merges across the boundary).
+    """
+
+    demonstrations: tuple[Pair, ...]
+    queries: tuple[Pair, ...]
+    labels: tuple[str, str]
+    label_ids: tuple[int, int]
+    prompts: tuple[Prompt, ...]
+    shared: int
+
+    @property
+    def gold(self) -> tuple[int, ...]:
+        """Index into `labels` of each query's label."""
+        return tuple(self.labels.index(label) for _, label in self.queries)
+
+    @property
+    def packed_length(self) -> int:
+        return self.shared + sum(len(prompt.ids) - self.shared for prompt in self.prompts)
+
+
+def prompt_set(
+    model: Reader,
+    demonstrations: Sequence[Pair],
+    queries: Sequence[Pair],
+    *,
+    template: str = TEMPLATES["lines"][0],
+    separator: str = TEMPLATES["lines"][1],
+) -> PromptSet:
+    """Tokenise one demonstration set with its queries.
+
+    Args:
+        model: gives tokenizer and context length; its weights are not needed.
+        demonstrations, queries: (text, label) pairs; exactly two labels among them, written without a space.
+        template: contains `{text}` and then `{label}`; a query is cut before its label.
+        separator: stands between demonstrations.
+
+    Raises:
+        LabelError: labels that are not two, or not one token each.
+        PromptError: empty texts, a template that cannot be used, or a prompt longer than the model's context.
+    """
+    if not demonstrations or not queries:
+        raise PromptError("A prompt set needs at least one demonstration and one query; give both lists.")
+    found = sorted({label for _, label in (*demonstrations, *queries)})
+    if len(found) != 2:
+        raise LabelError(f"A prompt set needs exactly two labels, not {len(found)} ({', '.join(found)}).")
+    labels = (found[0], found[1])
+    ids = label_tokens(model, labels, template)
+    prompts = [_prompt(model, demonstrations, query, template, separator) for query in queries]
+    for prompt in prompts:
+        for (_, label), position in zip(demonstrations, prompt.label_positions, strict=True):
+            if prompt.ids[position] != ids[label]:
+                raise LabelError(
+                    f"The tokenizer of {model.name} reads the label '{label}' differently inside this prompt; "
+                    f"use a template or separator with a space or line break around it."
+                )
+    return PromptSet(
+        demonstrations=tuple(demonstrations),
+        queries=tuple(queries),
+        labels=labels,
+        label_ids=(ids[labels[0]], ids[labels[1]]),
+        prompts=tuple(prompts),
+        shared=_shared_prefix(model, prompts),
+    )
+
+
+def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[str, int]:
+    """The single token with which each label continues a prompt. Needs no weights.
+
+    Raises:
+        LabelError: a label is several tokens, or two labels are the same token.
+    """
+    before, between, _ = _parts(template)
+    stem = _encode(model, f"{before}a{between.rstrip()}")[0]
+    tokens: dict[str, int] = {}
+    for label in labels:
+        if not label.strip():
+            raise LabelError("A label is empty; give a word that is one token with its leading space.")
+        ids = _encode(model, f"{before}a{between}{label}")[0]
+        if ids[: len(stem)] != stem:
+            raise LabelError(
+                f"The tokenizer of {model.name} joins the label '{label}' with what stands before it; use a "
+                f"template with a space or line break there."
+            )
+        pieces = model.tokenizer.convert_ids_to_tokens(ids[len(stem) :])
+        if len(pieces) != 1:
+            shown = " ".join(repr(piece) for piece in pieces)
+            raise LabelError(
+                f"The label '{label}' is {len(pieces)} tokens ({shown}) for the tokenizer of {model.name}; "
+                f"choose a label that is one token with its leading space."
+            )
+        tokens[label] = ids[-1]
+    if len(set(tokens.values())) < len(tokens):
+        raise LabelError(f"The labels {', '.join(labels)} are the same token for {model.name}; choose others.")
+    return tokens
+
+
+def sample_sets(
+    model: Reader,
+    task: Task,
+    half: Half,
+    *,
+    n_sets: int,
+    shots: int,
+    n_queries: int,
+    seed: int,
+    template: str = TEMPLATES["lines"][0],
+    separator: str = TEMPLATES["lines"][1],
+    labels: tuple[str, str] = LABELS,
+) -> list[PromptSet]:
+    """Draw prompt sets: two categories each, labels at random, `shots` demonstrations a label, shuffled.
+
+    Queries are balanced over the labels and differ from the demonstrations. Set i depends on (seed, half, i)
+    only, so a longer list begins with the shorter one; its queries are the same for any number of shots.
+
+    Raises:
+        TaskError: a category has too few texts.
+    """
+    if n_queries % 2:
+        raise PromptError(f"{n_queries} queries cannot be balanced over two labels; ask for an even number.")
+    each = n_queries // 2
+    task.require(shots + each)
+    pairs = list(itertools.permutations(task.categories, 2))  # ordered: which category gets which label
+    sets = []
+    for i in range(n_sets):
+        rng = np.random.default_rng([seed, half == "selection", i])
+        categories = pairs[rng.integers(len(pairs))]
+        demonstrations: list[Pair] = []
+        queries: list[Pair] = []
+        for category, label in zip(categories, labels, strict=True):
+            texts = rng.permutation(np.array(task.texts[category][half], dtype=object))
+            demonstrations += [(text, label) for text in texts[:shots]]
+            queries += [(text, label) for text in texts[len(texts) - each :]]
+        demonstrations = [demonstrations[j] for j in rng.permutation(len(demonstrations))]
+        sets.append(prompt_set(model, demonstrations, queries, template=template, separator=separator))
+    return sets
+
+
+def _parts(template: str) -> tuple[str, str, str]:
+    """Split a template into what stands before the text, between text and label, and after the label."""
+    before, _, rest = template.partition("{text}")
+    between, found, after = rest.partition("{label}")
+    if not found or not between:
+        raise PromptError(f"The template {template!r} cannot be used; it must be like '{{text}}: {{label}}'.")
+    return before, between, after
+
+
+def _encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
+    """Token ids (with the tokenizer's own special tokens) and the character span of each."""
+    if not model.tokenizer.is_fast:
+        raise PromptError(f"The tokenizer of {model.name} gives no character offsets; use its fast version.")
+    encoded = model.tokenizer(text, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    for token, (start, end) in zip(ids, offsets, strict=True):
+        if token == unknown and text[start:end] not in ("", model.tokenizer.unk_token):
+            raise PromptError(
+                f"The tokenizer of {model.name} does not know '{text[start:end]}'; use words that it knows."
+            )
+    if _tokens(offsets, (len(text) - 1, len(text)))[1] != len(ids):
+        raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
+    return ids, offsets
+
+
+def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str) -> Prompt:
+    before, between, after = _parts(template)
+    text = ""
+    spans: list[tuple[Span, Span]] = []  # characters of each demonstration's text and label
+    for words, label in (*demonstrations, query):
+        if not words.strip():
+            raise PromptError("A demonstration or query has an empty text; remove it.")
+        start = len(text + before)
+        label_start = start + len(words + between)
+        spans.append(((start, start + len(words)), (label_start, label_start + len(label))))
+        text += before + words + between + label + after + separator
+    text = text[: spans[-1][0][1]] + between.rstrip()
+    ids, offsets = _encode(model, text)
+    if len(ids) > model.context_length:
+        raise PromptError(
+            f"A prompt has {len(ids)} tokens but {model.name} reads at most {model.context_length}; use fewer or "
+            f"shorter demonstrations."
+        )
+    texts: list[Span] = []
+    labels: list[Span] = []
+    for characters, label_characters in spans[:-1]:
+        texts.append(_tokens(offsets, characters, labels[-1][0] if labels else 0))
+        labels.append(_tokens(offsets, label_characters, texts[-1][0]))
+    for (_, label), (first, end) in zip(demonstrations, labels, strict=True):
+        if end - first != 1:
+            raise LabelError(
+                f"The label '{label}' is {end - first} tokens for the tokenizer of {model.name}; choose a label "
+                f"that is one token with its leading space."
+            )
+    return Prompt(
+        ids=tuple(ids),
+        demonstrations=tuple(texts),
+        label_positions=tuple(first for first, _ in labels),
+        query=_tokens(offsets, spans[-1][0], labels[-1][0]),
+    )
+
+
+def _tokens(offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
+    """The tokens that overlap a span of characters, of those from `start` on; a long prompt has many spans."""
+    inside = []
+    for i in range(start, len(offsets)):
+        if offsets[i][0] >= characters[1]:
+            break
+        if offsets[i][1] > characters[0]:
+            inside.append(i)
+    return inside[0], inside[-1] + 1
+
+
+def _shared_prefix(model: Reader, prompts: Sequence[Prompt]) -> int:
+    """Leading tokens common to all prompts, up to the query; 0 (separate prompts) if a label lies beyond them."""
+    columns = zip(*(prompt.ids for prompt in prompts), strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns))
+    shared = min(common, *(prompt.query[0] for prompt in prompts))
+    if shared <= prompts[0].label_positions[-1]:
+        warnings.warn(
+            f"The tokenizer of {model.name} reads the demonstrations differently before different queries: "
+            f"each prompt is computed by itself, which is slower and equally exact.",
+            stacklevel=3,
+        )
+        return 0
+    return shared

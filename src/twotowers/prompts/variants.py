@@ -1,0 +1,97 @@
+"""One prompt set made into another: labels exchanged, demonstrations reordered, queries left out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..errors import PromptError
+from ..models.model import Model
+from .sets import TEMPLATES, Pair, Prompt, PromptSet, prompt_set
+
+
+def alone(s: PromptSet) -> PromptSet:
+    """The first query of a set by itself, so that no prefix is shared."""
+    return replace(s, queries=s.queries[:1], prompts=s.prompts[:1], shared=len(s.prompts[0].ids) - 1)
+
+
+def shortened(s: PromptSet, share: int) -> PromptSet:
+    """The set with only the last part of its shared prefix; it no longer is a real prompt, but as long as one."""
+    drop = s.shared - s.shared // share
+    cut = [replace(p, ids=p.ids[drop:]) for p in s.prompts]
+    return replace(s, prompts=tuple(cut), shared=s.shared - drop)
+
+
+def prompt_set_of(s: PromptSet, query: int) -> PromptSet:
+    """One query of a set by itself, as one plain prompt."""
+    return PromptSet(
+        s.demonstrations,
+        (s.queries[query],),
+        s.labels,
+        s.label_ids,
+        (s.prompts[query],),
+        len(s.prompts[query].ids) - 1,
+    )
+
+
+Order = tuple[int, ...]  # which demonstration stands in the first place, in the second, ...
+
+
+def rotations(n: int, number: int) -> list[Order]:
+    """At most `number` orders of n demonstrations: evenly spaced rotations, each followed by its reversal.
+
+    The first is the order as given; with number = 2 n there is every rotation and every reversal. If n is a multiple
+    of half of `number`, each demonstration stands equally often in each stretch of 2 n / number neighbouring places.
+    """
+    half = max(1, min(n, number // 2))
+    turned = [tuple((place + start) % n for place in range(n)) for start in (i * n // half for i in range(half))]
+    return list(dict.fromkeys(way for rotation in turned for way in (rotation, rotation[::-1])))
+
+
+def reorder(model: Model, s: PromptSet, permutation: Order, template: str | None = None) -> PromptSet:
+    """The same demonstrations in another order, before the same queries.
+
+    Args:
+        template: a key of `TEMPLATES`; left out, the model's own.
+
+    Raises:
+        PromptError: the order is no permutation of the demonstrations.
+    """
+    n = len(s.demonstrations)
+    if sorted(permutation) != list(range(n)):
+        raise PromptError(f"An order of {n} demonstrations names each of 0 to {n - 1} once, unlike {permutation}.")
+    text, separator = TEMPLATES[template or model.template]
+    demonstrations = [s.demonstrations[i] for i in permutation]
+    return prompt_set(model, demonstrations, s.queries, template=text, separator=separator)
+
+
+def swapped(s: PromptSet) -> PromptSet:
+    """The prompt set with its two labels exchanged, in the demonstrations and so in the right answers.
+
+    Labels are one token each, so the tokens are exchanged in place and nothing else can change.
+    """
+    names = dict(zip(s.labels, reversed(s.labels), strict=True))
+    tokens = dict(zip(s.label_ids, reversed(s.label_ids), strict=True))
+
+    def exchange(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+        return tuple((text, names[label]) for text, label in pairs)
+
+    def retokenise(prompt: Prompt) -> Prompt:
+        ids = list(prompt.ids)
+        for position in prompt.label_positions:
+            ids[position] = tokens[ids[position]]
+        return dataclasses.replace(prompt, ids=tuple(ids))
+
+    return dataclasses.replace(
+        s,
+        demonstrations=exchange(s.demonstrations),
+        queries=exchange(s.queries),
+        prompts=tuple(retokenise(prompt) for prompt in s.prompts),
+    )
+
+
+def few_queries(s: PromptSet, each: int = 1) -> PromptSet:
+    """The prompt set with its first `each` queries of each label."""
+    kept = sorted(i for label in set(s.gold) for i in [n for n, gold in enumerate(s.gold) if gold == label][:each])
+    return dataclasses.replace(s, queries=tuple(s.queries[i] for i in kept), prompts=tuple(s.prompts[i] for i in kept))

@@ -1,0 +1,1 @@
+"""What goes on a page: style, figures, tables, verdicts, and the folder of a run; knows no chapter."""

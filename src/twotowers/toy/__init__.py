@@ -1,0 +1,1 @@
+"""A small model that comes with the package: its data, its training, and its page."""

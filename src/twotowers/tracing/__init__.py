@@ -1,0 +1,1 @@
+"""One forward, read or changed: the only wing that opens traces."""

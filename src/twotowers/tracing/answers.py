@@ -1,0 +1,109 @@
+"""What prompts answer: logits of the labels, and tables of a row a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from scipy.special import expit
+from torch import Tensor
+
+from ..prompts.packing import Batch
+from ..prompts.sets import PromptSet
+
+SAME = ("set", "query", "label")  # what names a prompt, whatever its demonstrations are
+
+
+def answer_table(rows: Answers, sets: Sequence[PromptSet], start: int) -> pd.DataFrame:
+    """A row per prompt: answers, probabilities and accuracies; sets are numbered from `start`."""
+    gold = torch.tensor([s.label_ids[g] for s in sets for g in s.gold])
+    labels = rows.labels.double()
+    prompts = [(start + i, q, label) for i, s in enumerate(sets) for q, (_, label) in enumerate(s.queries)]
+    table = pd.DataFrame(prompts, columns=list(SAME))
+    return table.assign(
+        p_foo=(labels[:, 1] - rows.log_norm).exp().numpy(),
+        accuracy=(rows.best == gold).double().numpy(),
+        **two_way(pd.Series((labels[:, 1] - labels[:, 0]).numpy()), table["label"], sets[0]),
+    )
+
+
+def two_way(difference: pd.Series, gold: pd.Series, s: PromptSet) -> dict[str, pd.Series]:
+    """Measures that need the logit difference only: sigmoid gives the two-way probability of foo."""
+    towards = difference.where(gold == s.labels[1], -difference)
+    return {
+        "logit_difference": difference,
+        "p_foo_two_way": expit(difference),
+        "p_gold": expit(towards),
+        "accuracy_two_way": (towards > 0).astype(float),
+    }
+
+
+def outcome_table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.DataFrame:
+    """Rows of `outcomes` for one group and one prompt set, the `index`-th."""
+    prompts, gold_index = torch.arange(len(s.gold)), torch.tensor(s.gold)
+    gold, other = rows.labels[prompts, gold_index], rows.labels[prompts, 1 - gold_index]
+    correct = rows.best == torch.tensor(s.label_ids)[gold_index]
+    return pd.DataFrame(
+        {
+            "group": group,
+            "set": index,
+            "query": prompts.numpy(),
+            "label": [label for _, label in s.queries],
+            "accuracy": correct.double().numpy(),
+            "accuracy_two_way": (gold > other).double().numpy(),
+            "margin": (gold - other).double().numpy(),
+        }
+    )
+
+
+COLUMNS = ("set", "query", "label", "accuracy", "accuracy_two_way", "margin")
+
+
+def window_rows(
+    rows: Answers, sets: Sequence[PromptSet], index: int, kind: str, window: range, control: bool
+) -> pd.DataFrame:
+    """A row a prompt, for sets numbered from `index`."""
+    sizes = [len(s.prompts) for s in sets]
+    parts = zip(*(x.split(sizes) for x in (rows.labels, rows.log_norm, rows.best)), strict=True)
+    tables = [
+        outcome_table(Answers(*part), s, 0, index + i) for i, (part, s) in enumerate(zip(parts, sets, strict=True))
+    ]
+    keys: dict[str, Any] = {"kind": kind, "start": window.start, "stop": window.stop, "control": control}
+    return pd.concat(tables, ignore_index=True).drop(columns="group").assign(**keys)[[*keys, *COLUMNS]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What N prompts answer. Logits are natural, over the full vocabulary.
+
+    Attributes:
+        labels: logits of each prompt's two labels.
+        log_norm: log of the sum of exponentials over the vocabulary, so that `labels - log_norm` is log p.
+        best: the most probable token.
+    """
+
+    labels: Float[Tensor, "N 2"]
+    log_norm: Float[Tensor, " N"]
+    best: Int[Tensor, " N"]
+
+    @classmethod
+    def cat(cls, parts: Sequence[Answers]) -> Answers:
+        return cls(
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.log_norm for part in parts]),
+            torch.cat([part.best for part in parts]),
+        )
+
+
+def reading(batch: Batch) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """What is kept of logits [N, V]: the parts of `Answers`."""
+    label_ids = batch.label_ids
+    return lambda logits: (
+        logits.gather(1, label_ids.to(logits.device)).cpu(),
+        logits.logsumexp(-1).cpu(),
+        logits.argmax(-1).cpu(),
+    )

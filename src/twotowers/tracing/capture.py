@@ -1,0 +1,235 @@
+"""Reading: one forward of a batch, at the last position of every prompt.
+
+Only this room and `interventions` open traces of a model's forward. Their bodies may run on a server that lacks this
+package, so they use tensors, numbers, lists, envoys, and lambdas, which travel by their source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import nnsight
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..models.architecture import submodule
+from ..models.model import Model
+from ..models.parallel import all_heads
+from ..prompts.packing import Batch, pack
+from ..prompts.sets import PromptSet
+from .answers import Answers, reading
+
+
+def at_lasts(batch: Batch, residual: Float[Tensor, "B T d"]) -> Float[Tensor, "B n d"]:
+    return residual[batch.row, batch.last].reshape(len(residual), -1, residual.shape[-1])
+
+
+@contextmanager
+def remembered(intact: Capture) -> Iterator[DynamicCache]:
+    """The keys and values of a capture; what a forward adds to them is forgotten again."""
+    assert intact.inputs is not None
+    assert intact.cache is not None
+    try:
+        yield intact.cache
+    finally:
+        layers: Any = intact.cache.layers
+        for layer in layers:
+            if added := layer.get_seq_length() - intact.inputs.shape[2]:
+                layer.crop(-added)
+
+
+# No cache, and logits of one position only: ours are computed at the last position of every prompt.
+OPTIONS = {"use_cache": False, "logits_to_keep": 1}
+TOKEN_BUDGET = 4096  # tokens of one forward: large enough for full speed, small enough for a laptop's memory
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One forward, at the last position of N prompts. L layers, H heads, width d.
+
+    Attributes:
+        resid_pre: residual stream entering each layer; the last of its L + 1 entries is the final residual.
+        attn_out, mlp_out: what attention and MLP add to it.
+        z: each head's output before the output projection.
+        pattern: attention of the last position over the prompt's own tokens (0 beyond its end), if asked for.
+        logits: over the vocabulary, if asked for; `answers` always.
+        inputs: residual entering each layer at every packed position, if asked for.
+        written: what attention adds at every packed position, if asked for.
+        cache: keys and values of every packed position, with `inputs`: what later forwards remember (`Batch.lasts`);
+            none from a server, which would send them here and back with every request.
+    """
+
+    resid_pre: Float[Tensor, "L1 N d"]
+    attn_out: Float[Tensor, "L N d"]
+    mlp_out: Float[Tensor, "L N d"]
+    z: Float[Tensor, "L N H d_h"]
+    answers: Answers
+    pattern: Float[Tensor, "L N H S"] | None = None
+    logits: Float[Tensor, "N V"] | None = None
+    inputs: Float[Tensor, "L B T d"] | None = None
+    written: Float[Tensor, "L B T d"] | None = None
+    cache: DynamicCache | None = None
+
+    def entering(self, layer: int) -> tuple[Float[Tensor, "T d"], int]:
+        """What enters a layer, of the one row of the batch, and the layer: where a forward may begin (`ablate`)."""
+        assert self.inputs is not None
+        return self.inputs[layer, 0], layer
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The envoys of a model's modules, a list entry a layer, to be named in the body of a trace."""
+
+    blocks: list[Any]
+    norms: list[Any]
+    attentions: list[Any]
+    out_projs: list[Any]
+    mlps: list[Any]
+    final_norm: Any
+    unembed: Any
+
+    @classmethod
+    def of(cls, model: Model) -> Sites:
+        family = model.arch.family
+        blocks = list(submodule(model.nn, family.blocks))
+        attentions = [submodule(block, family.attention) for block in blocks]
+        return cls(
+            blocks=blocks,
+            norms=[submodule(block, family.attention_norm) for block in blocks],
+            attentions=attentions,
+            out_projs=[submodule(attention, family.out_proj) for attention in attentions],
+            mlps=[submodule(block, family.mlp) for block in blocks],
+            final_norm=submodule(model.nn, family.final_norm),
+            unembed=submodule(model.nn, family.unembed),
+        )
+
+
+def batches(model: Model, sets: Sequence[PromptSet], budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
+    """Pack prompt sets into batches of at most `budget` tokens (at least one set each) and equally many prompts a
+    set, in order."""
+    group: list[PromptSet] = []
+    for s in sets:
+        longest = max(member.packed_length for member in (*group, s))
+        if group and (longest * (len(group) + 1) > budget or len(s.prompts) != len(group[0].prompts)):
+            yield pack(group, model.pad_id)
+            group = []
+        group.append(s)
+    if group:
+        yield pack(group, model.pad_id)
+
+
+def capture(
+    model: Model,
+    batch: Batch,
+    *,
+    pattern: bool = False,
+    logits: bool = False,
+    inputs: bool = False,
+    written: bool = False,
+) -> Capture:
+    """Run one forward and read it at the last position of every prompt, in float32 on the CPU.
+
+    Raises:
+        RuntimeError: patterns are asked for but the model's attention returns none.
+    """
+    sites = Sites.of(model)
+    layers = list(zip(sites.blocks, sites.attentions, sites.out_projs, sites.mlps, strict=True))
+    norm, unembed, row, last = sites.final_norm, sites.unembed, batch.row, batch.last
+    read, attended = reading(batch), attended_by_last(model, batch)
+    cache = DynamicCache() if inputs and not model.remote else None
+    with (
+        torch.no_grad(),
+        model.nn.trace(inputs_of(model, batch), past_key_values=cache, backend=model.backend(), **OPTIONS),
+    ):
+        resid, attn, mlp, z, weights, full, added = (nnsight.save([]) for _ in range(7))
+        for block, attention, out_proj, feed_forward in layers:
+            entering = block.input
+            resid.append(entering[row, last].detach().cpu())
+            if inputs:
+                full.append(entering.detach().cpu())
+            z.append(out_proj.input[row, last].detach().cpu())
+            output, probabilities = attention.output[:2]
+            attn.append(output[row, last].detach().cpu())
+            if written:
+                added.append(output.detach().cpu())
+            if pattern:
+                weights.append(attended(probabilities))
+            mlp.append(feed_forward.output[row, last].detach().cpu())
+        resid.append(norm.input[row, last].detach().cpu())
+        all_logits = unembed(norm.output[row, last]).detach().float()
+        label_logits, log_norm, best = (nnsight.save(x) for x in read(all_logits))
+        if logits:
+            kept = nnsight.save(all_logits.cpu())
+    if pattern:
+        require_weights(weights)
+    return Capture(
+        resid_pre=torch.stack(resid).float(),
+        attn_out=torch.stack(attn).float(),
+        mlp_out=torch.stack(mlp).float(),
+        z=torch.stack(z).float().unflatten(-1, (model.arch.n_heads, model.arch.d_head)),
+        answers=Answers(label_logits, log_norm, best),
+        pattern=torch.stack(weights).float() if pattern else None,
+        logits=kept if logits else None,
+        inputs=torch.stack(full).float() if inputs else None,
+        written=torch.stack(added).float() if written else None,
+        cache=cache,
+    )
+
+
+def answers(model: Model, batch: Batch) -> Answers:
+    """What the intact model answers; reads nothing else, so it is the cheapest forward."""
+    sites = Sites.of(model)
+    norm, unembed, row, last, read = sites.final_norm, sites.unembed, batch.row, batch.last, reading(batch)
+    with torch.no_grad(), model.nn.trace(inputs_of(model, batch), backend=model.backend(), **OPTIONS):
+        label_logits, log_norm, best = (nnsight.save(x) for x in read(unembed(norm.output[row, last]).detach().float()))
+    return Answers(label_logits, log_norm, best)
+
+
+def remember(model: Model, batch: Batch) -> tuple[Answers, Capture | None]:
+    """What the intact model answers, and what later forwards of the batch may go on from: nothing on a server."""
+    if model.remote:
+        return answers(model, batch), None
+    intact = capture(model, batch, inputs=True)
+    return intact.answers, intact
+
+
+def attended_by_last(model: Model, batch: Batch) -> Callable[[Tensor | None], Tensor | None]:
+    """Attention of each prompt's last position [N, H, S], from packed to prompt coordinates; None stays None."""
+    row, last = batch.row[:, None], batch.last[:, None]
+    own, inside = batch.index.clamp(min=0), (batch.index >= 0)[:, None]
+    of_last = lambda weights: (  # noqa: E731 - a function would not travel
+        None if weights is None else weights[row, :, last, own].detach().cpu().transpose(1, 2) * inside
+    )
+    if model.tensor_parallel:
+        return lambda weights: of_last(None if weights is None else all_heads(weights))
+    return of_last
+
+
+def require_weights(attended: Sequence[Tensor | None]) -> None:
+    """Refuse a forward that gave no attention weights.
+
+    Raises:
+        RuntimeError: one of them is None.
+    """
+    if any(weights is None for weights in attended):
+        raise RuntimeError("the model's attention returns no weights; load it with attn_implementation='eager'")
+
+
+def mask_of(model: Model, allowed: Bool[Tensor, "B T K"]) -> Float[Tensor, "B 1 T K"]:
+    """What is added to the attention scores: 0 where attention is allowed, the dtype's minimum elsewhere."""
+    mask = torch.zeros(allowed.shape, dtype=model.dtype).masked_fill(~allowed, torch.finfo(model.dtype).min)
+    return mask[:, None].to(model.device)
+
+
+def inputs_of(model: Model, batch: Batch) -> dict[str, Tensor]:
+    """Model inputs with the packing's own mask and positions, never a padding side."""
+    return {
+        "input_ids": batch.input_ids.to(model.device),
+        "position_ids": batch.position_ids.to(model.device),
+        "attention_mask": mask_of(model, batch.allowed),
+    }

@@ -1,0 +1,229 @@
+"""The check: identities that must hold on a model before anything about it is interpreted.
+
+Each identity compares two ways of computing the same thing on that very model. A residual is the largest
+difference relative to the largest value; a model on which one is too large is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..errors import CheckError
+from ..models.architecture import weight_in_out
+from ..models.model import Model
+from ..models.quantised import held
+from ..prompts.packing import pack
+from ..prompts.sets import PromptSet, prompt_set
+from ..prompts.variants import prompt_set_of
+from .ablation import ablate, subtract
+from .capture import Capture, answers, capture, remember
+from .projection import project
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+DEMONSTRATIONS = [
+    ("cat", "foo"),
+    ("seven", "bar"),
+    ("horse", "foo"),
+    ("two", "bar"),
+    ("nine", "bar"),
+    ("dog", "foo"),
+]
+QUERIES = [("cow", "foo"), ("eleven", "bar"), ("elephant", "foo")]
+
+
+def check(model: Model) -> pd.DataFrame:
+    """Measure every identity on a model.
+
+    Returns:
+        a row per identity: `identity, residual, tolerance, holds`.
+    """
+    sets = [
+        prompt_set(model, DEMONSTRATIONS, QUERIES),
+        prompt_set(model, DEMONSTRATIONS[:3], QUERIES[::-1], template="{text} : {label}", separator=" "),
+    ]
+    batch = pack(sets, model.pad_id)
+    captured = capture(model, batch, pattern=True, logits=True, inputs=True)
+    measured = [
+        ("heads and bias add up to the attention output", _heads(model, captured)),
+        ("attention weights times values are the heads", _values(model, captured, batch.row, batch.index)),
+        ("queries times keys are the attention weights", _scores(model, captured, batch.row, batch.index)),
+        ("parts add up to the final residual", _parts(captured)),
+        ("projected parts add up to the logits", _projection(model, captured)),
+        ("attention rows sum to one", _rows(captured)),
+        ("what follows changes nothing before it", _causal(model, sets[0])),
+        ("packed prompts answer as separate ones", _packing(model, sets, captured)),
+        (
+            "knock-out equals taking away what a head writes" if shared(model) else "knock-out equals edited weights",
+            _knockout(model, sets[0]),
+        ),
+    ]
+    table = pd.DataFrame(measured, columns=["identity", "residual"])
+    table["tolerance"] = TOLERANCE[model.arch.dtype]
+    table["holds"] = table["residual"] <= table["tolerance"]
+    changed = _changed(model, sets[0])
+    last = ("removing all heads of a layer changes the answers", changed, 0.0, changed > 0)
+    return pd.concat([table, pd.DataFrame([last], columns=table.columns)], ignore_index=True)
+
+
+def require(model: Model) -> pd.DataFrame:
+    """As `check`.
+
+    Raises:
+        CheckError: an identity does not hold; the message names it and its residual.
+    """
+    table = check(model)
+    for row in table[~table["holds"]].itertuples():
+        raise CheckError(
+            f"{model.name} fails the check: '{row.identity}' has residual {row.residual:.1e} (tolerance "
+            f"{row.tolerance:.0e}); its results would be wrong, so use float32 or report its family."
+        )
+    return table
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def _layers(model: Model) -> Sequence[int]:
+    """The layers whose weights are looked at: of a model on a server, which sends them here, three."""
+    n_layers = model.arch.n_layers
+    return sorted({0, n_layers // 2, n_layers - 1}) if model.remote else range(n_layers)
+
+
+def _heads(model: Model, captured: Capture) -> float:
+    """sum_h z[h] W_O[h] + b_O = attn_out; the worst layer counts."""
+    arch, z = model.arch, captured.z
+    return max(
+        _difference(torch.einsum("nhe,hed->nd", z[i], arch.w_o(i)) + arch.b_o(i), captured.attn_out[i])
+        for i in _layers(model)
+    )
+
+
+def _values(model: Model, captured: Capture, row: Tensor, index: Tensor) -> float:
+    """sum_p pattern[h,p] (LN(resid_pre[p]) W_V[h] + b_V[h]) = z[h]."""
+    assert captured.pattern is not None
+    assert captured.inputs is not None
+    worst = 0.0
+    for layer in _layers(model):
+        entering = model.arch.norm_in(layer, captured.inputs[layer])
+        weight, bias = model.arch.w_v(layer)
+        own = entering[row[:, None], index.clamp(min=0)]  # [N, S, d]
+        value = torch.einsum("nsd,hde->nhse", own, weight) + bias[:, None]
+        z = torch.einsum("nhs,nhse->nhe", captured.pattern[layer], value)
+        worst = max(worst, _difference(z, captured.z[layer]))
+    return worst
+
+
+def _scores(model: Model, captured: Capture, row: Tensor, index: Tensor) -> float:
+    """softmax_p(rot(q[h]) . rot(k[h,p]) scale) = pattern[h,p], over each prompt's own tokens."""
+    assert captured.pattern is not None
+    assert captured.inputs is not None
+    arch, worst, own = model.arch, 0.0, index >= 0
+    lengths = own.sum(1)
+    positions = torch.arange(index.shape[1]).expand(len(index), arch.n_heads, -1)
+    for layer in _layers(model):
+        entering = arch.norm_in(layer, captured.inputs[layer])[row[:, None], index.clamp(min=0)]  # [N, S, d]
+        q, k = (
+            arch.rotate(x.transpose(1, 2), positions)
+            for x in (arch.queries(layer, entering), arch.keys(layer, entering))
+        )
+        scores = torch.einsum("nhe,nhse->nhs", q[torch.arange(len(q)), :, lengths - 1], k) * arch.score_scale(layer)
+        weights = scores.masked_fill(~own[:, None], float("-inf")).softmax(-1)
+        worst = max(worst, _difference(weights, captured.pattern[layer]))
+    return worst
+
+
+def _parts(captured: Capture) -> float:
+    total = captured.resid_pre[0] + captured.attn_out.sum(0) + captured.mlp_out.sum(0)
+    return _difference(total, captured.resid_pre[-1])
+
+
+def _projection(model: Model, captured: Capture) -> float:
+    assert captured.logits is not None
+    final = captured.resid_pre[-1]
+    parts = [captured.resid_pre[0], *captured.attn_out, *captured.mlp_out]
+    logits = torch.stack([project(model.arch, part, final) for part in parts]).sum(0) + model.arch.logit_bias()
+    return _difference(logits, captured.logits)
+
+
+def _rows(captured: Capture) -> float:
+    """Weights on a prompt's own tokens sum to one, so nothing leaks to padding or to another query's branch."""
+    assert captured.pattern is not None
+    return float((captured.pattern.sum(-1) - 1).abs().max())
+
+
+def _causal(model: Model, s: PromptSet) -> float:
+    """The residuals of the shared prefix do not depend on the query that follows."""
+    first, second = (
+        capture(model, pack([prompt_set(model, s.demonstrations, [query, s.queries[0]])]), inputs=True).inputs
+        for query in s.queries[1:3]
+    )
+    assert first is not None
+    assert second is not None
+    shared = min(s.shared, s.prompts[0].label_positions[-1] + 1)
+    return _difference(first[:, 0, :shared], second[:, 0, :shared])
+
+
+def _packing(model: Model, sets: Sequence[PromptSet], captured: Capture) -> float:
+    alone = [
+        capture(model, pack([prompt_set_of(s, i)], model.pad_id), logits=True).logits
+        for s in sets
+        for i in range(len(s.queries))
+    ]
+    assert captured.logits is not None
+    return _difference(captured.logits, torch.cat([logits for logits in alone if logits is not None]))
+
+
+def _knockout(model: Model, s: PromptSet) -> float:
+    """Zeroing one head per layer in a trace, started at its layer, equals zeroing its slice of W_O.
+
+    Others use a server's weights too, and split weights cannot be edited, so there it is compared with taking away
+    what the head writes.
+    """
+    arch, batch = model.arch, pack([s], model.pad_id)
+    _, intact = remember(model, batch)
+    worst = 0.0
+    for layer in sorted({0, arch.n_layers // 2, arch.n_layers - 1}):
+        head = layer % arch.n_heads
+        zero = torch.zeros(1, arch.n_layers, arch.n_heads, dtype=torch.bool)
+        zero[0, layer, head] = True
+        traced = ablate(model, batch, zero, *(intact.entering(layer) if intact else ())).labels
+        if shared(model):
+            worst = max(worst, _difference(traced, subtract(model, batch, layer, head).labels))
+            continue
+        with edited(model, layer, head):
+            worst = max(worst, _difference(traced, answers(model, batch).labels))
+    return worst
+
+
+def shared(model: Model) -> bool:
+    """Whether the weights are not this process' own to edit."""
+    return bool(model.remote) or model.tensor_parallel
+
+
+@contextmanager
+def edited(model: Model, layer: int, head: int) -> Iterator[None]:
+    """The model with one head's slice of W_O set to zero, restored afterwards."""
+    size, projection = model.arch.d_head, model.arch.out_proj(layer)
+    with held(projection):
+        with torch.no_grad():
+            weight = weight_in_out(projection)[head * size : (head + 1) * size]
+            kept = weight.clone()
+            weight.zero_()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                weight.copy_(kept)
+
+
+def _changed(model: Model, s: PromptSet) -> float:
+    batch = pack([s], model.pad_id)
+    zero = torch.zeros(1, model.arch.n_layers, model.arch.n_heads, dtype=torch.bool)
+    zero[0, model.arch.n_layers // 2] = True
+    return _difference(ablate(model, batch, zero).labels, answers(model, batch).labels)

@@ -1,0 +1,61 @@
+"""Heads: (layer, head) pairs, groups of them, and random controls."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..models.model import Model
+
+Head = tuple[int, int]  # layer and head, both from 0
+
+
+def every_head(model: Model) -> list[Head]:
+    return [(layer, head) for layer in range(model.arch.n_layers) for head in range(model.arch.n_heads)]
+
+
+def pairs(table: pd.DataFrame, n: int | None = None) -> list[Head]:
+    """The first n (layer, head) pairs of a table of heads."""
+    part = table.iloc[:n]
+    return [(int(layer), int(head)) for layer, head in zip(part["layer"], part["head"], strict=True)]
+
+
+def random_heads(heads: Sequence[Head], n_heads: int, rng: np.random.Generator) -> list[Head]:
+    """A control for `heads`: as many others of the same layers, drawn at random.
+
+    Where a layer has fewer others than are needed, all its others are taken and the control is smaller.
+    """
+    control: list[Head] = []
+    for layer in sorted({layer for layer, _ in heads}):
+        taken = {head for own, head in heads if own == layer}
+        others = [head for head in range(n_heads) if head not in taken]
+        drawn = rng.choice(others, size=min(len(taken), len(others)), replace=False)
+        control += [(layer, int(head)) for head in sorted(drawn)]
+    return control
+
+
+HEAD = ["layer", "head"]
+
+
+def control_heads(model: Model, heads: Sequence[Head], draws: int, seed: int = 0) -> list[Head]:
+    """Heads of the deep half drawn at random, none of `heads`: `draws` for each of them, or all that there are."""
+    deep = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2 and head not in set(heads)]
+    rng = np.random.default_rng([seed, 7])
+    chosen = rng.choice(len(deep), size=min(len(deep), draws * len(heads)), replace=False)
+    return sorted(deep[i] for i in chosen)
+
+
+def is_in(table: pd.DataFrame, heads: Sequence[Head]) -> pd.Series:
+    """Which rows of a table belong to one of the heads."""
+    known = pd.MultiIndex.from_tuples(list(heads), names=HEAD) if heads else pd.MultiIndex.from_arrays([[], []])
+    return pd.Series(pd.MultiIndex.from_frame(table[HEAD]).isin(known), index=table.index)
+
+
+def by_layer(heads: Sequence[Head]) -> dict[int, list[int]]:
+    layers: dict[int, list[int]] = defaultdict(list)
+    for layer, head in sorted(set(heads)):
+        layers[layer].append(head)
+    return dict(layers)

@@ -1,0 +1,107 @@
+"""The sweep: what every prompt answers without each group of heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ..errors import HeadError, MemoryLimitError
+from ..models.model import Model
+from ..prompts.packing import pack
+from ..prompts.sets import PromptSet
+from .ablation import ablate
+from .answers import Answers, outcome_table
+from .capture import TOKEN_BUDGET, answers, batches, remember
+from .heads import Head, every_head
+
+
+def outcomes(
+    model: Model,
+    prompt_sets: PromptSet | Sequence[PromptSet],
+    groups: Sequence[Sequence[Head]],
+    *,
+    budget: int = TOKEN_BUDGET,
+) -> pd.DataFrame:
+    """Answer every prompt once for each group of heads, zeroed together; an empty group is the intact model.
+
+    Args:
+        budget: tokens of one forward; it changes speed and memory, never a result.
+
+    Returns:
+        a row per group and prompt: `group, set, query, label, accuracy, accuracy_two_way, margin`, where the
+        accuracies are 0 or 1 and `label` is the gold label.
+    """
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    known = set(every_head(model))
+    for head in (head for group in groups for head in group):
+        if tuple(head) not in known:
+            raise HeadError(
+                f"{model.name} has no head {tuple(head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
+                f"{model.arch.n_heads - 1}."
+            )
+    if not any(groups):
+        return _intact(model, sets, len(groups))
+    lowest = [min((layer for layer, _ in group), default=-1) for group in groups]
+    ordered = sorted((number for number, group in enumerate(groups) if group), key=lowest.__getitem__)
+    layers_to_run = sum(model.arch.n_layers - lowest[number] for number in ordered)
+    tables = []
+    with tqdm(total=len(sets) * layers_to_run, desc="knock-out", unit="layer", delay=2, leave=False) as bar:
+        for index, s in enumerate(sets):
+            batch = pack([s], model.pad_id)
+            unchanged, intact = remember(model, batch)
+            answered = {number: unchanged for number, group in enumerate(groups) if not group}
+            done = 0
+            while done < len(ordered):
+                chosen = ordered[done : done + max(1, budget // batch.input_ids.shape[1])]
+                start = intact.entering(lowest[chosen[0]]) if intact else ()
+                zero = _zero_mask(model, [groups[number] for number in chosen])
+                try:
+                    rows = ablate(model, batch, zero, *start)
+                except Exception as error:
+                    budget = _halved(error, len(chosen)) * batch.input_ids.shape[1]
+                    continue
+                answered |= _by_row(rows, chosen)
+                bar.update(sum(model.arch.n_layers - lowest[number] for number in chosen))
+                done += len(chosen)
+            tables += [outcome_table(answered[number], s, number, index) for number in range(len(groups))]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFrame:
+    """As `outcomes`, for groups that are all empty: many sets in one forward."""
+    tables: list[pd.DataFrame] = []
+    for batch in batches(model, sets):
+        rows, index = answers(model, batch), len(tables)
+        sizes = batch.row.bincount().tolist()
+        parts = zip(*(x.split(sizes) for x in (rows.labels, rows.log_norm, rows.best)), strict=True)
+        tables += [outcome_table(Answers(*part), sets[index + i], 0, index + i) for i, part in enumerate(parts)]
+    table = pd.concat(tables, ignore_index=True)
+    return pd.concat([table.assign(group=number) for number in range(n_groups)], ignore_index=True)
+
+
+def _halved(error: Exception, rows: int) -> int:
+    """Half as many rows, if memory ran out; raises the error again if it is another, or nothing is left to halve."""
+    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if not out_of_memory:
+        raise error
+    if rows == 1:
+        raise MemoryLimitError(
+            "There is too little memory for one prompt set; use fewer queries or shots a set, or a smaller dtype."
+        ) from error
+    return rows // 2
+
+
+def _zero_mask(model: Model, groups: Sequence[Sequence[Head]]) -> torch.Tensor:
+    zero = torch.zeros(len(groups), model.arch.n_layers, model.arch.n_heads, dtype=torch.bool)
+    for row, group in enumerate(groups):
+        for layer, head in group:
+            zero[row, layer, head] = True
+    return zero
+
+
+def _by_row(rows: Answers, numbers: Sequence[int]) -> dict[int, Answers]:
+    parts = (x.chunk(len(numbers)) for x in (rows.labels, rows.log_norm, rows.best))
+    return {number: Answers(*part) for number, *part in zip(numbers, *parts, strict=True)}

@@ -1,0 +1,143 @@
+"""Attention without its position term, in some heads, at the last position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import nnsight
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..models.architecture import submodule
+from ..models.model import Model
+from ..prompts.packing import Batch
+from .answers import Answers, reading
+from .capture import (
+    OPTIONS,
+    Capture,
+    Sites,
+    at_lasts,
+    attended_by_last,
+    capture,
+    inputs_of,
+    remembered,
+    require_weights,
+)
+
+
+def without_position(
+    model: Model,
+    batch: Batch,
+    heads: Sequence[tuple[int, int]],
+    strength: float = 1.0,
+    intact: Capture | None = None,
+) -> tuple[Answers, Float[Tensor, "N K S"]]:
+    """Answers when some heads' last position attends without the position term; later layers see the change.
+
+    At the last position of every prompt z becomes (1 - strength) z + strength z', where z' comes from queries and
+    keys without position (method page, equation eq-attention). Rotary families: neither is rotated. Families with
+    position embeddings: these are subtracted from the residual before the norm, for queries and keys only (ours;
+    what lower layers made of a position stays). Values and all other positions are as they were.
+
+    Args:
+        heads: K (layer, head) pairs, each once.
+        intact: the same batch as captured with `inputs`; it is captured here if it is not given. A server runs
+            all positions again instead.
+
+    Returns:
+        the answers, and the attention of the last position over the prompt's own tokens in each of the heads, mixed
+        in the same way.
+
+    Raises:
+        RuntimeError: the model's attention returns no weights.
+    """
+    if not batch.even:
+        raise ValueError("every row of the batch needs as many prompts as the others")
+    layers = {layer: [head for other, head in heads if other == layer] for layer in sorted({i for i, _ in heads})}
+    if model.remote:
+        answered, weights = _flattened(model, batch, batch, layers, strength)
+    else:
+        if intact is None or intact.inputs is None:
+            intact = capture(model, batch, inputs=True)
+        with remembered(intact) as cache:
+            answered, weights = _flattened(model, batch, batch.lasts(), layers, strength, intact.inputs, cache)
+    order = [(layer, head) for layer, chosen in layers.items() for head in chosen]
+    mixed = torch.cat([torch.zeros(len(batch.row), 0, batch.index.shape[1]), *weights], dim=1)
+    return answered, mixed[:, [order.index((layer, head)) for layer, head in heads]]
+
+
+def _flattened(
+    model: Model,
+    batch: Batch,
+    run: Batch,
+    layers: dict[int, list[int]],
+    strength: float,
+    inputs: Float[Tensor, "L B T d"] | None = None,
+    cache: DynamicCache | None = None,
+) -> tuple[Answers, list[Float[Tensor, "N k S"]]]:
+    """The forward of `without_position`, over `run`: all of `batch`, or its last positions alone, behind `cache`.
+
+    In the second case `inputs` says what enters each layer at the other positions.
+    """
+    arch, family, sites = model.arch, model.arch.family, Sites.of(model)
+    start = 0 if inputs is None else min(layers, default=0)
+    entering = None if inputs is None else at_lasts(batch, inputs[start])
+    elsewhere = {} if inputs is None else {layer: inputs[layer] for layer in layers}
+    blocks, norms, attentions, out_projs = sites.blocks, sites.norms, sites.attentions, sites.out_projs
+    norm, unembed, as_tuple = sites.final_norm, sites.unembed, family.returns_tuple
+    projections = {i: [submodule(attentions[i], path) for path in family.projections] for i in layers}
+    head_norms = {i: [submodule(attentions[i], n) for n in (family.query_norm, family.key_norm) if n] for i in layers}
+    scales, kv_heads = {i: arch.score_scale(i) for i in layers}, arch.n_heads // arch.n_kv_heads
+    embedding = submodule(model.nn, family.positions) if family.positions else None
+    position_ids, row, last, run_row, run_last = batch.position_ids, batch.row, batch.last, run.row, run.last
+    rows, own, outside = batch.row[:, None], batch.index.clamp(min=0), (batch.index < 0)[:, None]
+    read, attended, n_heads = reading(run), attended_by_last(model, run), arch.n_heads
+    shape, axis = arch.fused_shape, family.fused
+    split = lambda x: x.unflatten(-1, shape).unbind(axis)  # noqa: E731 - a function would not travel
+    per_head = lambda x, size: x.unflatten(-1, (-1, size))  # noqa: E731
+    size = arch.d_head
+    with (
+        torch.no_grad(),
+        model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
+    ):
+        weights = nnsight.save([])
+        if entering is not None:
+            skipped = entering.to(norm.weight)
+            for layer in range(start):
+                blocks[layer].skip((skipped, None) if as_tuple else skipped)
+        for layer, chosen in layers.items():
+            resid = blocks[layer].input
+            if elsewhere:
+                everywhere = elsewhere[layer].to(resid, copy=True)
+                everywhere[row, last] = resid[run_row, run_last]
+                resid = everywhere
+            normed = norms[layer](resid)
+            bare = normed
+            if embedding is not None:
+                bare = norms[layer](resid - embedding(position_ids.to(resid.device)))
+            if len(projections[layer]) == 1:
+                (q, k, _), (_, _, v) = split(projections[layer][0](bare)), split(projections[layer][0](normed))
+            else:
+                to_q, to_k, to_v = projections[layer]
+                q, k, v = per_head(to_q(bare), size), per_head(to_k(bare), size), per_head(to_v(normed), size)
+            if head_norms[layer]:
+                q, k = head_norms[layer][0](q), head_norms[layer][1](k)
+            shared = [head // kv_heads for head in chosen]
+            q, k, v = q[row, last][:, chosen].float(), k[:, :, shared].float(), v[:, :, shared].float()
+            scores = torch.einsum("nhe,nshe->nhs", q, k[rows, own]) * scales[layer]
+            flat = scores.masked_fill(outside.to(scores.device), float("-inf")).softmax(-1)
+            z = out_projs[layer].input.clone()
+            by_head = z.unflatten(-1, (n_heads, -1))
+            mixed = by_head[run_row, run_last]
+            mixed[:, chosen] += strength * (torch.einsum("nhs,nshe->nhe", flat, v[rows, own]).to(z) - mixed[:, chosen])
+            by_head[run_row, run_last] = mixed
+            out_projs[layer].input = z
+            real = attended(attentions[layer].output[1])
+            weights.append(None if real is None else real[:, chosen] + strength * (flat.to(real) - real[:, chosen]))
+        label_logits, log_norm, best = (
+            nnsight.save(x) for x in read(unembed(norm.output[run_row, run_last]).detach().float())
+        )
+    require_weights(weights)
+    return Answers(label_logits, log_norm, best), [weight.float() for weight in weights]

@@ -1,0 +1,191 @@
+"""Every family beside GPT-2 and Llama: identities, and each intervention against a plain way, on tiny random models."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPTJConfig,
+    GPTNeoXConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+import twotowers
+from conftest import VOCABULARY, make_sets, tiny_tokenizer
+from twotowers.bench.shapes import SHAPES
+from twotowers.chapters.towers.reading import read_heads
+from twotowers.errors import FamilyError, PromptError
+from twotowers.models.families import FAMILIES
+from twotowers.models.model import open_model
+from twotowers.models.registry import REGISTRY
+from twotowers.prompts.packing import pack
+from twotowers.tracing.ablation import attributions
+from twotowers.tracing.capture import answers, capture
+from twotowers.tracing.check import edited
+from twotowers.tracing.cutting import cut
+from twotowers.tracing.heads import every_head
+from twotowers.tracing.outcomes import outcomes
+from twotowers.tracing.position_free import without_position
+
+LLAMA_LIKE = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 256,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-3,
+    "tie_word_embeddings": False,
+}
+CONFIGS = {
+    "gptj": GPTJConfig(vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=3, n_head=4, rotary_dim=4),
+    "gpt_neox": GPTNeoXConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=256, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=4, rotary_pct=0.5,
+    ),
+    "gpt_neox-sequential": GPTNeoXConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=256, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=4, use_parallel_residual=False,
+    ),
+    "mistral": MistralConfig(**LLAMA_LIKE, sliding_window=200),
+    "qwen2": Qwen2Config(**{key: value for key, value in LLAMA_LIKE.items() if key != "head_dim"}),
+    "qwen3": Qwen3Config(**LLAMA_LIKE),
+}  # fmt: skip
+
+
+def save(config, folder):
+    """A model in which every parameter is random, with a tokenizer."""
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            centre = 1.0 if parameter.ndim == 1 and ("norm" in name or "ln_" in name) and "bias" not in name else 0.0
+            parameter.copy_(centre + 0.3 * torch.randn_like(parameter))
+    network.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return {
+        name: twotowers.load(save(config, tmp_path_factory.mktemp("families") / name))
+        for name, config in CONFIGS.items()
+    }
+
+
+@pytest.fixture(params=list(CONFIGS))
+def model(request, models):
+    return models[request.param]
+
+
+def close(a, b, tolerance=1e-4):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * max(1.0, float(b.abs().max())))
+
+
+def test_every_family_is_tested():
+    assert {name.partition("-")[0] for name in CONFIGS} | {"gpt2", "llama"} == set(FAMILIES)
+
+
+def test_every_identity_holds(model):
+    table = twotowers.check(model)
+    assert table["holds"].all(), table
+    assert (table["residual"].iloc[:-1] < 1e-4).all(), table
+
+
+def test_knock_out_of_every_head_equals_edited_weights(model):
+    s = make_sets(model)[0]
+    heads = every_head(model)
+    table = outcomes(model, [s], [[head] for head in heads])
+    for number, head in enumerate(heads):
+        with edited(model, *head):
+            expected = outcomes(model, [s], [[]])["margin"].to_numpy()
+        ours = table[table["group"] == number]["margin"].to_numpy()
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_cutting_last_positions_alone_equals_running_everything(model):
+    batch = pack(make_sets(model))
+    edges = torch.zeros_like(batch.allowed)
+    drawn = torch.rand(batch.allowed.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    edges[batch.row, batch.last] = drawn[batch.row, batch.last]
+    intact = capture(model, batch, inputs=True)
+    for layers in (range(0, 1), range(1, 3)):
+        everything = cut(model, batch, edges, layers)
+        close(cut(model, batch, edges, layers, intact).labels, everything.labels)
+        assert (everything.labels - intact.answers.labels).abs().max() > 1e-3
+
+
+def test_the_position_term_is_removed_by_its_strength(model):
+    """At strength 0 nothing changes; in layer 0 without position, equal tokens get equal weight."""
+    batch = pack(make_sets(model))
+    intact = capture(model, batch, pattern=True, inputs=True)
+    same, attention = without_position(model, batch, [(0, 1), (2, 3)], 0.0, intact)
+    close(same.labels, intact.answers.labels)
+    close(attention, torch.stack([intact.pattern[0, :, 1], intact.pattern[2, :, 3]], dim=1))
+    _, flat = without_position(model, batch, [(0, 1)], 1.0, intact)
+    for n in range(len(batch.row)):
+        own = batch.index[n][batch.index[n] >= 0]
+        tokens = batch.input_ids[batch.row[n], own]
+        for token in tokens.unique():
+            weights = flat[n, 0, : len(own)][tokens == token]
+            close(weights, weights[:1].expand_as(weights))
+
+
+def test_estimates_follow_the_margin(model):
+    batch = pack(make_sets(model))
+    estimate = attributions(model, batch)
+    weight, size = model.arch.out_proj(1).weight.T, model.arch.d_head
+    rows, step, margins = slice(2 * size, 3 * size), 1e-2, []
+    kept = weight[rows].detach().clone()
+    with torch.no_grad():
+        for factor in (1 + step, 1 - step):
+            weight[rows] = kept * factor
+            labels = answers(model, batch).labels
+            gold = batch.gold[:, None]
+            margins.append(
+                (labels.gather(1, gold) - labels.gather(1, 1 - gold)).reshape(len(batch.input_ids), -1).mean(1)
+            )
+        weight[rows] = kept
+    close(estimate[1, 2], (margins[0] - margins[1]) / (2 * step), 3e-2)
+
+
+def test_the_towers_take_the_family(model):
+    """The score that `towers` reads, softmaxed over a prompt, orders label positions as the pattern does."""
+    s = make_sets(model)[0]
+    table = read_heads(model, [s], [(1, 0), (2, 3)])
+    assert len(twotowers.locate(model, s).heads) == 2 * len(every_head(model))
+    for _, part in table.groupby(["layer", "head", "set", "query"]):
+        gaps = part["score"] - np.log(part["weight"])  # the log of the softmax's denominator, one a prompt
+        np.testing.assert_allclose(gaps, gaps.iloc[0], rtol=1e-3, atol=1e-3)
+
+
+def test_a_prompt_longer_than_a_sliding_window_is_refused(tmp_path):
+    folder = save(MistralConfig(**LLAMA_LIKE, sliding_window=20), tmp_path / "short-window")
+    model = open_model(folder)
+    assert model.context_length == 20
+    with pytest.raises(PromptError, match="reads at most 20"):
+        make_sets(model)
+
+
+def test_a_family_that_is_not_additive_is_refused_by_name(tmp_path):
+    config = Gemma3TextConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16,
+    )  # fmt: skip
+    folder = save(config, tmp_path / "gemma3")
+    with pytest.raises(FamilyError, match="no supported model family 'gemma3_text'"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("key", ["gpt2-large", "gpt-j-6b", "llama-7b", "llama-13b", "llama-30b"])
+def test_the_registry_counts_the_weights_of_the_shape(key):
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(SHAPES[key]())
+    assert REGISTRY[key].parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert REGISTRY[key].family == network.config.model_type

@@ -1,0 +1,48 @@
+"""The package is a house: every wing imports downwards only, and nothing private leaves its module."""
+
+import ast
+from pathlib import Path
+
+import twotowers
+from twotowers.chapters.registry import CHAPTERS
+
+PACKAGE = Path(twotowers.__file__).parent
+LAYERS = ("paper errors statistics", "hub", "models", "prompts", "study", "tracing", "publishing", "chapters")
+LAYERS += ("bench toy", "pipeline", "cli")
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
+
+
+def imports(module):
+    """The imports of ours in a module, as (parts of the other module's path, name)."""
+    folder = module.relative_to(PACKAGE).parts[:-1]
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert "twotowers" not in ast.unparse(node).replace(".", " ").split(), f"{module}: write from . import"
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = (*folder[: len(folder) - node.level + 1], *(node.module or "").split("."))
+            yield from ((tuple(filter(None, base)), alias.name) for alias in node.names)
+
+
+def test_imports_lead_downwards_only():
+    for module in sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "__init__.py"}):  # the front door leads everywhere
+        here = module.relative_to(PACKAGE).with_suffix("").parts
+        for there, name in imports(module):
+            if (here, there, name) == (("cli",), (), "__version__"):
+                continue
+            said, wing = f"{'.'.join(here)} imports {name} from {'.'.join(there)}", (*there, name)[0]
+            assert not name.startswith("_"), said
+            assert wing == here[0] or RANK[wing] < RANK[here[0]], said
+            if here[0] == "chapters":
+                assert wing != "publishing" or here[-1] in ("page", "registry"), said
+                if wing == "chapters" and here[1] in CHAPTERS and there[1] in CHAPTERS:
+                    assert CHAPTERS.index(there[1]) <= CHAPTERS.index(here[1]), said
+
+
+def test_at_the_top_there_is_nothing_but_the_wings():
+    found = {path.stem for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert found == {*RANK, "__init__"}
+    assert {path.name for path in (PACKAGE / "chapters").iterdir() if path.is_dir()} - {"__pycache__"} < {*CHAPTERS}
+    for module in PACKAGE.rglob("*.py"):
+        assert len(module.read_text().splitlines()) <= 350, module
+        folder = module.parent
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
