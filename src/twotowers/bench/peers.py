@@ -1,6 +1,6 @@
 """What people would use otherwise, for the benchmark: one forward per head over a padded batch of separate prompts.
 
-This is the one room beside `trace` that opens an nnsight trace, because it shows how others do it.
+This is the one module outside `tracing` that opens an nnsight trace, because it shows how others do it.
 """
 
 from __future__ import annotations

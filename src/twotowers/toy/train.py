@@ -211,7 +211,7 @@ def train(recipe: Recipe, folder: Path) -> None:
         for step in itertools.count():
             last = len(begun) == 3 and step == begun[2] + recipe.steps
             if last or step % recipe.every == 0:
-                row = {"step": step, "training": float(np.mean(rights[since:] or [math.nan]))}
+                row = {"step": float(step), "training": float(np.mean(rights[since:] or [math.nan]))}
                 row |= measure(network, words, recipe.seed)
                 since = len(rights)
                 writer.writerow({name: f"{value:.5g}" for name, value in row.items()})

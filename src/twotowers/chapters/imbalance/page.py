@@ -61,7 +61,7 @@ def response(table: pd.DataFrame) -> Figure:
     axes[0].legend(fontsize=8, loc="best", frameon=False)
     handles, names = axes[2].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8.5, frameon=False)
-    _share_axis(axes[2:], sorted(table["share"].unique()))
+    _share_axis(list(axes[2:]), sorted(table["share"].unique()))
     return figure
 
 
