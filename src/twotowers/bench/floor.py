@@ -23,7 +23,7 @@ ROWS = 4096  # rows of the products whose rate is measured, as of a full forward
 TIMES = 3  # of which the fastest counts
 
 
-def work(arch: Architecture, starts: Sequence[int], length: int, n_last: int) -> dict[tuple[int, int], int]:
+def work(arch: Architecture, starts: Sequence[int], length: int, n_last: int) -> dict[tuple[int, int], float]:
     """Rows that must pass each matrix for one packed prompt set.
 
     Args:
@@ -34,10 +34,10 @@ def work(arch: Architecture, starts: Sequence[int], length: int, n_last: int) ->
         rows by (inputs, outputs) of a weight matrix; attention's products of scores and of values with weights have
         (d_head, length) and (length, d_head).
     """
-    rows: dict[tuple[int, int], int] = {}
+    rows: dict[tuple[int, int], float] = {}
 
     def add(shape: tuple[int, int], number: int) -> None:
-        rows[shape] = rows.get(shape, 0) + number
+        rows[shape] = rows.get(shape, 0.0) + number
 
     d, heads = arch.d_model, arch.n_heads
     for layer in range(arch.n_layers):
@@ -102,7 +102,7 @@ def _synchronise(x: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def floor_seconds(rows: dict[tuple[int, int], int], rate: dict[tuple[int, int], float]) -> float:
+def floor_seconds(rows: dict[tuple[int, int], float], rate: dict[tuple[int, int], float]) -> float:
     """Seconds of the products of `work` at the rates of `rates`; attention's own products, which come in small
     pieces, count at the best of these rates."""
     best = max(rate.values())

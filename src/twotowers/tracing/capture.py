@@ -1,6 +1,7 @@
 """Reading: one forward of a batch, at the last position of every prompt.
 
-Only this wing opens traces of a model's forward. Their bodies may run on a server that lacks this package, so they use tensors, numbers, lists, envoys, and lambdas, which travel by their source.
+Only this wing opens traces of a model's forward. Their bodies may run on a server that lacks this package, so they use
+tensors, numbers, lists, envoys, and lambdas, which travel by their source.
 """
 
 from __future__ import annotations
