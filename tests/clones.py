@@ -1,16 +1,23 @@
 """Clones of the project for tests of the command and of the pipeline: fixtures and what they are made of."""
 
+import json
 import shutil
 from pathlib import Path
 
 import nbformat
 import pandas as pd
-import papermill
 import pytest
 import torch
 
+from twotowers.chapters import registry
+from twotowers.chapters.chapter import Page
+from twotowers.models.loading import Loading
+from twotowers.paper import CLAIMS
 from twotowers.pipeline import freshness
 from twotowers.pipeline import run as pipeline
+from twotowers.publishing.publish import Figure
+from twotowers.publishing.style import BLUE
+from twotowers.study import open_study
 
 PROJECT = Path(__file__).resolve().parents[1]
 CHAPTER = """---
@@ -29,10 +36,9 @@ kernelspec:
 ```{code-cell} ipython3
 :tags: [parameters, remove-cell]
 
-model = ""
-task = ""
-scale = ""
-seed = 0
+model, task = "", ""
+scale, seed = "", 0
+loading, folder, reads = {}, "", {}
 ```
 
 ```{code-cell} ipython3
@@ -51,12 +57,12 @@ def one_thread():
 
 
 def clone(folder, patch):
-    """What a run needs of a clone, and no run: configuration, chapters, and the package, whose digest counts."""
+    """What a run needs of a clone, and no run: configuration, chapters, and code whose digests count."""
     shutil.copytree(PROJECT / "book", folder / "book", ignore=shutil.ignore_patterns("runs", "_toc.yml"))
     shutil.copy(PROJECT / "_config.yml", folder)
-    package = folder.parent / "package"
-    shutil.copytree(freshness.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "toy-gpt2"))
-    patch.setattr(freshness, "PACKAGE", package)
+    code = folder.parent / "package"
+    shutil.copytree(Path(pipeline.__file__).parents[1], code, ignore=shutil.ignore_patterns("__pycache__"))
+    patch.setattr(freshness, "PACKAGE", code)
     patch.chdir(folder)
     return folder
 
@@ -66,8 +72,19 @@ def tree(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
+def kept(folder):
+    """The files of a run that are made of numbers, without those that name dates."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.suffix in (".csv", ".svg")}
+
+
 def read(folder, chapter):
     return nbformat.read(folder / f"{chapter}.ipynb", as_version=4)
+
+
+def run_of(root):
+    """The folder of the only run."""
+    (record,) = (root / "book" / "runs").glob("[!.]*/run.json")
+    return record.parent
 
 
 # Small chapters in real kernels
@@ -98,21 +115,52 @@ def go(model, *chapters, **options):
 # What decides whether a chapter runs: without a kernel
 
 
+def draw(table):
+    from matplotlib.figure import Figure as Drawing
+
+    drawing = Drawing()
+    drawing.subplots().plot(table["x"], table["y"], color=BLUE)
+    return drawing
+
+
+def figure_of(chapter):
+    return Figure(f"{chapter}-made-up", draw, lambda table: f"{len(table)} points.", lambda table: "Points.")
+
+
+def made_up(text, parameters, folder, *_, **__):
+    """What a chapter leaves, without a kernel: a figure, its claims and what it hands on."""
+    name = text.stem
+    study = open_study(*(parameters[x] for x in ("model", "task", "scale", "seed")), Loading(**parameters["loading"]))
+    page = Page(name, study, Path(folder), dict(parameters["reads"]))
+    table = pd.DataFrame({"x": [1, 2, 3], "y": [0.1 + 0.2, 1 / 3, float(study.seed)]})
+    page.shown.add(figure_of(name), {"table": table})
+    page.shown.render(figure_of(name))
+    for handed in registry.find(name).hands_on:
+        value = {"mean": 0.9, "low": 0.8, "high": 1.0} if handed == "accuracy" else {"all": [[0, 1]], "foo": [[0, 1]]}
+        page.hand_on(handed, value)
+    for claim in (claim for claim, facts in CLAIMS.items() if facts.chapter == name):
+        page.judge(claim, pd.DataFrame({"set": [0, 1, 2], "effect": [0.5, 0.6, 0.7 + study.seed]}))
+    for handed in registry.find(name).reads:
+        page.handed(handed)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A chapter")])
+    nbformat.write(notebook, Path(folder) / f"{name}.ipynb")
+
+
 @pytest.fixture
 def executed(monkeypatch):
-    """Chapters write one figure, and say that they were executed, without a kernel."""
+    """Chapters leave what they would, and say that they were executed, without a kernel."""
     calls = []
 
-    def execute(notebook, output, parameters, **options):
-        calls.append(parameters)
-        figures = Path(options["resources"]["metadata"]["path"]) / "figures"
-        figures.mkdir()
-        for ending in freshness.ENDINGS:
-            (figures / f"figure-{len(calls)}.{ending}").write_text("x")
-        return notebook
+    def execute(text, parameters, folder, *others, **options):
+        calls.append({"chapter": text.stem, **parameters})
+        made_up(text, parameters, folder)
 
-    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(pipeline, "execute", execute)
     return calls
+
+
+def chapters(executed):
+    return [call["chapter"] for call in executed]
 
 
 @pytest.fixture
@@ -120,7 +168,7 @@ def runs(root, model, executed):
     """The folder of a finished run of one chapter."""
     assert [o.state for o in go(model)] == ["run"]
     executed.clear()
-    return root / "book" / "runs" / "mine"
+    return run_of(root)
 
 
 @pytest.fixture
@@ -128,3 +176,7 @@ def bare_clone(tmp_path, monkeypatch):
     """A clone without runs as the working folder, and the cache elsewhere."""
     monkeypatch.setenv("TWOTOWERS_CACHE", str(tmp_path / "cache"))
     return clone(tmp_path / "clone", monkeypatch)
+
+
+def record(folder):
+    return json.loads((folder / "run.json").read_text())

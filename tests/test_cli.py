@@ -18,6 +18,8 @@ from clones import PROJECT, tree
 from twotowers.cli import main
 from twotowers.pipeline import run as pipeline
 from twotowers.publishing import run_folder
+from twotowers.publishing.provenance import run_name
+from twotowers.study import open_study
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -200,9 +202,10 @@ def test_a_task_file_that_is_not_there_is_refused(refused, folder):
 
 def test_a_run_folder_that_cannot_be_written_is_refused(refused, bare_clone, folder):
     (bare_clone / "book" / "runs").mkdir()
-    (bare_clone / "book" / "runs" / "tiny").write_text("in the way")
+    name = run_name(open_study(str(folder), "words", "smoke"))
+    (bare_clone / "book" / "runs" / name).write_text("in the way")
     err = refused("run", "--model", folder, "--scale", "smoke")
-    assert f"The run folder {bare_clone / 'book' / 'runs' / 'tiny'} cannot be written" in err
+    assert f"The run folder {bare_clone / 'book' / 'runs' / name} cannot be written" in err
 
 
 def test_a_full_disk_is_refused_before_anything_runs(refused, folder, monkeypatch):
@@ -211,7 +214,7 @@ def test_a_full_disk_is_refused_before_anything_runs(refused, folder, monkeypatc
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", Full)
-    monkeypatch.setattr(pipeline, "_check", lambda *a: pytest.fail("it ran"))
+    monkeypatch.setattr(pipeline.Prepared, "check", lambda *a: pytest.fail("it ran"))
     assert "(No space left on device); free space" in refused("run", "--model", folder, "--scale", "smoke")
 
 
@@ -222,8 +225,10 @@ def test_a_site_without_a_run_is_refused(refused, bare_clone):
 
 
 def test_a_site_without_jupyter_book_is_refused_with_the_command_that_installs_it(refused, bare_clone, without):
-    (bare_clone / "book" / "runs" / "tiny").mkdir(parents=True)
-    (bare_clone / "book" / "runs" / "tiny" / "task.ipynb").write_text("{}")
+    run = run_folder.RunFolder(bare_clone / "book" / "runs" / "tiny")
+    run.require_writable()
+    run.begin({"title": "tiny"})
+    run.notebook("task").write_text("{}")
     without("jupyter_book")
     assert "run: python -m pip install -e '.[book]'" in refused("build")
 

@@ -1,21 +1,21 @@
 """The command when it has something to do: check, run, jobs, models; and how it ends if that fails."""
 
 import json
-import os
 from types import SimpleNamespace
 
 import pytest
 import submitit
 import torch
 
-from clones import tree
+from clones import run_of, tree
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.cli import main
 from twotowers.errors import ChapterError, SiteError
+from twotowers.models.loading import Loading
 from twotowers.models.registry import REGISTRY
 from twotowers.pipeline import run as pipeline
 from twotowers.publishing.provenance import provenance
-from twotowers.study import LOADING, open_study
+from twotowers.study import open_study
 from twotowers.tracing import check
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -83,7 +83,7 @@ def test_a_job_a_chapter_runs_as_without_a_scheduler(tiny_folders, bare_clone, c
         out = capsys.readouterr().out
         assert f"task       {state} " in out
         assert f"locate     {state} " in out
-    folder = bare_clone / "book" / "runs" / "tiny-gpt2"
+    folder = run_of(bare_clone)
     assert (folder / "task.ipynb").is_file()
     assert set(json.loads((folder / "run.json").read_text())["chapters"]) == {"task", "locate"}
 
@@ -107,13 +107,18 @@ def test_jobs_of_slurm_wait_for_those_that_they_read(tiny_folders, bare_clone, c
     models = [str(tiny_folders[name]) for name in ("gpt2", "llama-gqa")]
     asked = ["run", "--scale", "smoke", "--submit", "slurm", "--slurm", "partition=gpu", "--model"]
     assert main([*asked, *models, "--chapter", "towers", "locate", "claims"]) == 0
-    assert "Jobs: 1, 2, 3, 4, 5, 6, 7, 8;" in capsys.readouterr().out
-    waits = [{}, {}, {"dependency": "afterok:2"}, {"dependency": "afterok:1:2:3"}]
-    waits += [{}, {}, {"dependency": "afterok:6"}, {"dependency": "afterok:5:6:7"}]
-    pieces = [(model, chapter) for model in models for chapter in ("locate", "knockout", "towers", "claims")]
-    assert submitted == [(*p, {"partition": "gpu"} | wait) for p, wait in zip(pieces, waits, strict=True)]
+    assert f"Jobs: {', '.join(map(str, range(1, 19)))};" in capsys.readouterr().out
+    behind = {"locate": "1", "knockout": "1", "shallow": "1", "values": "3:1", "towers": "3:1", "imbalance": "3:1"}
+    behind |= {"order": "3:1", "claims": "7:3:2:8:4:1:6:5"}
+    pieces = [(model, chapter) for model in models for chapter in CHAPTERS]
+    for number, (piece, found) in enumerate(zip(pieces, submitted, strict=True)):
+        first = 9 * (number // 9)
+        ids = sorted(first + int(other) for other in behind.get(piece[1], "").split(":") if other)
+        given = found[2].pop("dependency", "afterok:").removeprefix("afterok:").split(":")
+        assert found == (*piece, {"partition": "gpu"})
+        assert sorted(int(other) for other in given if other) == ids
     assert main([*asked, models[0], "--chapter", "nope"]) == 2
-    assert len(submitted) == 8
+    assert len(submitted) == 18
 
 
 def test_a_job_that_fails_is_named(tiny_folders, bare_clone, capsys):
@@ -152,9 +157,10 @@ def test_run_passes_what_was_asked_and_ends_with_a_table(monkeypatch, capsys):
     assert main(["run", "--model", "m", "--seed", "3", "--task", "t.csv", "--force", "--jobs", "2"]) == 0
     assert asked == {
         "model": "m", "chapters": CHAPTERS, "task": "t.csv", "scale": "book", "seed": 3, "force": True, "jobs": 2,
+        "replace": False, "loading": Loading(),
     }  # fmt: skip
     header, row = capsys.readouterr().out.strip().splitlines()
-    assert header.split() == ["model", "chapter", "state", "seconds", "figures"]
+    assert header.split() == ["run", "chapter", "state", "seconds", "figures"]
     assert row.split() == ["tiny", "task", "up", "to", "date", "1.2", "2"]
 
 
@@ -162,7 +168,7 @@ def test_how_a_model_is_loaded_reaches_the_study_and_the_command_that_repeats_it
     seen = []
 
     def run(model, **options):
-        study = open_study(model, scale="smoke")
+        study = open_study(model, scale="smoke", loading=options["loading"])
         loaded = study.model
         seen.append((loaded.dtype, loaded.device_map, loaded.quantise, provenance(study)["command"]))
         return [pipeline.Outcome("tiny", "task", "run", 1.0, 0)]
@@ -176,7 +182,6 @@ def test_how_a_model_is_loaded_reaches_the_study_and_the_command_that_repeats_it
         (torch.bfloat16, "cpu", "nf4", f"{command} --dtype bfloat16 --device-map cpu --quantise nf4"),
         (torch.float32, None, None, command),
     ]
-    assert not [name for name in os.environ if name in LOADING.values()]
 
 
 def test_a_dtype_that_does_not_exist_is_refused(tiny_folders, bare_clone, capsys):

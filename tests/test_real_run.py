@@ -10,18 +10,26 @@ import pandas as pd
 import papermill
 import pytest
 
-from clones import PROJECT, clone, read, tree
+from clones import PROJECT, clone, kept, read, run_of, tree
+from twotowers import ledger
+from twotowers.chapters.registry import CHAPTERS
 from twotowers.models import model as models
+from twotowers.paper import CLAIMS
+from twotowers.pipeline import freshness
 from twotowers.pipeline import run as pipeline
-from twotowers.pipeline.freshness import ENDINGS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FIGURES = {
     "task": ["task-shots", "task-templates"],
     "locate": ["locate-heads", "locate-layers"],
     "knockout": ["knockout-agreement", "knockout-dose", "knockout-heads"],
+    "shallow": ["shallow-blocking", "shallow-probe"],
+    "values": ["values-logit-minus", "values-words"],
+    "towers": ["towers-attention", "towers-metric", "towers-plane", "towers-swap", "towers-transfer"],
+    "imbalance": ["imbalance-mitigation", "imbalance-response"],
+    "order": ["order-attention", "order-mitigation", "order-response"],
+    "claims": [],
 }
-CHAPTERS = list(FIGURES)  # those that are executed here
 
 
 # A real run on a tiny model
@@ -34,9 +42,9 @@ def real_run(tiny_folders, tmp_path_factory):
         root = clone(tmp_path_factory.mktemp("real") / "clone", patch)
         patch.setenv("TWOTOWERS_CACHE", str(tmp_path_factory.mktemp("cache")))
         before = dict(os.environ)
-        outcomes = pipeline.run(str(tiny_folders["gpt2"]), chapters=CHAPTERS, scale="smoke")
+        outcomes = pipeline.run(str(tiny_folders["gpt2"]), scale="smoke")
         assert dict(os.environ) == before
-        yield root, root / "book" / "runs" / "tiny-gpt2", outcomes
+        yield root, run_of(root), outcomes
 
 
 @pytest.fixture
@@ -45,27 +53,60 @@ def folder(real_run):
 
 
 def test_every_chapter_runs_and_says_so(real_run):
-    _, _, outcomes = real_run
-    assert [(o.model, o.chapter, o.state) for o in outcomes] == [("tiny-gpt2", c, "run") for c in CHAPTERS]
+    _, folder, outcomes = real_run
+    assert [(o.run, o.chapter, o.state) for o in outcomes] == [(folder.name, c, "run") for c in CHAPTERS]
     assert [o.figures for o in outcomes] == [len(FIGURES[c]) for c in CHAPTERS]
     assert all(o.seconds > 0 for o in outcomes)
 
 
-def test_the_run_folder_holds_chapters_figures_and_record_and_nothing_else(folder):
-    names = {f"{chapter}.ipynb" for chapter in CHAPTERS} | {"run.json", "figures", "claims", "heads.json"}
-    assert {path.name for path in folder.iterdir()} == names
-    files = {f"{figure}.{ending}" for c in CHAPTERS for figure in FIGURES[c] for ending in ENDINGS}
-    assert {path.name for path in (folder / "figures").iterdir()} == files
+def test_the_run_folder_holds_what_its_record_names_and_nothing_else(folder):
+    record = json.loads((folder / "run.json").read_text())
+    named = {file for entry in record["chapters"].values() for file in entry["files"]}
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == named | {"run.json"}
+    for chapter, figures in FIGURES.items():
+        files = record["chapters"][chapter]["files"]
+        assert sorted(Path(file).stem for file in files if file.endswith(".svg")) == figures
+        for figure in figures:
+            assert {f"figures/{figure}.{ending}" for ending in ("svg", "png", "json")} <= set(files)
+            assert [file for file in files if file.startswith(f"figures/{figure}") and file.endswith(".csv")]
+    claims = [file for entry in record["chapters"].values() for file in entry["files"] if file.startswith("claims/")]
+    assert sorted(claims) == sorted(f"claims/{claim}.csv" for claim in CLAIMS)
 
 
 def test_the_record_says_what_was_run_and_that_the_identities_hold(folder):
     record = json.loads((folder / "run.json").read_text())
-    assert record["model"]["model"] == "tiny-gpt2"
+    assert {name: record["run"][name] for name in ("model", "task", "scale", "seed")} == {
+        "model": "tiny-gpt2", "task": "words", "scale": "smoke", "seed": 0
+    }  # fmt: skip
+    assert record["check"]["identities"]
     assert all(row["holds"] for row in record["check"]["identities"])
+
+
+def test_the_ledger_has_a_verdict_for_every_claim(folder):
+    assert "not run" not in set(ledger(folder)["verdict"])
+
+
+def test_a_new_look_is_drawn_from_what_was_stored_and_changes_no_number(real_run, tiny_folders, monkeypatch):
+    """Every chapter drawn anew without a model is what its kernel has shown."""
+    root, folder, _ = real_run
+    before = kept(folder), {chapter: read(folder, chapter).cells for chapter in CHAPTERS}
+    monkeypatch.setattr(pipeline, "execute", lambda *a, **k: pytest.fail("a chapter was executed"))
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("weights loaded"))
+    with (freshness.PACKAGE / "publishing" / "style.py").open("a") as module:
+        module.write("NEW = 1\n")
+    text = root / "book" / "chapters" / "order.md"
+    text.write_text(text.read_text() + "\nOne more sentence.\n")
+    outcomes = pipeline.run(str(tiny_folders["gpt2"]), scale="smoke")
+    assert [o.state for o in outcomes] == ["drawn anew"] * len(CHAPTERS)
+    assert kept(folder) == before[0]
     for chapter in CHAPTERS:
-        entry = record["chapters"][chapter]
-        assert entry["figures"] == FIGURES[chapter]
-        assert (entry["scale"], entry["task"], entry["seed"]) == ("smoke", "words", 0)
+        cells = read(folder, chapter).cells
+        assert [cell.source for cell in cells if cell.cell_type == "code"] == [
+            cell.source for cell in before[1][chapter] if cell.cell_type == "code"
+        ]
+        shown = [[o.get("data", o.get("text")) for o in cell.get("outputs", ())] for cell in cells]
+        assert shown == [[o.get("data", o.get("text")) for o in cell.get("outputs", ())] for cell in before[1][chapter]]
+    assert read(folder, "order").cells[-1].source.endswith("One more sentence.")
 
 
 @pytest.mark.parametrize("figure", [figure for chapter in CHAPTERS for figure in FIGURES[chapter]])
@@ -73,7 +114,7 @@ def test_a_figure_has_a_picture_numbers_caption_alt_text_and_provenance(folder, 
     file = folder / "figures" / figure
     assert ElementTree.parse(f"{file}.svg").getroot().tag.endswith("svg")
     assert Path(f"{file}.png").read_bytes().startswith(b"\x89PNG")
-    assert len(pd.read_csv(f"{file}.csv")) > 0
+    assert all(len(pd.read_csv(table)) for table in file.parent.glob(f"{figure}*.csv"))
     record = json.loads(Path(f"{file}.json").read_text())
     assert len(record["caption"]) > 40
     assert len(record["alt"]) > 20
@@ -94,7 +135,7 @@ def test_a_published_notebook_is_valid_and_shows_its_figures_with_their_anchors(
     text = nbformat.writes(notebook)
     for figure in FIGURES[chapter]:
         assert f"figures/{figure}.svg" in text
-        assert f":name: fig-tiny-gpt2-{figure}" in text
+        assert f":name: fig-{folder.name}-{figure}" in text
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -129,7 +170,7 @@ def test_a_second_run_is_up_to_date_at_once_and_loads_no_weights(real_run, tiny_
     monkeypatch.setattr(papermill, "execute_notebook", lambda *a, **k: pytest.fail("a chapter was executed"))
     monkeypatch.setattr(pipeline, "require", lambda model: pytest.fail("the identities were measured"))
     monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("weights loaded"))
-    outcomes = pipeline.run(str(tiny_folders["gpt2"]), chapters=CHAPTERS, scale="smoke")
+    outcomes = pipeline.run(str(tiny_folders["gpt2"]), scale="smoke")
     assert [o.state for o in outcomes] == ["up to date"] * len(CHAPTERS)
     assert [o.figures for o in outcomes] == [len(FIGURES[c]) for c in CHAPTERS]
     assert tree(root) == before

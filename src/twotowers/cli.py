@@ -7,7 +7,6 @@ Exit status 0: done. 2: a user's mistake, told in one sentence. 1: a failure of 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ChapterError, SiteError) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
-        return _fail("Stopped; finished chapters are kept, run the same command to go on.", 130)
+        return _fail("Stopped; finished chapters are kept, run the same command to go on (without --force).", 130)
     except OSError as error:
         if os.environ.get("TWOTOWERS_DEBUG"):
             raise
@@ -62,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
     run.add_argument(
+        "--replace", action="store_true", help="let a run of another scale or seed make way for this one, as a whole"
+    )
+    run.add_argument(
         "--jobs", type=_count, metavar="N", help="chapters side by side (default: what cores and memory allow)"
     )
     run.add_argument(
@@ -74,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(action=_run)
 
+    status = commands.add_parser("status", help="say which chapters of which runs are up to date, and if not, why")
+    status.set_defaults(action=_status)
+
     build = commands.add_parser("build", help="build the site from the runs that exist")
+    build.add_argument("--stale", action="store_true", help="publish also what is stale or damaged, marked as such")
     build.set_defaults(action=_build)
 
     check = commands.add_parser("check", help="measure the identities that must hold on a model")
@@ -133,25 +139,21 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .models.server import on_server
-    from .study import loaded_as
-
-    place = on_server() if options.remote else contextlib.nullcontext()
-    with place, loaded_as(dtype=options.dtype, device_map=options.device_map, quantise=options.quantise):
-        _run_chapters(options)
-
-
-def _run_chapters(options: argparse.Namespace) -> None:
     from .chapters.registry import CHAPTERS
+    from .models.loading import Loading
+    from .models.server import Traffic
     from .pipeline.run import prepare, run
     from .pipeline.submit import submit
 
+    loading = Loading(options.dtype, options.device_map, options.quantise, options.remote)
     arguments = {
         "chapters": options.chapter or CHAPTERS,
         "task": options.task,
         "scale": options.scale,
         "seed": options.seed,
+        "loading": loading,
         "force": options.force,
+        "replace": options.replace,
         "jobs": options.jobs,
     }
     if options.submit:
@@ -161,18 +163,35 @@ def _run_chapters(options: argparse.Namespace) -> None:
             return
     else:
         for model in options.model[1:]:  # a mistake in a later name is told before the first model has run for hours
-            prepare(model, options.task, options.scale, options.seed)
+            prepare(model, options.task, options.scale, options.seed, loading)
         done = [outcome for model in options.model for outcome in run(model, **arguments)]
-    width = max(len(outcome.model) for outcome in done)
-    print(f"\n{'model':{width}}  {'chapter':10} {'state':11} {'seconds':>8} {'figures':>8}")
+    width = max(len(outcome.run) for outcome in done)
+    print(f"\n{'run':{width}}  {'chapter':10} {'state':11} {'seconds':>8} {'figures':>8}")
     for o in done:
-        print(f"{o.model:{width}}  {o.chapter:10} {o.state:11} {o.seconds:8.1f} {o.figures:8d}")
+        print(f"{o.run:{width}}  {o.chapter:10} {o.state:11} {o.seconds:8.1f} {o.figures:8d}")
+    if options.remote and (traffic := sum((o.traffic for o in done), Traffic())).requests:
+        print(traffic, file=sys.stderr)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from .pipeline.status import status
+    from .publishing.run_folder import project_root
+
+    lines = list(status(project_root()))
+    if not lines:
+        print("There is no run yet; run a model with: twotowers run")
+        return
+    width = max(len(line.run) for line in lines)
+    for line in lines:
+        print(f"{line.run:{width}}  {line.chapter:10} {line.state}")
+    if elsewhere := sorted({line.run for line in lines if not line.model_here}):
+        print(f"Without the model's own files, which are not at hand: {', '.join(elsewhere)}")
 
 
 def _build(options: argparse.Namespace) -> None:
     from .pipeline.site import build
 
-    print(f"The site is at {build()}")
+    print(f"The site is at {build(stale=options.stale)}")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -211,13 +230,13 @@ def _bench(options: argparse.Namespace) -> None:
 def _models(options: argparse.Namespace) -> None:
     from .models.model import free_memory
     from .models.registry import REGISTRY
-    from .pipeline.run import chapters_run
+    from .pipeline.status import chapters_made
 
     free = free_memory()
     print(f"{'key':14} {'family':8} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':18} source")
     for entry in REGISTRY.values():
         size, fits = f"{entry.memory / 2**30:.1f} GiB", "yes" if entry.memory < free else "no"
-        done = chapters_run(entry.key)
+        done = chapters_made(entry.key)
         print(f"{entry.key:14} {entry.family:8} {size:>9} {fits:5} {done:8d}  {entry.licence:18} {entry.source}")
     print(f"Weights fit if they are smaller than the free memory here, {free / 2**30:.1f} GiB; chapters: run already.")
 

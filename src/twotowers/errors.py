@@ -63,6 +63,18 @@ class RunFolderError(UserError):
     """A run folder that cannot be written."""
 
 
+class OtherRunError(UserError):
+    """A run folder that holds another scale or seed than was asked for."""
+
+
+class DamagedRunError(UserError):
+    """A file of a run that is missing, or is not what the run has made."""
+
+
+class StalePageError(UserError):
+    """A page that is not up to date, and was not asked to be published as it is."""
+
+
 class ChapterError(Exception):
     """A chapter that stopped with an error of ours, not of the user's."""
 

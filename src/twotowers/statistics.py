@@ -22,6 +22,15 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def unknown(cls) -> Estimate:
+        """Of nothing: there are no values."""
+        return cls(*[float("nan")] * 3)
+
+    @property
+    def known(self) -> bool:
+        return bool(np.isfinite([self.mean, self.low, self.high]).all())
+
     def __format__(self, spec: str) -> str:
         """`f"{estimate:.1%}"` gives mean and interval, each in that format."""
         mean, low, high = (format(float(x), spec or ".2f") for x in (self.mean, self.low, self.high))
@@ -52,6 +61,14 @@ def estimate(values: Values, sets: Values, *, seed: int = 0) -> Estimate:
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(centre, float(interval.low), float(interval.high))
+
+
+def per_set(effects: pd.DataFrame) -> pd.DataFrame:
+    """Effects of demonstration sets, `set, effect`, from a row for each or for each of their prompts.
+
+    A missing effect is left out; a set without any has no row.
+    """
+    return effects.dropna(subset="effect").groupby("set", as_index=False)[["effect"]].mean()
 
 
 def rank_agreement(a: Values, b: Values) -> float:

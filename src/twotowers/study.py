@@ -5,22 +5,18 @@ Every chapter opens the same study, so all chapters of a run speak of the same p
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
+import hashlib
+import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from .errors import UnknownNameError
+from .models.loading import Loading
 from .models.model import Model, open_model
-from .models.server import wanted
 from .prompts.sets import TEMPLATES, PromptSet, sample_sets
 from .prompts.tasks import Half, Task, load_task
-
-# How a study's model is loaded, where that is not left to the registry: `loaded_as` hands it on to the kernels.
-LOADING = {"dtype": "TWOTOWERS_DTYPE", "device_map": "TWOTOWERS_DEVICE_MAP", "quantise": "TWOTOWERS_QUANTISE"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,7 @@ class Study:
     task: Task
     scale: Scale
     seed: int
+    loading: Loading = field(default_factory=Loading)
 
     @functools.cached_property
     def selection(self) -> list[PromptSet]:
@@ -90,6 +87,21 @@ class Study:
             separator=separator,
         )
 
+    def facts(self) -> dict[str, Any]:
+        """Everything that decides a number of this study, but code, by names that a reader understands."""
+        return {
+            **self.model.facts(),
+            "the way of loading": self.loading.words() or "the usual",
+            "the task's texts": self.task.digest,
+            "the scale": str(self.scale),
+            "the seed": self.seed,
+        }
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of all `facts`: what a result was made of."""
+        return hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
+
     def of_any_length(self) -> Study:
         """The same study, whose prompts may be longer than the model's context; its weights are not to be used."""
         model = _AnyLength(**{field.name: getattr(self.model, field.name) for field in fields(self.model)})
@@ -110,31 +122,14 @@ def find_scale(name: str) -> Scale:
     return SCALES[name]
 
 
-def open_study(model: str, task: str = "words", scale: str = "book", seed: int = 0) -> Study:
+def open_study(
+    model: str, task: str = "words", scale: str = "book", seed: int = 0, loading: Loading | None = None
+) -> Study:
     """Open a study by names, as the parameters of a chapter give them; its scale has no more shots than its task.
 
     Raises:
         UserError: an unknown model, task or scale; a task that is too small.
     """
-    texts, size = load_task(task), find_scale(scale)
+    texts, size, how = load_task(task), find_scale(scale), loading or Loading()
     fewer = replace(size, shots=min(size.shots, texts.shots or size.shots))
-    wishes: dict[str, Any] = {name: os.environ.get(variable) or None for name, variable in LOADING.items()}
-    return Study(open_model(model, **wishes, remote=wanted()), texts, fewer, seed)
-
-
-@contextlib.contextmanager
-def loaded_as(**wishes: str | None) -> Iterator[None]:
-    """In here every study's model is loaded in this way (None: the default), also in kernels that are started.
-
-    Args:
-        wishes: `dtype`, `device_map` and `quantise`, as for `load`.
-    """
-    before = {variable: os.environ.get(variable) for variable in LOADING.values()}
-    os.environ.update({LOADING[name]: wish for name, wish in wishes.items() if wish})
-    try:
-        yield
-    finally:
-        for variable, value in before.items():
-            os.environ.pop(variable, None)
-            if value is not None:
-                os.environ[variable] = value
+    return Study(open_model(model, **asdict(how)), texts, fewer, seed, how)

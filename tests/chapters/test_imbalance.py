@@ -17,7 +17,6 @@ from twotowers.chapters.imbalance.designs import (
     share_sets,
 )
 from twotowers.chapters.imbalance.mitigation import (
-    MEASURES,
     answers_from,
     calibrate,
     compare,
@@ -284,7 +283,7 @@ def smoke(tiny_models):
 def test_the_response_figure_draws_every_panel(smoke):
     _, _, table = smoke
     shown = response(table)
-    figure = figures_imbalance.response(shown)
+    figure = figures_imbalance.response_figure(shown)
     assert [len(ax.get_lines()) for ax in figure.axes] == [2, 2, 4, 5]  # values: and the zero line
     line = next(line for line in figure.axes[2].get_lines() if line.get_label() == "foo")
     expected = table[table["heads"] == "in-context"].groupby("share")["attention_foo"].mean()
@@ -301,6 +300,6 @@ def test_the_mitigation_figure_draws_every_remedy(smoke):
     compared = compare(intact, {"ours": table.query("heads == 'in-context' and strength == 1"), "other": calibrated})
     assert compared.query("remedy == 'none' and quantity == 'removed'")["mean"].eq(0).all()
     assert set(compared[compared["remedy"] == "other"]["measure"]) == {"accuracy_two_way", "p_gold"}
-    left, right = figures_imbalance.mitigation(compared, MEASURES).axes
+    left, right = figures_imbalance.mitigation_figure(compared).axes
     assert [text.get_text() for text in left.get_yticklabels()] == ["none", "ours", "other"]
     assert len(left.containers) == len(right.containers) == 3

@@ -10,9 +10,6 @@ from conftest import make_sets
 from twotowers.chapters.knockout.knockout import dose, doses, extra_cost, rank_heads, sweep
 from twotowers.chapters.knockout.serving import in_context_heads, named_groups, own_label_effect
 from twotowers.errors import HeadError, MemoryLimitError
-from twotowers.prompts.tasks import load_task
-from twotowers.publishing.run_folder import read_selected, write_selected
-from twotowers.study import SCALES, Study
 from twotowers.tracing.check import edited
 from twotowers.tracing.heads import every_head, pairs, random_heads
 from twotowers.tracing.outcomes import outcomes
@@ -207,15 +204,6 @@ def test_effects_of_claims_have_the_predicted_sign():
             ]
         )
         assert own_label_effect(prompts)["effect"].tolist() == pytest.approx([expected] * 2)
-
-
-def test_selected_heads_survive_the_run_folder(tiny_gpt2, tmp_path, monkeypatch):
-    monkeypatch.setenv("TWOTOWERS_RUN", str(tmp_path / "run" / ".tmp"))
-    study = Study(tiny_gpt2, load_task("words"), SCALES["smoke"], seed=0)
-    with pytest.raises(HeadError, match="run the chapter knockout first"):
-        read_selected(study)
-    write_selected({"foo": [(3, 1)], "bar": [(2, 0), (3, 1)]})
-    assert read_selected(study) == {"foo": [(3, 1)], "bar": [(2, 0), (3, 1)], "all": [(2, 0), (3, 1)]}
 
 
 def test_dose_curve_has_top_and_random_heads_and_the_intact_model(tiny, two_sets):

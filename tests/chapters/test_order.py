@@ -240,9 +240,9 @@ def test_a_smoke_study_with_one_head_is_drawn(tiny, tmp_path):
     intact, spreads = ordered.prompts[ordered.prompts["strength"] == 0], spread(ordered)
     assert np.isfinite(slopes(intact[intact["heads"] == "random"])["effect"]).all()
     drawn = [
-        figures_order.response(response(intact)),
-        figures_order.attention(by_distance(ordered.attention[ordered.attention["strength"] == 0])),
-        figures_order.mitigation(before_after(spreads)),
+        figures_order.response_figure(response(intact)),
+        figures_order.attention_figure(by_distance(ordered.attention[ordered.attention["strength"] == 0])),
+        figures_order.mitigation_figure(before_after(spreads)),
     ]
     for number, figure in enumerate(drawn):
         figure.savefig(tmp_path / f"{number}.png")
@@ -253,5 +253,5 @@ def test_a_control_group_without_heads_is_left_out(tiny_gpt2):
     sets = make_sets(tiny_gpt2)[:1]
     ordered = in_orders(tiny_gpt2, sets, {"in-context": [(3, 0)], "random": []}, [tuple(range(5))], template="lines")
     assert set(ordered.prompts["heads"]) == {"in-context"}
-    figure = figures_order.attention(by_distance(ordered.attention))
+    figure = figures_order.attention_figure(by_distance(ordered.attention))
     assert len(figure.axes) == 2

@@ -367,7 +367,7 @@ def test_blocking_draws_a_panel_a_kind_with_control_and_intact_level():
     cells = {(0, 0, False): 0.9, (0, 2, False): 0.3, (0, 2, True): 0.8, (2, 4, False): 0.5, (2, 4, True): 0.7}
     rows = [(kind, *key, mean, mean - 0.1, mean + 0.1) for kind in KINDS for key, mean in cells.items()]
     table = pd.DataFrame(rows, columns=["kind", "start", "stop", "control", "mean", "low", "high"])
-    figure = figures_shallow.blocking(table)
+    figure = figures_shallow.blocking_figure(table)
     assert [ax.get_title() for ax in figure.axes] == ["text to label", "query to last position"]
     for ax in figure.axes:
         drawn = lines(ax)
@@ -379,7 +379,7 @@ def test_blocking_draws_a_panel_a_kind_with_control_and_intact_level():
 def test_probing_draws_three_places_and_chance():
     rows = [(layer, where, 0.5 + layer / 10) for where in ("text", "label", "shuffled") for layer in (2, 0)]
     table = pd.DataFrame(rows, columns=["layer", "where", "mean"]).assign(low=0.4, high=0.9)
-    (ax,) = figures_shallow.probing(table, categories=12).axes
+    (ax,) = figures_shallow.probe_figure(table, categories=12).axes
     drawn = lines(ax)
     assert drawn["at its label"] == pytest.approx([0.5, 0.7])
     assert drawn["one of 12 categories"][0] == pytest.approx(1 / 12)

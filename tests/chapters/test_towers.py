@@ -272,20 +272,20 @@ def test_figures_draw_what_they_are_given(tiny, two_sets):
     table = read_heads(tiny, two_sets, HEADS)
     groups = {"in-context heads": HEADS[:1], "random deep heads": HEADS[1:]}
     summary = by_head(attention_by_class(table), {"same": "same class", "other": "other class"}, groups)
-    (ax,) = figures_towers.heads(summary, xlabel="attention", reference=0.5).axes
+    (ax,) = figures_towers.rows_figure(summary, xlabel="attention", reference=0.5).axes
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1.0", *groups]
     drawn = next(c for c in ax.containers if c.get_label() == "same class").lines[0].get_xdata()
     np.testing.assert_allclose(np.asarray(drawn, dtype=float), summary[summary["measure"] == "same class"]["mean"])
 
     moves = transfer(tiny, two_sets, HEADS)
     correlations = by_head(transfer_effects(moves), {"effect": "correlation"}, groups)
-    left, right = figures_towers.transfer(moves.query("layer == 1"), correlations).axes
+    left, right = figures_towers.transfer_figure(moves.query("layer == 1"), correlations).axes
     assert sum(len(points.get_offsets()) for points in left.collections) == len(moves.query("layer == 1"))
     assert len(right.get_yticklabels()) == 3
 
     after = read_heads(tiny, [swapped(s) for s in two_sets], HEADS)
     changed = by_label(swap(table, after), {"foo": HEADS[:1], "bar": HEADS[1:]})
-    (ax,) = figures_towers.swap(changed).axes
+    (ax,) = figures_towers.swap_figure(changed).axes
     assert changed["name"].unique().tolist()[:2] == ["foo-heads, answer foo", "foo-heads, answer bar"]
     bars = next(c for c in ax.containers if c.get_label() == "attention")
     np.testing.assert_allclose(
@@ -293,6 +293,6 @@ def test_figures_draw_what_they_are_given(tiny, two_sets):
     )
 
     points, arrows = (pd.concat(parts) for parts in zip(*(plane(tiny, two_sets[0], h) for h in HEADS), strict=True))
-    panels = figures_towers.plane(points, arrows).axes
+    panels = figures_towers.plane_figure(points, arrows).axes
     assert len(panels) == 2
     assert {"cat", "dog"} <= {text.get_text() for text in panels[1].texts}

@@ -277,7 +277,7 @@ def test_logit_minus_draws_a_panel_a_measure_and_a_series_a_kind():
         (m, g, k, i + j / 10) for i, m in enumerate("ab") for j, g in enumerate("xy") for k in ("bar", "foo", "other")
     ]
     table = pd.DataFrame(rows, columns=["measure", "group", "kind", "mean"])
-    figure = figures_values.logit_minus(table.assign(low=table["mean"] - 0.1, high=table["mean"] + 0.1))
+    figure = figures_values.logit_minus_figure(table.assign(low=table["mean"] - 0.1, high=table["mean"] + 0.1))
     assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
     for i, ax in enumerate(figure.axes):
         drawn = {container.get_label(): list(container[0].get_xdata()) for container in ax.containers}

@@ -129,7 +129,7 @@ def test_labels_are_looked_for_at_label_positions():
 def test_the_table_of_words_draws_any_token_without_a_warning(tiny_gpt2, tmp_path):
     table = read_words(tiny_gpt2, PAPER_PROMPT, [(3, 1)], top=3, top_key=3)
     table["words"] = [("好的", "$x_1$ a", "\N{REPLACEMENT CHARACTER}" * 30)] * len(table)
-    figure = figures_values.words(table)
+    figure = figures_values.words_figure(table)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.savefig(tmp_path / "words.svg")

@@ -241,16 +241,14 @@ def test_the_command_checks_a_model_on_a_server(at_server, capsys):
     assert " requests" in told.err
 
 
-def test_the_traffic_of_all_processes_of_a_run_is_told(capsys):
-    with remote.on_server():
-        assert remote.wanted()
-        subprocess.run(
-            [sys.executable, "-c", "from twotowers.models.server import Traffic; Traffic().count(2048, 1024)"],
-            check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
-        remote.Traffic().count(1024, 1024)
-    assert not remote.wanted()
-    assert capsys.readouterr().err == "sent 3.0 KiB, received 2.0 KiB in 2 requests\n"
+def test_the_traffic_of_another_process_is_noted_where_it_was_told_to(tmp_path):
+    log = tmp_path / "traffic"
+    assert remote.Traffic.noted(log) == remote.Traffic()
+    for sent in (2048, 1024):
+        remote.Traffic(log=log).count(sent, 1024)
+    remote.Traffic().count(1, 1)
+    assert str(remote.Traffic.noted(log)) == "sent 3.0 KiB, received 2.0 KiB in 2 requests"
+    assert remote.Traffic(1, 2, 3) + remote.Traffic(1, 1, 1) == remote.Traffic(2, 3, 4)
 
 
 # What is refused

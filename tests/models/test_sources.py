@@ -279,3 +279,42 @@ def test_the_bytes_of_weights_follow_the_dtype(tiny_models, tiny_folders):
         stored = sum(p.numel() for p in tiny_models[name].arch.model.parameters())
         assert weight_bytes(folder, torch.float32) == 4 * stored
         assert weight_bytes(folder, torch.bfloat16) == 2 * stored
+
+
+@pytest.mark.parametrize("damage", ["a tensor zeroed", "cut off", "gone", "digests gone", "tokenizer"])
+def test_a_damaged_converted_copy_is_noticed_named_and_made_again(convert, capsys, damage):
+    copy = convert()
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    stat = weights.stat()
+    if damage == "a tensor zeroed":
+        content[-4000:] = bytes(4000)
+        weights.write_bytes(content)
+        os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened
+    elif damage == "cut off":
+        weights.write_bytes(content[:-10])
+    elif damage == "tokenizer":
+        (copy / "tokenizer.json").write_text("{}")
+    else:
+        (copy / ("digests.json" if "digests" in damage else "model.safetensors")).unlink()
+    assert convert() == copy
+    assert convert.made == ["weights.gguf"] * 2
+    assert "converted copy of tiny in the cache is damaged (" in capsys.readouterr().err
+    assert weights.stat().st_size == stat.st_size
+    assert convert() == copy
+    assert len(convert.made) == 2
+
+
+def test_what_a_killed_conversion_has_left_is_removed(convert):
+    left = convert.cache / f".tiny-{2**30}-abc"
+    left.mkdir(parents=True)
+    convert()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("content", ["", "no digest", "0" * 63])
+def test_a_digest_that_is_none_is_not_believed(folder, content):
+    digest = open_model(folder).digest
+    for memory in (folder.parent / "cache" / "digests").iterdir():
+        memory.write_text(content)
+    assert open_model(folder).digest == digest

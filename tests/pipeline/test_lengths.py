@@ -8,6 +8,7 @@ import torch
 
 from twotowers.chapters.imbalance.designs import number_of_demonstrations, share_sets
 from twotowers.errors import PromptError
+from twotowers.models.loading import Loading
 from twotowers.pipeline.lengths import longest, require_fit
 from twotowers.pipeline.run import prepare
 from twotowers.prompts.packing import pack
@@ -61,7 +62,7 @@ def test_the_longest_prompt_is_that_of_any_chapter(tiny_folders, task):
 def test_a_prompt_that_does_not_fit_names_both_lengths_and_the_shots_that_do(tiny_folders, task):
     name = task(6)
     with pytest.raises(PromptError) as caught:
-        prepare(str(tiny_folders["gpt2"]), name, "book", 0)
+        prepare(str(tiny_folders["gpt2"]), name, "book", 0, Loading())
     message = str(caught.value)
     study = open_study(str(tiny_folders["gpt2"]), name, "book")
     for part in (
@@ -72,7 +73,7 @@ def test_a_prompt_that_does_not_fit_names_both_lengths_and_the_shots_that_do(tin
         assert part in message
     fitting = message.partition("--task ")[2].partition(",")[0]
     assert fitting.startswith("long.csv:shots=")
-    *_, fits = prepare(str(tiny_folders["gpt2"]), name + fitting.removeprefix("long.csv"), "book", 0)
+    fits = prepare(str(tiny_folders["gpt2"]), name + fitting.removeprefix("long.csv"), "book", 0, Loading()).study
     assert longest(fits) <= 256
 
 

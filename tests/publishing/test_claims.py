@@ -1,15 +1,15 @@
 """A verdict is computed, and can come out either way."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from twotowers.chapters.chapter import Page
 from twotowers.errors import UnknownNameError
 from twotowers.paper import CLAIMS
 from twotowers.prompts.tasks import load_task
-from twotowers.publishing.ledger import Verdict, atlas, judge, ledger, markdown, record_accuracy, record_claim
+from twotowers.publishing.ledger import Verdict, atlas, judge, ledger, markdown
+from twotowers.publishing.run_folder import RunFolder
 from twotowers.statistics import Estimate
 from twotowers.study import SCALES, Study
 
@@ -69,43 +69,49 @@ def test_what_is_not_zero_does_not_look_like_zero(claim, estimate, number):
 
 
 @pytest.fixture
-def study(tiny_gpt2, tmp_path, monkeypatch):
-    monkeypatch.setenv("TWOTOWERS_RUN", str(tmp_path / "run" / ".tmp"))
+def study(tiny_gpt2):
     return Study(tiny_gpt2, load_task("words"), SCALES["smoke"], seed=0)
 
 
-def test_a_claim_is_recorded_and_read_back(study, tmp_path):
-    record_accuracy(Estimate(0.8, 0.7, 0.9))
-    measured = record_claim(study, "C9", effects(0.3)).estimate
-    table = ledger(tmp_path / "run" / ".tmp").set_index("claim")
-    assert table.loc["C9", "verdict"] == "supported"
+@pytest.fixture
+def run(study, tmp_path, capsys):
+    """A function that records effects and an accuracy, and gives the run's folder."""
+
+    def recorded(accuracy=(0.8, 0.7, 0.9), **claims):
+        folder, work = RunFolder(tmp_path / "run"), tmp_path / "work"
+        page = Page("towers", study, work, {})
+        page.hand_on("accuracy", dict(zip(("mean", "low", "high"), accuracy, strict=True)))
+        verdicts = {name: page.judge(name, effects(mean)) for name, mean in claims.items()}
+        folder.require_writable()
+        folder.commit("towers", work, {})
+        return folder.path, verdicts
+
+    return recorded
+
+
+def test_a_claim_is_recorded_and_read_back(run):
+    folder, verdicts = run(C9=0.3)
+    table, measured = ledger(folder).set_index("claim"), verdicts["C9"].estimate
+    assert table.loc["C9", "verdict"] == verdicts["C9"].verdict == "supported"
     assert table.loc["C9", ["mean", "low", "high"]].tolist() == [measured.mean, measured.low, measured.high]
     assert table.loc["C1", "verdict"] == "not run"
     assert len(table) == 14
 
 
-def test_a_model_at_chance_makes_every_claim_untestable(study):
-    record_accuracy(Estimate(0.55, 0.48, 0.62))
-    assert record_claim(study, "C9", effects(0.3)).verdict == "not testable"
+def test_a_model_at_chance_makes_every_claim_untestable_when_it_is_read(run):
+    folder, verdicts = run((0.55, 0.48, 0.62), C9=0.3, C8=-0.3)
+    assert {verdict.verdict for verdict in verdicts.values()} == {"not testable"}
+    assert set(ledger(folder)["verdict"]) == {"not testable", "not run"}
 
 
-def test_the_accuracy_of_an_earlier_run_is_found(study, tmp_path):
-    folder = tmp_path / "run" / "claims"
-    folder.mkdir(parents=True)
-    (folder / "accuracy.json").write_text(json.dumps({"mean": 0.5, "low": 0.4, "high": 0.6}), encoding="utf-8")
-    assert record_claim(study, "C9", effects(0.3)).verdict == "not testable"
-
-
-def test_tables_show_every_claim_of_every_model(study, tmp_path):
-    folder = tmp_path / "run" / ".tmp"
-    record_claim(study, "C4", effects(0.3))
-    record_claim(study, "C8", effects(-0.3))
+def test_tables_show_every_claim_of_every_model(run, tmp_path):
+    folder, _ = run(C4=0.3, C8=-0.3)
     lines = markdown(ledger(folder)).splitlines()
     assert len(lines) == 2 + 14
     assert "**supported**" in lines[5]
     assert "%" in lines[5]
     assert "**contradicted**" in lines[9]
-    both = atlas({"a": folder, "b": tmp_path / "nothing"}).splitlines()
+    both = atlas({"a": ledger(folder), "b": ledger(tmp_path / "nothing")}).splitlines()
     assert len(both) == 2 + 14
     assert both[5].count("|") == 4
     assert "**supported**" in both[5]

@@ -8,13 +8,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from twotowers.chapters.knockout import page as knockout
-from twotowers.chapters.locate import page as locate
-from twotowers.chapters.task import page as task
 from twotowers.prompts.tasks import load_task
+from twotowers.publishing import publish
 from twotowers.publishing.plots import head_map
-from twotowers.publishing.provenance import provenance
-from twotowers.publishing.publish import publish, run_note
+from twotowers.publishing.provenance import RUN_NOTE, facts_of, run_name
+from twotowers.publishing.results import read_table, write_table
+from twotowers.publishing.shown import Shown
 from twotowers.study import SCALES, Study
 
 
@@ -28,29 +27,6 @@ def plotted(ax, label):
     return dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
 
 
-def test_shots_draws_each_measure_with_chance():
-    table = with_interval([(1, "a", 0.2), (2, "a", 0.6), (1, "b", 0.5), (2, "b", 0.8)], ["shots", "measure"])
-    (ax,) = task.shots(table).axes
-    assert plotted(ax, "a") == {1: 0.2, 2: 0.6}
-    assert plotted(ax, "b") == {1: 0.5, 2: 0.8}
-    assert plotted(ax, "chance between two labels")[0] == 0.5
-
-
-def test_templates_draws_a_bar_for_each_gold_label():
-    rows = [("lines", "foo", 0.7), ("lines", "bar", 0.9), ("paper", "foo", 0.6), ("paper", "bar", 0.8)]
-    (ax,) = task.templates(with_interval(rows, ["template", "label"])).axes
-    bars = {c.get_label(): [bar.get_height() for bar in c] for c in ax.containers if hasattr(c, "patches")}
-    assert bars == {"gold label bar": [0.9, 0.8], "gold label foo": [0.7, 0.6]}
-
-
-def test_layers_draws_attention_and_mlp_apart():
-    rows = [(0, "attention", 1.0), (1, "attention", -2.0), (0, "mlp", 3.0), (1, "mlp", 4.0)]
-    left, right = locate.layers(with_interval(rows, ["layer", "component"])).axes
-    assert [bar.get_height() for bar in left.patches] == [1.0, -2.0]
-    assert [bar.get_height() for bar in right.patches] == [3.0, 4.0]
-    assert left.get_ylim() == right.get_ylim()
-
-
 def test_head_map_puts_layers_on_x_and_frames_the_marked_heads():
     table = pd.DataFrame([(layer, head, 10.0 * layer + head) for layer in range(3) for head in range(2)])
     table.columns = ["layer", "head", "drop"]
@@ -62,45 +38,34 @@ def test_head_map_puts_layers_on_x_and_frames_the_marked_heads():
     assert low == -high
 
 
-def test_dose_draws_top_and_random_heads_for_each_gold_label():
-    rows = [(n, kind, label, 0.9 - n / 10) for n in (0, 3) for kind in ("top", "random") for label in ("bar", "foo")]
-    figure = knockout.dose(with_interval(rows, ["removed", "kind", "label"]), ["bar", "foo"])
-    for ax in figure.axes:
-        assert plotted(ax, "most harmful heads") == pytest.approx({0: 0.9, 3: 0.6})
-        assert plotted(ax, "random heads, same layers") == pytest.approx({0: 0.9, 3: 0.6})
-
-
-def test_agreement_rings_and_names_the_in_context_heads():
-    columns = ["layer", "head", "log_increase", "margin_drop", "in_context"]
-    table = pd.DataFrame([(9, 1, 0.5, 0.2, True), (8, 0, -0.1, 0.0, False)], columns=columns)
-    ax = knockout.agreement(table).axes[0]
-    assert [text.get_text() for text in ax.texts] == ["9.1"]
-    assert ax.collections[1].get_offsets().tolist() == [[0.5, 0.2]]
-
-
 @pytest.fixture
 def study(tiny_gpt2):
     return Study(tiny_gpt2, load_task("words"), SCALES["smoke"], seed=7)
 
 
-@pytest.fixture
-def published(study, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("TWOTOWERS_RUN", str(tmp_path))
-    shown = []
-    monkeypatch.setattr("twotowers.publishing.publish.display", lambda markdown: shown.append(markdown.data))
+def lines(table):
     figure = Figure()
-    figure.subplots().plot([0, 1], [1, 2])
-    table = pd.DataFrame({"x": [0, 1], "y": [1 / 3, 2.0]})
-    publish(study, "task-shots", figure, table, caption="What is\n  compared.", alt="A line\ngoing up.")
-    return tmp_path / "figures", shown[0]
+    figure.subplots().plot(table["x"], table["y"])
+    return figure
+
+
+SHOTS = publish.Figure("task-shots", lines, lambda: "What is\n  compared.", lambda: "A line\ngoing up.")
+TABLE = pd.DataFrame({"x": [0, 1], "y": [1 / 3, 2.0]})
+
+
+@pytest.fixture
+def published(study, tmp_path):
+    shown = Shown(tmp_path, "task", facts_of(study))
+    shown.add(SHOTS, {"table": TABLE})
+    return tmp_path / "figures", shown.render(SHOTS), shown
 
 
 def test_publishing_writes_vector_picture_numbers_and_provenance(published, study):
-    folder, _ = published
+    folder, *_ = published
     assert {file.name for file in folder.iterdir()} == {f"task-shots.{e}" for e in ("svg", "png", "csv", "json")}
     assert (folder / "task-shots.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     assert (folder / "task-shots.png").read_bytes().startswith(b"\x89PNG")
-    assert pd.read_csv(folder / "task-shots.csv")["y"].tolist() == pytest.approx([1 / 3, 2.0], rel=1e-5)
+    assert pd.read_csv(folder / "task-shots.csv")["y"].tolist() == [1 / 3, 2.0]  # all digits
     record = json.loads((folder / "task-shots.json").read_text(encoding="utf-8"))
     assert record["caption"] == "What is compared."
     assert record["alt"] == "A line going up."
@@ -114,25 +79,52 @@ def test_publishing_writes_vector_picture_numbers_and_provenance(published, stud
 
 
 def test_a_figure_has_anchor_alt_text_and_files(published, study):
-    _, text = published
-    assert f":name: fig-{study.model.key}-task-shots\n:alt: A line going up.\n" in text
+    text = published[1]
+    assert f":name: fig-{run_name(study)}-task-shots\n:alt: A line going up.\n" in text
     for ending in ("svg", "png", "csv", "json"):
         assert f"<figures/task-shots.{ending}>" in text
 
 
-def test_a_figure_is_written_the_same_twice(published, study, tmp_path):
-    folder, _ = published
+def test_a_figure_is_drawn_the_same_from_what_was_stored(published):
+    folder, text, shown = published
     first = (folder / "task-shots.svg").read_bytes()
-    figure = Figure()
-    figure.subplots().plot([0, 1], [1, 2])
-    publish(study, "task-shots", figure, pd.DataFrame(), caption="c", alt="a")
+    again = Shown.read(folder.parent, "task")
+    assert again.facts == shown.facts
+    pd.testing.assert_frame_equal(again.inputs("task-shots")["table"], TABLE.astype({"x": "int64"}))
+    assert again.render(SHOTS) == text
     assert (folder / "task-shots.svg").read_bytes() == first
 
 
-def test_the_run_note_states_what_was_run(study, monkeypatch):
-    shown = []
-    monkeypatch.setattr("twotowers.publishing.publish.display", lambda markdown: shown.append(markdown.data))
-    run_note(study)
-    for fact in ("tiny-gpt2", "gpt2 family", "float32", "scale `smoke`", "seed 7", study.model.digest[:12]):
-        assert fact in shown[0]
-    assert provenance(study)["command"].startswith("twotowers run --model ")
+def test_a_page_shows_nothing_twice(published):
+    with pytest.raises(ValueError, match="shows 'task-shots' twice"):
+        published[2].add(SHOTS, {"table": TABLE})
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pd.DataFrame(
+            {"text": ["a,b", 'say "x"', "nan", "line\r\nbreak", "é|$"], "x": [0.1 + 0.2, 1e-300, -0.0, 1 / 3, 1.0]}
+        ),
+        pd.DataFrame({"n": [2**53 + 1, -1], "yes": [True, False], "maybe": [True, None], "gap": ["a", None]}),
+        pd.DataFrame({"x": [float("nan"), float("inf")], "single": pd.Series([0.1, 0.2], dtype="float32")}),
+        pd.DataFrame({"x": []}, dtype=float),
+    ],
+)
+def test_a_table_comes_back_as_it_was(table, tmp_path):
+    back = read_table(tmp_path / "t.csv", write_table(table, tmp_path / "t.csv"))
+    wide = table.astype({name: "float64" for name in table if table[name].dtype == "float32"})
+    pd.testing.assert_frame_equal(back, wide, check_exact=True)
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="column 'x' holds neither"):
+        write_table(pd.DataFrame({"x": [[1], [2]]}), tmp_path / "t.csv")
+
+
+def test_the_run_note_states_what_was_run(study):
+    text = publish.call(RUN_NOTE.write, facts_of(study), {"tokens": 17})
+    assert "scale `smoke`, seed 7" in text
+    assert "the first has 17 tokens" in text
+    assert study.model.digest[:12] in text
+    assert "twotowers run --model" in text

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from ..publishing.plots import panels
-from ..publishing.publish import figure_text, write_figure
+from ..publishing.publish import figure_text
+from ..publishing.shown import write_alone
 from ..publishing.style import BLUE, GREY, MARKERS, ORANGE
 from .bench import BARE, OURS, tables
 
@@ -23,19 +24,13 @@ from .bench import BARE, OURS, tables
 def write(result: dict[str, Any], folder: Path, stem: str) -> None:
     """Write `<stem>.json`, and the figures beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows, growth = tables(result)
-    facts = result["facts"]
+    rows, grown = tables(result)
+    facts, compared = result["facts"], _compared(rows)
     for name, figure, table, caption, alt in (
-        (
-            "ratio",
-            ratios(_compared(rows)),
-            _compared(rows),
-            _ratio_caption(rows, facts),
-            _ratio_alt(rows),
-        ),
-        ("scaling", scaling(growth), growth, _scaling_caption(growth), _scaling_alt(growth)),
+        ("ratio", ratios(compared), compared, _ratio_caption(rows, facts), _ratio_alt(rows)),
+        ("scaling", scaling(grown), grown, _scaling_caption(grown), _scaling_alt(grown)),
     ):
-        write_figure(folder / "figures", f"{stem}-{name}", figure, table, caption=caption, alt=alt, facts=facts)
+        write_alone(folder / "figures", f"{stem}-{name}", figure, table, caption=caption, alt=alt, facts=facts)
     (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
@@ -69,7 +64,9 @@ def _section(file: Path) -> str:
         record = json.loads((file.parent / "figures" / f"{file.stem}-{name}.json").read_text(encoding="utf-8"))
         figure_id = f"{file.stem}-{name}"
         stem = f"bench/figures/{figure_id}"
-        lines.append(figure_text(f"performance-{figure_id}", stem, figure_id, record["caption"], record["alt"]))
+        lines.append(
+            figure_text(f"performance-{figure_id}", stem, [f"{figure_id}.csv"], record["caption"], record["alt"])
+        )
     return "\n\n".join(line for line in lines if line)
 
 
@@ -157,8 +154,8 @@ def _ratio_alt(rows: pd.DataFrame) -> str:
     return f"Points with error bars: time over ours on a logarithmic axis. {listed}."
 
 
-def _scaling_caption(growth: pd.DataFrame) -> str:
-    slopes = [text for against, part in growth.groupby("against", sort=False) if (text := _slope(str(against), part))]
+def _scaling_caption(scaling: pd.DataFrame) -> str:
+    slopes = [text for against, part in scaling.groupby("against", sort=False) if (text := _slope(str(against), part))]
     said = f" Slopes: {'; '.join(slopes)}." if slopes else ""
     return f"Seconds of our sweep, and the floor of the same work, as it grows.{said}"
 
@@ -173,8 +170,8 @@ def _slope(against: str, part: pd.DataFrame) -> str:
     return f"{NAMES[against]}: {1000 * seconds / run:.3g} ms each (floor {1000 * floor / run:.3g} ms)"
 
 
-def _scaling_alt(growth: pd.DataFrame) -> str:
-    part = growth[positive(growth["floor"]) & positive(growth["seconds"])]
+def _scaling_alt(scaling: pd.DataFrame) -> str:
+    part = scaling[positive(scaling["floor"]) & positive(scaling["seconds"])]
     text = "Three panels: seconds against heads removed, prompts, and tokens."
     if part.empty:
         return text

@@ -62,8 +62,8 @@ def random_model(shape: str, dtype: torch.dtype, device: str, method: str | None
                 parameter.normal_(0, 0.02)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"": 0}, unk_token="")))  # nnsight asks
     model = Model(
-        name=shape, folder=Path(), revision=None, tokenizer=tokenizer, config=config, dtype=dtype, device_map=device,
-        template="lines", _digest=lambda: "random", quantise=method,
+        kind="registry", name=shape, folder=Path(), revision=None, tokenizer=tokenizer, config=config, dtype=dtype,
+        device_map=device, template="lines", _digest=lambda: "random", quantise=method,
     )  # fmt: skip
     pack_linears(network)
     model.__dict__["nn"] = TransformersModel(network.eval(), task="text-generation", tokenizer=tokenizer)

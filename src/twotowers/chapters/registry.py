@@ -1,8 +1,68 @@
-"""The chapters, in the order of the book, and what each needs of others."""
+"""The chapters, in the order of the book. What needs what follows from what each hands on and reads."""
 
 from __future__ import annotations
 
-CHAPTERS = ("task", "locate", "knockout", "shallow", "values", "towers", "imbalance", "order", "claims")
-# What a chapter reads of the run folder: heads.json is written by the knock-out chapter, claims by most.
-READS = dict.fromkeys(("values", "towers", "imbalance", "order"), "heads.json") | {"claims": "claims/*.json"}
-NEEDS = {"claims": CHAPTERS[:-1]} | {name: ("knockout",) for name, file in READS.items() if file == "heads.json"}
+from collections.abc import Sequence
+
+from ..errors import UnknownNameError
+from ..paper import CLAIMS
+from ..publishing.run_folder import effects_file, handed_file
+from .chapter import Chapter
+
+REGISTRY: tuple[Chapter, ...] = (
+    Chapter("task", hands_on=("accuracy",)),
+    Chapter("locate"),
+    Chapter("knockout", hands_on=("heads",)),
+    Chapter("shallow"),
+    Chapter("values", reads=("heads",)),
+    Chapter("towers", reads=("heads",)),
+    Chapter("imbalance", reads=("heads",)),
+    Chapter("order", reads=("heads",)),
+    Chapter("claims"),
+)
+CHAPTERS = tuple(chapter.name for chapter in REGISTRY)
+GATE = "accuracy"  # handed on by `task`: whether the model does the task at all, which every verdict asks
+
+
+def find(name: str) -> Chapter:
+    """A chapter by its name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    for chapter in REGISTRY:
+        if chapter.name == name:
+            return chapter
+    raise UnknownNameError("chapter", name, CHAPTERS)
+
+
+def files_read(name: str) -> dict[str, str]:
+    """What a chapter reads of its run's folder, with the chapter that makes it."""
+    makers = {handed: chapter.name for chapter in REGISTRY for handed in chapter.hands_on}
+    judged = [claim for claim, text in CLAIMS.items() if text.chapter == name]
+    read = {handed_file(handed): makers[handed] for handed in find(name).reads}
+    if judged or name == "claims":
+        read[handed_file(GATE)] = makers[GATE]
+    if name == "claims":
+        read |= {effects_file(claim): text.chapter for claim, text in CLAIMS.items()}
+    return {file: maker for file, maker in read.items() if maker != name}
+
+
+def needs(name: str) -> set[str]:
+    """The chapters whose results a chapter reads."""
+    return set(files_read(name).values())
+
+
+def with_needed(names: Sequence[str]) -> list[str]:
+    """Chapters and all that they need, in the order of the book.
+
+    Raises:
+        UnknownNameError: a chapter that does not exist.
+    """
+    wanted, ahead = set[str](), [find(name).name for name in names]
+    while ahead:
+        name = ahead.pop()
+        if name not in wanted:
+            wanted.add(name)
+            ahead += needs(name)
+    return [name for name in CHAPTERS if name in wanted]

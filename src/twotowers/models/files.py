@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError
@@ -29,12 +31,16 @@ from .families import family_of
 from .quantised import bytes_per_weight, method_of
 from .registry import REGISTRY, WHEELS
 
+COPY_DIGESTS = "digests.json"  # of a converted copy's files
+NO_TOKENIZER = ("generation_config.json", "training.json")  # of a model's folder, and decide no number
+
 
 @dataclass(frozen=True)
 class Source:
     """Where a model's files are.
 
     Attributes:
+        kind: "registry", "folder" or "hub": what it was found by.
         name: as it may be published: without a local path.
         folder: holds configuration and tokenizer, and the weights once `fetch` has been called.
         revision: the hub's commit, if the model is from the hub.
@@ -43,6 +49,7 @@ class Source:
         repo: the hub id, if the model is from the hub.
     """
 
+    kind: str
     name: str
     folder: Path
     revision: str | None
@@ -62,15 +69,16 @@ def find_source(name: str, revision: str | None = None) -> Source:
     if source.startswith("wheel:"):
         gguf = _wheel_file(source.removeprefix("wheel:"))
         sha = _sha256([gguf])
-        return Source(name, _converted(name, gguf, sha), None, lambda: sha)
+        return Source("registry", name, _converted(name, gguf, sha), None, lambda: sha)
     if source.startswith("package:"):
         folder = Path(str(resources.files("twotowers") / "toy" / source.removeprefix("package:")))
-        return Source(name, folder, None, functools.partial(_folder_digest, folder))
+        return Source("registry", name, folder, None, functools.partial(_folder_digest, folder))
     if Path(source).is_dir():
         folder = Path(source).resolve()
-        return Source(folder.name, folder, None, functools.partial(_folder_digest, folder))
+        return Source("folder", folder.name, folder, None, functools.partial(_folder_digest, folder))
     if "/" in source and source.count("/") == 1 and not source.startswith((".", "/", "~")):
-        return _hub_source(name, source, revision or (entry.revision if entry else None))
+        kind, usual = ("registry", entry.revision) if entry else ("hub", None)
+        return _hub_source(kind, name, source, revision or usual)
     if "/" in source or source.startswith("."):
         raise ModelError(f"There is no folder {source}; give a model's folder, a registry key or a hub id.")
     hint = " (or give a model's folder, or a hub id like owner/name)"
@@ -176,22 +184,25 @@ def _wheel_file(package: str) -> Path:
 
 
 def _converted(key: str, gguf: Path, sha: str) -> Path:
-    """The dequantised float32 copy of a GGUF model in the user's cache; made once, and moved there when whole."""
+    """The dequantised float32 copy of a GGUF model in the user's cache; made once, and moved there when whole.
+
+    Its files are held to the digests that it was written with: a damaged copy is made again.
+    """
     target = cache_folder() / "models" / f"{key}-{sha[:16]}"
     if target.is_dir():
-        return target
+        problem = _damage_of_copy(target)
+        if not problem:
+            return target
+        print(f"The converted copy of {key} in the cache is damaged ({problem}); it is made again.", file=sys.stderr)
+        shutil.rmtree(target, ignore_errors=True)
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=target.parent))
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        settings = quantised.config.to_dict()
-        for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-            settings.pop(name, None)
-        plain = type(quantised)(type(quantised.config).from_dict(settings))
-        plain.load_state_dict(quantised.state_dict())
-        plain.save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+        _clear_left_behind(target.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key}-{os.getpid()}-", dir=target.parent))
+        _convert(gguf, temporary)
+        digests = {file.name: _sha256([file]) for file in sorted(temporary.iterdir())}
+        (temporary / COPY_DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
         temporary.chmod(0o755)
         if not target.is_dir():
             temporary.rename(target)
@@ -208,7 +219,39 @@ def _converted(key: str, gguf: Path, sha: str) -> Path:
     return target
 
 
-def _hub_source(name: str, repo: str, revision: str | None) -> Source:
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write a GGUF model as a plain float32 one in Hugging Face layout."""
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    settings = quantised.config.to_dict()
+    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        settings.pop(name, None)
+    plain = type(quantised)(type(quantised.config).from_dict(settings))
+    plain.load_state_dict(quantised.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def _damage_of_copy(folder: Path) -> str:
+    """What is wrong with a converted copy, in words; empty if each file is as it was written."""
+    try:
+        digests = json.loads((folder / COPY_DIGESTS).read_text(encoding="utf-8"))
+        changed = [name for name, digest in digests.items() if _sha256([folder / name]) != digest]
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, AttributeError):
+        return f"{COPY_DIGESTS} cannot be read"
+    return f"{changed[0]} was changed" if changed else ""
+
+
+def _clear_left_behind(folder: Path) -> None:
+    """Remove what conversions that were killed have left."""
+    for left in folder.glob(".*-*-*"):
+        number = left.name.rsplit("-", 2)[-2]
+        if left.is_dir() and number.isdecimal() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _hub_source(kind: str, name: str, repo: str, revision: str | None) -> Source:
     """Configuration and tokenizer of a hub model are fetched at once, its weights when they are asked for."""
     api = HfApi()
     try:
@@ -229,13 +272,13 @@ def _hub_source(name: str, repo: str, revision: str | None) -> Source:
                 f"the network, or give a local folder."
             ) from None
         folder = Path(cached).parent
-        return Source(name, folder, folder.name, functools.partial(_folder_digest, folder), repo=repo)
+        return Source(kind, name, folder, folder.name, functools.partial(_folder_digest, folder), repo=repo)
     names = {sibling.rfilename for sibling in info.siblings or ()}
     weights = "*.safetensors" if any(n.endswith(".safetensors") for n in names) else "pytorch_model*.bin"
     fetch = functools.partial(_download, repo, str(info.sha))
     folder = fetch(["*.json", "*.txt", "*.model"])
     digest = functools.partial(_folder_digest, folder)
-    return Source(name, folder, str(info.sha), digest, functools.partial(fetch, [weights]), repo)
+    return Source(kind, name, folder, str(info.sha), digest, functools.partial(fetch, [weights]), repo)
 
 
 def _download(repo: str, commit: str, patterns: list[str]) -> Path:
@@ -258,12 +301,31 @@ def _folder_digest(folder: Path) -> str:
     return _sha256(_weight_files(folder))
 
 
+def sidecars(folder: Path) -> dict[str, str]:
+    """What decides a model's numbers beside its weights: digests of its configuration and of its tokenizer's files."""
+    names = {file.name for ending in ("*.json", "*.txt", "*.model", "*.jinja") for file in folder.glob(ending)}
+    others = {name for name in names if name.endswith(".index.json")} | {"config.json", COPY_DIGESTS, *NO_TOKENIZER}
+    return {
+        "the configuration": _sha256([folder / "config.json"]),
+        "the tokenizer": _sha256([folder / name for name in sorted(names - others)]),
+    }
+
+
+def is_here(name: str) -> bool:
+    """Whether the files of a model can be compared without asking the hub."""
+    source = REGISTRY[name].source if name in REGISTRY else name
+    return source.startswith(("wheel:", "package:")) or Path(source).is_dir()
+
+
 def _sha256(files: list[Path]) -> str:
-    """SHA-256 over the contents of files, remembered in the cache while path, size and time stay the same."""
-    stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    """SHA-256 over the contents of files, remembered in the cache while they are the same to the file system."""
+    stats = [(str(f.resolve()), f.stat()) for f in files]
+    stamps = [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in stats]
     memory = cache_folder() / "digests" / hashlib.sha256(repr(stamps).encode()).hexdigest()
-    if memory.is_file():
-        return memory.read_text(encoding="ascii")
+    with contextlib.suppress(OSError, ValueError):
+        kept = memory.read_text(encoding="ascii")
+        if re.fullmatch("[0-9a-f]{64}", kept):
+            return kept
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as handle:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ from ..errors import MemoryLimitError, ModelError, UnknownNameError
 from ..hub import first_line
 from . import parallel
 from .architecture import Architecture, submodule
-from .families import family_of
-from .files import find_source, read_folder, weight_bytes
+from .families import Family, family_of
+from .files import find_source, read_folder, sidecars, weight_bytes
 from .packed import pack_linears
 from .quantised import dequantise_linears, method_of, require_method, settings_for, version
 from .registry import DTYPES, REGISTRY
@@ -41,8 +42,9 @@ class Model:
     """A model to interpret: name, tokenizer, and weights once `nn` is used.
 
     Attributes:
+        kind: "registry", "folder" or "hub": what the model was found by.
         name: the registry key or hub id that was asked for, or a local folder's name without its path, which is
-            published nowhere; `key` is the same, fit for a run folder's name.
+            published nowhere; `key` is the same, fit for a file's name.
         folder: where configuration, tokenizer and weights lie.
         revision: the hub's commit, if the model is from the hub.
         digest: SHA-256 over the weight files, or of the GGUF file they were converted from.
@@ -54,6 +56,7 @@ class Model:
         traffic: what was sent to the server and received from it.
     """
 
+    kind: str
     name: str
     folder: Path
     revision: str | None
@@ -78,6 +81,25 @@ class Model:
     def digest(self) -> str:
         self._fetch()
         return self._digest()
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A digest that two models share only if they are the same: of weights, or of what names them on a server."""
+        if self.remote is True:
+            return hashlib.sha256(f"{self.name}@{self.revision}".encode()).hexdigest()
+        return self.digest
+
+    def facts(self) -> dict[str, str]:
+        """Everything of this model that decides a number, by names that a reader understands; loads no weights."""
+        dtype = "as served" if self.remote is True else str(self.dtype).removeprefix("torch.")
+        facts = {"the weights": self.identity, "the template": self.template, "the dtype": dtype}
+        if self.quantised:
+            facts["the quantisation"] = f"{self.quantised} {version()}"
+        return facts | sidecars(self.folder)
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.config)
 
     @property
     def quantised(self) -> str | None:
@@ -185,7 +207,7 @@ class Model:
         """Where tensors go to: the model's device; a server moves them there itself."""
         if self.remote is True:
             return torch.device("cpu")
-        return submodule(self.nn._module, family_of(self.config).final_norm).weight.device
+        return submodule(self.nn._module, self.family.final_norm).weight.device
 
     def forget_weights(self) -> None:
         """Drop the loaded weights; they load again with the next use of `nn`."""
@@ -282,6 +304,7 @@ def open_model(
     if isinstance(asked, str) and asked not in DTYPES:
         raise UnknownNameError("dtype", asked, DTYPES)
     return Model(
+        kind=found.kind,
         name=found.name,
         folder=found.folder,
         revision=found.revision,
@@ -309,8 +332,12 @@ def _quiet_transformers() -> Iterator[None]:
     """Without the report of missing tensors, since we say it in one sentence, and what bitsandbytes could do faster."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()

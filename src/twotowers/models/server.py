@@ -10,13 +10,8 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import os
 import re
-import sys
-import tempfile
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,32 +30,40 @@ from .architecture import submodule
 NDIF = "https://api.ndif.us"
 TIMEOUT = 10.0  # seconds until a server counts as out of reach
 NETWORK = {"httpx", "httpcore", "websocket", "socket", "ssl"}  # packages whose errors mean a lost connection
-REMOTE = "TWOTOWERS_REMOTE"  # set where a study's model is on a server: `on_server` hands it on to the kernels
-LOG = "TWOTOWERS_TRAFFIC"  # names a file in which the processes of one run note their traffic
 
 
 @dataclass
 class Traffic:
-    """Bytes sent to a server and received from it, compressed as they travel, in a number of requests."""
+    """Bytes sent to a server and received from it, compressed as they travel, in a number of requests.
+
+    Attributes:
+        log: a file that takes a line for each request, for another process to read with `noted`.
+    """
 
     sent: int = 0
     received: int = 0
     requests: int = 0
+    log: Path | None = None
 
     def count(self, sent: int, received: int) -> None:
         self.sent, self.received, self.requests = self.sent + sent, self.received + received, self.requests + 1
-        if os.environ.get(LOG):
-            with contextlib.suppress(OSError), open(os.environ[LOG], "a", encoding="ascii") as log:
-                log.write(f"{sent} {received}\n")  # short enough to be written whole, beside other processes
+        if self.log is not None:
+            with contextlib.suppress(OSError), self.log.open("a", encoding="ascii") as log:
+                log.write(f"{sent} {received}\n")
 
     @classmethod
     def noted(cls, log: Path) -> Traffic:
-        """The sum of what the processes of a run have noted."""
+        """The sum of what a process has noted; nothing if it had nothing to note."""
         total = cls()
+        if not log.is_file():
+            return total
         for line in log.read_text(encoding="ascii").splitlines():
             sent, received = map(int, line.split())
             total = cls(total.sent + sent, total.received + received, total.requests + 1)
         return total
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.sent + other.sent, self.received + other.received, self.requests + other.requests)
 
     def __str__(self) -> str:
         plural = "" if self.requests == 1 else "s"
@@ -69,27 +72,6 @@ class Traffic:
 
 def _size(n: int) -> str:
     return f"{n / 2**20:.1f} MiB" if n >= 2**20 else f"{n / 2**10:.1f} KiB"
-
-
-def wanted() -> bool:
-    """Whether the models of this run are on a server."""
-    return bool(os.environ.get(REMOTE))
-
-
-@contextmanager
-def on_server() -> Iterator[None]:
-    """In here every study's model is on a server, also in the kernels that are started; the traffic is told at last."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "traffic"
-        log.touch()
-        os.environ.update({REMOTE: "1", LOG: str(log)})
-        try:
-            yield
-        finally:
-            for name in (REMOTE, LOG):
-                os.environ.pop(name, None)
-            if (traffic := Traffic.noted(log)).requests:
-                print(traffic, file=sys.stderr)
 
 
 # Before anything runs

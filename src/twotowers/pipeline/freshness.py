@@ -1,58 +1,185 @@
-"""Whether a chapter of a run is up to date, and if not, why."""
+"""Whether a chapter of a run is up to date, and if not, why, in words.
+
+The layout is the rule. A chapter's *results* hang on the code cells of its text, on its folder, on the folders of
+chapters that it imports, on the wings below, on the model and the data, and on what it reads of earlier chapters. Its
+*look*, what is drawn from the results, hangs on the prose, on its `page.py`, and on the wing `publishing`: if only that
+has changed, it is drawn anew from what was stored. Comments and docstrings decide nothing.
+"""
 
 from __future__ import annotations
 
-import datetime
+import ast
+import functools
 import hashlib
+import importlib.metadata
+import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..chapters.registry import READS
+import jupytext
+
+from ..chapters.registry import files_read
+from ..publishing.run_folder import RunFolder
 from ..study import Study
 
-ENDINGS = ("svg", "png", "csv", "json")  # the files of a figure
 PACKAGE = Path(__file__).parents[1]
-# No result of a chapter depends on the command, the benchmark, the training of the toy, and how chapters are run.
-APART = ("bench", "toy", "pipeline", "cli.py")
+# What measures stand on.
+BELOW = ("statistics.py", "errors.py", "hub.py", "study.py", "models", "prompts", "tracing", "chapters/chapter.py")
+LOOKS = ("paper.py", "publishing")  # what pages are drawn with, beside their own `page.py`
+LIBRARIES = ("torch", "transformers", "nnsight")
+
+DONE, STALE, LOOK, MISSING, DAMAGED = "done", "stale", "look", "missing", "damaged"
 
 
-def entry_of(digest: str, seconds: float, figures: Sequence[str], study: Study) -> dict[str, Any]:
-    """What the record says of a chapter."""
-    return {
-        "digest": digest,
-        "seconds": round(seconds, 1),
-        "figures": list(figures),
-        "scale": study.scale.name,
-        "task": study.task.name,
-        "seed": study.seed,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+@dataclass(frozen=True)
+class State:
+    """Of one chapter of a run: `DONE`, or `LOOK`, `STALE`, `MISSING` or `DAMAGED`, and why, in words."""
+
+    name: str
+    reasons: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        name = "stale" if self.name == LOOK else self.name
+        return f"{name}: {'; '.join(self.reasons)}" if self.reasons else name
 
 
-def digest_of(root: Path, chapter: str, study: Study, folder: Path) -> str:
-    """What decides whether a chapter is up to date: its text, parameters, model, data, our code, and what it reads."""
-    read = sorted(folder.glob(READS[chapter])) if chapter in READS else []
-    code = [*digests([source_of(root, chapter)]), *code_digests(lambda wing: wing not in APART), *digests(read)]
-    facts = [code, study.model.provenance(), study.task.digest, repr(study.scale), study.seed]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def code_digests(counts: Callable[[str], bool]) -> list[str]:
-    """SHA-256 of the modules of the package, of those wings (or single files at its top) that count."""
-    return digests(file for file in sorted(PACKAGE.rglob("*.py")) if counts(file.relative_to(PACKAGE).parts[0]))
-
-
-def digests(files: Iterable[Path]) -> list[str]:
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-
-
-def source_of(root: Path, chapter: str) -> Path:
+def text_of(root: Path, chapter: str) -> Path:
     return root / "book" / "chapters" / f"{chapter}.md"
 
 
-def up_to_date(folder: Path, entry: Mapping[str, Any], digest: str, chapter: str) -> bool:
-    figures = [folder / "figures" / f"{f}.{ending}" for f in entry.get("figures", ()) for ending in ENDINGS]
-    files = [folder / f"{chapter}.ipynb", *figures]
-    return entry.get("digest") == digest and all(file.is_file() for file in files)
+def made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> dict[str, Any]:
+    """Everything that decides a chapter's results and look, each with a digest, by names that a reader understands.
+
+    Args:
+        study: None where the model is not at hand; what it decides is then left out.
+    """
+    code, prose = _cells(text_of(root, chapter))
+    of_code = {f"the code of {name}": _code(PACKAGE / name) for name in (*BELOW, *imported(chapter))}
+    of_look = {f"the code of {name}": _code(PACKAGE / name) for name in (*LOOKS, f"chapters/{chapter}/page.py")}
+    results = {"the cells of its text": code, **of_code, **_of_study(study)}
+    results |= {f"{file}, which it reads,": run.digest_in_record(file) for file in files_read(chapter)}
+    return {"results": results, "look": {"its prose": prose, **of_look}}
+
+
+def state(run: RunFolder, chapter: str, now: Mapping[str, Any]) -> State:
+    """The state of a chapter of a run, from what would decide it `now` (`made_of`)."""
+    record = run.record_or_empty()
+    entry = record["chapters"].get(chapter)
+    if entry is None:
+        stopped = chapter in record["moving"]
+        return State(MISSING, ("it was stopped while it was moved into place",) if stopped else ())
+    if damage := run.damage(entry):
+        return State(DAMAGED, tuple(damage))
+    if entry.get("redo"):
+        return State(STALE, ("it was asked to be done again",))
+    changed = _changed(entry["made_of"]["results"], now["results"])
+    if changed:
+        return State(STALE, changed)
+    changed = _changed(entry["made_of"]["look"], now["look"])
+    return State(LOOK, changed) if changed else State(DONE)
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """What differs, in words. What is not known now, because the model is not at hand, is not compared."""
+    reasons = []
+    for name, value in now.items():
+        if name not in before:
+            reasons.append(f"{name} is new")
+        elif before[name] != value:
+            short = all(isinstance(x, int | str) and len(str(x)) < 30 for x in (before[name], value))
+            reasons.append(f"{name} changed" + (f" from {before[name]} to {value}" if short else ""))
+    known = "the weights" in now
+    reasons += [f"{name} is gone" for name in before if name not in now and (known or name.startswith("the code"))]
+    return tuple(reasons)
+
+
+def _of_study(study: Study | None) -> dict[str, Any]:
+    libraries = {name: importlib.metadata.version(name).partition("+")[0] for name in LIBRARIES}
+    if study is None:
+        return libraries
+    return libraries | study.facts()
+
+
+def check_digest(study: Study) -> str:
+    """What decides whether the identities hold: the model, and the code that they are about."""
+    return _sha([study.model.facts(), [_code(PACKAGE / wing) for wing in ("models", "prompts", "tracing")]])
+
+
+# Code
+
+
+@functools.lru_cache(maxsize=1024)
+def _stripped(path: Path, size: int, changed: int) -> str:
+    """A module's source without comments, docstrings and blank lines."""
+    source = path.read_text(encoding="utf-8")
+    drop = [(node.lineno, node.end_lineno) for node in _docstrings(ast.parse(source))]
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    kept = (line.rstrip() for n, line in enumerate(lines, 1) if not any(a <= n <= (b or a) for a, b in drop))
+    return "\n".join(line for line in kept if line)
+
+
+def _docstrings(tree: ast.AST) -> Iterable[ast.Expr]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                yield first
+
+
+def _code(place: Path) -> str:
+    """Digest of a module, or of all files of a folder; of a chapter's folder without its `page.py`."""
+    if place.is_file():
+        files = [place]
+    else:
+        of_chapter = place.parent.name == "chapters"
+        files = [
+            f
+            for f in sorted(place.rglob("*"))
+            if f.suffix in (".py", ".yaml") and not (of_chapter and f.name == "page.py")
+        ]
+    parts = []
+    for file in files:
+        stat = file.stat()
+        text = _stripped(file, stat.st_size, stat.st_ctime_ns) if file.suffix == ".py" else file.read_text("utf-8")
+        parts.append([file.name, text])
+    return _sha(parts)
+
+
+def imported(chapter: str) -> list[str]:
+    """The folders of a chapter and of those chapters whose modules its measures import, and theirs."""
+    found, ahead = list[str](), [f"chapters/{chapter}"]
+    while ahead:
+        folder = ahead.pop()
+        if folder in found:
+            continue
+        found.append(folder)
+        for file in sorted((PACKAGE / folder).glob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.level == 2 and node.module and file.name != "page.py":
+                    name = f"chapters/{node.module.partition('.')[0]}"
+                    ahead += [name] if (PACKAGE / name).is_dir() else []
+    return sorted(found)
+
+
+def _cells(text: Path) -> tuple[str, str]:
+    """Digests of a chapter's code cells and of its prose."""
+    notebook = jupytext.read(text)
+    kinds = {kind: [c.source for c in notebook.cells if (c.cell_type == "code") == kind] for kind in (True, False)}
+    tags = [c.metadata.get("tags", []) for c in notebook.cells]
+    return _sha(kinds[True]), _sha([kinds[False], tags])
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -33,8 +33,13 @@ class Kernels:
         self.live: list[AsyncKernelManager] = []
         self.ended = False
 
-    def manager(self, variables: Mapping[str, str]) -> type[AsyncKernelManager]:
-        """A class of kernels of this Python with environment variables of their own, as nbclient asks for one."""
+    def manager(self, variables: Mapping[str, str], folder: Path) -> type[AsyncKernelManager]:
+        """A class of kernels of this Python with environment variables of their own, as nbclient asks for one.
+
+        Args:
+            folder: where a kernel's connection file lies: with the chapter's other temporary files, so that a run that
+                is killed leaves it nowhere else.
+        """
         kernels = self
 
         class ChapterKernel(AsyncKernelManager):
@@ -44,6 +49,10 @@ class Kernels:
             def kernel_spec(self) -> KernelSpec:  # not one that the user has registered under the same name
                 command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
                 return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**options)
+                self.connection_file = str(folder / "kernel.json")
 
             async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
                 if kernels.ended:
@@ -81,8 +90,9 @@ def execute(
         ChapterError: the chapter stopped, or its kernel died.
     """
     chapter = source.stem
+    connection = folder / ".kernel"
+    connection.mkdir()
     variables = {
-        "TWOTOWERS_RUN": str(folder),
         "TOKENIZERS_PARALLELISM": "false",
         # transformers' progress bars would rather be widgets; in a book nobody could see them.
         "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"))),
@@ -99,7 +109,7 @@ def execute(
             None,
             dict(parameters),
             kernel_name="python3",
-            kernel_manager_class=kernels.manager(variables),
+            kernel_manager_class=kernels.manager(variables, connection),
             resources={"metadata": {"path": str(folder)}},
             progress_bar=False,
             stderr_file=stream,
@@ -129,7 +139,7 @@ def _clean(notebook: Any, parameters: Mapping[str, Any]) -> Any:
         tags = [tag for tag in cell.metadata.get("tags", []) if tag != "injected-parameters"]
         if "injected-parameters" in cell.metadata.get("tags", []):
             tags.append("remove-cell")
-            cell.source = "\n".join(f"{name} = {_published(value)!r}" for name, value in parameters.items())
+            cell.source = "\n".join(f"{name} = {_published(name, value)!r}" for name, value in parameters.items())
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
             cell.execution_count = None
@@ -140,8 +150,10 @@ def _clean(notebook: Any, parameters: Mapping[str, Any]) -> Any:
     return notebook
 
 
-def _published(value: Any) -> Any:
-    """A parameter without a local path: of a folder or file only its name."""
+def _published(name: str, value: Any) -> Any:
+    """A parameter as a reader may have it: of a folder or file only its name, and nothing of the run's own places."""
+    if name in ("folder", "reads"):
+        return type(value)()
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 

@@ -1,47 +1,40 @@
-"""Run chapters through papermill, each into the model's run folder, and only when something has changed.
+"""Bring the chapters of one run up to date: those that were asked for, and those that they need.
 
-A chapter is executed in a temporary folder beside its destination and moved there when it is complete, so an
-interrupted run leaves what was finished before, and nothing half-written.
+A chapter is executed in a workplace and moved into its run's folder when it is complete, so an interrupted run leaves
+what was finished before, and nothing half-written. If only its look has changed, it is drawn anew instead.
 """
 
 from __future__ import annotations
 
-import contextlib
+import datetime
 import gc
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from ..chapters.registry import CHAPTERS, NEEDS, READS
-from ..errors import RunFolderError, UnknownNameError
+from ..chapters.registry import CHAPTERS, files_read, needs, with_needed
+from ..errors import OtherRunError, UserError
+from ..models.loading import Loading
 from ..models.model import Model
 from ..models.registry import REGISTRY
+from ..models.server import Traffic
 from ..prompts.tasks import load_task, portable
-from ..publishing.run_folder import (
-    folder_error,
-    move,
-    own_prefix,
-    project_root,
-    read_record,
-    require_writable,
-    update_record,
-)
+from ..publishing.provenance import run_facts, run_name
+from ..publishing.run_folder import RunFolder, project_root
 from ..study import Study, find_scale, open_study
 from ..tracing.check import require
-from .freshness import code_digests, digest_of, entry_of, source_of, up_to_date
+from .freshness import DONE, LOOK, check_digest, made_of, state, text_of
 from .kernels import Kernels, execute
 from .lengths import require_fit
 from .progress import Progress
+from .redraw import redraw
 from .schedule import side_by_side
 
 MOST_JOBS = 4  # no more chapters than that can run before others must have been
@@ -49,22 +42,14 @@ MOST_JOBS = 4  # no more chapters than that can run before others must have been
 
 @dataclass(frozen=True)
 class Outcome:
-    """One line of the summary at the end of a run."""
+    """One line of the summary at the end of a run: `state` is "run", "drawn anew" or "up to date"."""
 
-    model: str
+    run: str
     chapter: str
     state: str
     seconds: float
     figures: int
-
-
-def chapters_run(key: str) -> int:
-    """How many chapters of a model have been run in this checkout; 0 outside of one."""
-    try:
-        folder = project_root() / "book" / "runs" / key
-    except RunFolderError:
-        return 0
-    return sum((folder / f"{chapter}.ipynb").is_file() for chapter in CHAPTERS)
+    traffic: Traffic = field(default_factory=Traffic, compare=False)
 
 
 def run(
@@ -74,91 +59,179 @@ def run(
     task: str = "words",
     scale: str = "book",
     seed: int = 0,
+    loading: Loading | None = None,
     force: bool = False,
+    replace: bool = False,
     jobs: int | None = None,
 ) -> list[Outcome]:
-    """Bring the chapters of one model up to date and return what was done.
+    """Bring chapters of one run up to date, those that they need first, and return what was done.
 
     Everything that can be known without weights is checked first: names, task, labels, prompts, run folder.
 
     Args:
+        force: the chapters that were asked for are executed, whatever their state.
+        replace: a run of another scale or seed makes way for this one, as a whole.
         jobs: chapters that run side by side, each with a model of its own; by default `jobs_that_fit`.
 
     Raises:
         UserError: something asked for is not possible; nothing has been written.
         ChapterError: a chapter stopped with an error that is ours.
     """
-    _require_known(chapters)
-    model, task, study = prepare(model, task, scale, seed)
-    root = project_root()
-    folder, progress = root / "book" / "runs" / study.model.key, Progress(f"{study.model.key}: ")
+    names = with_needed(chapters)
+    prepared = prepare(model, task, scale, seed, loading or Loading())
+    prepared.begin(replace=replace)
+    if force:
+        prepared.ask_again(chapters)
+    progress, kernels = Progress(f"{prepared.run.name}: "), Kernels()
     try:
-        require_writable(folder)
-        record = read_record(folder)
-        names = in_order(chapters, folder)
-        entries = {name: record["chapters"].get(name, {}) for name in names}
-        current = (up_to_date(folder, entries[name], digest_of(root, name, study, folder), name) for name in names)
-        if force or not all(current):
-            _check(study, folder, record, progress)
-    except BaseException:
-        with contextlib.suppress(OSError):  # a model that cannot be run leaves no empty folder
-            folder.rmdir()
-            folder.parent.rmdir()
-        raise
-    parameters = {"model": model, "task": task, "scale": scale, "seed": seed}
-    jobs = min(jobs or jobs_that_fit(study.model), len(names))
-    threads = None if jobs == 1 else max(1, _cores() // jobs)
-    kernels = Kernels()
-
-    def bring_up_to_date(name: str) -> Outcome:
-        digest = digest_of(root, name, study, folder)  # now: it covers what earlier chapters have just written
-        entry, state = read_record(folder)["chapters"].get(name, {}), "up to date"
-        if force or not up_to_date(folder, entry, digest, name):
-            progress.say(f"[{names.index(name) + 1}/{len(names)}] {study.model.key}: {name}")
-            figures, seconds = _execute(root, folder, name, parameters, kernels, progress, threads)
-            entry, state = entry_of(digest, seconds, figures, study), "run"
-            update_record(folder, lambda record: record["chapters"].update({name: entry}))
-        return Outcome(study.model.key, name, state, entry["seconds"], len(entry["figures"]))
-
-    # With several jobs the chapter that most others wait for begins first.
-    order = names if jobs == 1 else sorted(names, key=lambda name: name != "knockout")
-    try:
-        done = side_by_side(order, NEEDS, jobs, bring_up_to_date, look=progress.show, end=kernels.end)
+        if any(prepared.state(name).name not in (DONE, LOOK) for name in names):
+            prepared.check(progress)
+        jobs = min(jobs or jobs_that_fit(prepared.study.model), len(names))
+        done = side_by_side(
+            names if jobs == 1 else sorted(names, key=lambda name: name != "knockout"),  # which most others wait for
+            {name: needs(name) for name in names},
+            jobs,
+            lambda name: prepared.bring_up_to_date(name, names, progress, kernels, jobs),
+            look=progress.show,
+            end=kernels.end,
+        )
     finally:
         progress.clear()
     return [done[name] for name in names]
 
 
-def prepare(model: str, task: str, scale: str, seed: int) -> tuple[str, str, Study]:
-    """Model and task as a chapter may name them from its own folder, and their study; loads no weights.
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose names, texts and lengths have been checked; its weights are not loaded.
+
+    Attributes:
+        parameters: of its chapters, as they may be named from another working folder.
+    """
+
+    root: Path
+    study: Study
+    run: RunFolder
+    parameters: Mapping[str, Any]
+
+    def begin(self, *, replace: bool = False) -> None:
+        """Take the run's folder for this scale and seed.
+
+        Raises:
+            RunFolderError: it cannot be written.
+            OtherRunError: it holds another scale or seed, and is not to be replaced.
+        """
+        existed = self.run.path.exists()
+        before, facts = self.run.record_or_empty(), run_facts(self.study)
+        other = [name for name in ("scale", "seed") if before["chapters"] and before["run"].get(name) != facts[name]]
+        was = ", ".join(f"{name} {before['run'].get(name)}" for name in other)
+        if other and not replace:
+            raise OtherRunError(
+                f"The run {self.run.name} was made with {was}; to replace the whole run, add --replace to the command, "
+                f"or repeat it with what it was made with."
+            )
+        try:
+            self.run.require_writable()
+            self.run.begin(facts)
+        except UserError:
+            if not existed:
+                self.run.forget_if_nothing_was_made()
+            raise
+        if other:
+            print(f"{self.run.name}: the run of {was} makes way for this one", flush=True)
+        places = {
+            name: self.parameters[name] for name in ("model", "task") if Path(self.parameters[name]).is_absolute()
+        }
+        if places:
+            self.run.remember_sources(**places)
+
+    def ask_again(self, chapters: Sequence[str]) -> None:
+        """Mark chapters to be done again, whatever their state; the marks outlive an interruption."""
+
+        def mark(record: dict[str, Any]) -> None:
+            for name in chapters:
+                if name in record["chapters"]:
+                    record["chapters"][name]["redo"] = True
+
+        self.run.update(mark)
+
+    def made_of(self, chapter: str) -> dict[str, Any]:
+        return made_of(self.root, chapter, self.study, self.run)
+
+    def state(self, chapter: str) -> Any:
+        return state(self.run, chapter, self.made_of(chapter))
+
+    def check(self, progress: Progress) -> None:
+        """Measure the identities on this model, once for these weights and this code; refuse one that fails."""
+        digest = check_digest(self.study)
+        if self.run.record_or_empty()["check"].get("digest") == digest:
+            return
+        progress.say(f"{self.run.name}: checking the identities")
+        try:
+            table = require(self.study.model)
+        except BaseException:
+            self.run.forget_if_nothing_was_made()
+            raise
+        identities = json.loads(table.to_json(orient="records"))
+        self.run.update(lambda record: record.update(check={"digest": digest, "identities": identities}))
+        self.study.model.forget_weights()  # the chapters load their own
+        gc.collect()
+
+    def bring_up_to_date(
+        self, name: str, names: Sequence[str], progress: Progress, kernels: Kernels, jobs: int
+    ) -> Outcome:
+        """Execute a chapter, or draw it anew, if it needs that; another process that does so is waited for."""
+        with self.run.lock(name):
+            found = self.state(name)  # now: it covers what earlier chapters have just written
+            if found.name == DONE:
+                return self._outcome(name, "up to date")
+            of = f"[{names.index(name) + 1}/{len(names)}] {self.run.name}: {name}"
+            begun, entry = time.monotonic(), self.run.entry(name)
+            with self.run.workplace(name) as workplace:
+                if found.name == LOOK and redraw(text_of(self.root, name), self.run, name, workplace, entry):
+                    progress.say(f"{of} (drawn anew: {'; '.join(found.reasons)})")
+                    self.run.commit(name, workplace, entry | {"made_of": self.made_of(name)})
+                    return self._outcome(name, "drawn anew")
+                progress.say(of + (f" ({'; '.join(found.reasons)})" if found.reasons else ""))
+                made = self.made_of(name)
+                self._execute(name, workplace, progress, kernels, jobs)
+                traffic = Traffic.noted(workplace / ".traffic")
+                seconds = round(time.monotonic() - begun, 1)
+                date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                self.run.commit(name, workplace, {"made_of": made, "seconds": seconds, "date": date})
+                return self._outcome(name, "run", traffic)
+
+    def _execute(self, name: str, workplace: Path, progress: Progress, kernels: Kernels, jobs: int) -> None:
+        reads = {file: digest for file in files_read(name) if (digest := self.run.digest_in_record(file))}
+        threads = None if jobs == 1 else max(1, cores() // jobs)
+        stream = progress.begin(name)
+        try:
+            parameters = dict(self.parameters) | {"folder": str(workplace), "reads": reads}
+            execute(text_of(self.root, name), parameters, workplace, kernels, stream, threads=threads)
+        finally:
+            progress.end(name)
+
+    def _outcome(self, name: str, state: str, traffic: Traffic | None = None) -> Outcome:
+        entry = self.run.entry(name)
+        figures = sum(file.endswith(".svg") for file in entry["files"])
+        return Outcome(self.run.name, name, state, entry["seconds"], figures, traffic or Traffic())
+
+
+def prepare(model: str, task: str, scale: str, seed: int, loading: Loading) -> Prepared:
+    """A run whose names, task, labels and lengths are possible; loads no weights, writes nothing.
 
     Raises:
         UserError: names, labels, lengths or lists that are not possible.
     """
+    root = project_root()
     find_scale(scale)
     task = portable(task)
     load_task(task)  # before a model is looked for, which may take longer
     model = str(Path(model).resolve()) if model not in REGISTRY and Path(model).is_dir() else model
-    study = open_study(model, task, scale, seed)
+    study = open_study(model, task, scale, seed, loading)
     require_fit(study)
-    return model, task, study
-
-
-def in_order(chapters: Sequence[str], folder: Path) -> list[str]:
-    """The chapters in the order of the book, with the knock-out chapter if one needs its heads and lacks them.
-
-    Raises:
-        UnknownNameError: a chapter that does not exist.
-    """
-    _require_known(chapters)
-    needed = any(READS.get(name) == "heads.json" for name in chapters) and not (folder / "heads.json").is_file()
-    return [name for name in CHAPTERS if name in chapters or (name == "knockout" and needed)]
-
-
-def _require_known(chapters: Sequence[str]) -> None:
-    for name in chapters:
-        if name not in CHAPTERS:
-            raise UnknownNameError("chapter", name, CHAPTERS)
+    run = RunFolder(root / "book" / "runs" / run_name(study))
+    parameters = {"model": model, "task": task, "scale": scale, "seed": seed, "loading": loading.given()}
+    return Prepared(root, study, run, parameters)
 
 
 def jobs_that_fit(model: Model) -> int:
@@ -169,47 +242,9 @@ def jobs_that_fit(model: Model) -> int:
     if torch.cuda.is_available() or model.remote:
         return 1
     each = 3 * model.weight_bytes + 2**30
-    return max(1, min(MOST_JOBS, _cores(), psutil.virtual_memory().available // each))
+    return max(1, min(MOST_JOBS, cores(), psutil.virtual_memory().available // each))
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check(study: Study, folder: Path, record: dict[str, Any], progress: Progress) -> None:
-    """Measure the identities on this model, once for these weights and this code; refuse one that fails."""
-    code = "".join(code_digests(lambda wing: wing in ("models", "prompts", "tracing")))
-    facts = study.model.provenance()
-    digest = hashlib.sha256((json.dumps(facts, sort_keys=True) + code).encode()).hexdigest()
-    if record["check"].get("digest") == digest:
-        return
-    progress.say(f"{study.model.key}: checking the identities")
-    table = require(study.model)
-    checked = {"digest": digest, "identities": json.loads(table.to_json(orient="records"))}
-    update_record(folder, lambda record: record.update(model=facts, check=checked))
-    study.model.forget_weights()  # the chapters load their own
-    gc.collect()
-
-
-def _execute(
-    root: Path,
-    folder: Path,
-    chapter: str,
-    parameters: Mapping[str, Any],
-    kernels: Kernels,
-    progress: Progress,
-    threads: int | None,
-) -> tuple[list[str], float]:
-    """Execute one chapter in a temporary folder and move its files into place; its figure ids, and the seconds."""
-    begun = time.monotonic()
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f"{own_prefix()}{chapter}-", dir=folder))
-        try:
-            execute(source_of(root, chapter), parameters, temporary, kernels, progress.begin(chapter), threads=threads)
-            return move(temporary, folder, chapter), time.monotonic() - begun
-        finally:
-            progress.end(chapter)
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise folder_error(folder, error) from error

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..chapters.registry import CHAPTERS, NEEDS
+from ..chapters.registry import CHAPTERS, needs, with_needed
 from ..errors import UnknownNameError, UserError
 from ..publishing.run_folder import project_root
-from .run import Outcome, in_order, prepare, run
+from .run import Outcome, prepare, run
 from .schedule import side_by_side
 
 CLUSTERS = ("slurm", "local")
@@ -29,6 +29,8 @@ def submit(
     *,
     chapters: Sequence[str] = CHAPTERS,
     jobs: int | None = None,
+    force: bool = False,
+    replace: bool = False,
     **arguments: Any,
 ) -> tuple[list[str], list[Outcome]]:
     """Start one job a model and chapter; each does what `pipeline.run` does, in the same run folders.
@@ -37,7 +39,7 @@ def submit(
         cluster: `"slurm"` submits and returns at once; `"local"` uses processes of this machine and waits for them.
         options: of sbatch, by their long names, such as `partition` or `gres`.
         jobs: how many jobs `"local"` runs at a time, one by default; Slurm knows itself.
-        arguments: as for `pipeline.run`: task, scale, seed, force.
+        force, replace, arguments: as for `pipeline.run`: task, scale, seed and loading.
 
     Returns:
         the jobs' ids, and what was done (only for `"local"`).
@@ -52,19 +54,22 @@ def submit(
     except ImportError:
         raise SchedulerError("submitit is not installed; run: python -m pip install -e '.[cluster]'") from None
     runs = project_root() / "book" / "runs"
-    pieces, needs = list[Piece](), dict[Piece, list[Piece]]()
+    pieces, before = list[Piece](), dict[Piece, list[Piece]]()
     for model in models:
-        key = prepare(model, arguments["task"], arguments["scale"], arguments["seed"])[2].model.key
-        for chapter in in_order(chapters, runs / key):
+        prepared = prepare(model, arguments["task"], arguments["scale"], arguments["seed"], arguments["loading"])
+        prepared.begin(replace=replace)
+        if force:
+            prepared.ask_again(chapters)
+        for chapter in with_needed(chapters):
             pieces.append((model, chapter))
-            needs[model, chapter] = [(model, other) for other in NEEDS.get(chapter, ())]
+            before[model, chapter] = [(model, other) for other in sorted(needs(chapter))]
     executor = _executor(submitit, runs / ".jobs", cluster)
     started: dict[Piece, Any] = {}
 
     def start(piece: Piece) -> Any:
         if cluster == "slurm":
-            before = ":".join(started[other].job_id for other in needs[piece] if other in started)
-            waits = {"dependency": f"afterok:{before}"} if before else {}
+            ahead = ":".join(started[other].job_id for other in before[piece] if other in started)
+            waits = {"dependency": f"afterok:{ahead}"} if ahead else {}
             executor.update_parameters(slurm_additional_parameters={**dict(options or {}), **waits})
         model, chapter = piece
         started[piece] = executor.submit(run, model, chapters=[chapter], **arguments)
@@ -85,7 +90,7 @@ def submit(
     try:
         if cluster == "slurm":
             return [start(piece).job_id for piece in pieces], []
-        results = side_by_side(pieces, needs, jobs or 1, start_and_wait, look=lambda: None, end=cancel)
+        results = side_by_side(pieces, before, jobs or 1, start_and_wait, look=lambda: None, end=cancel)
     except (OSError, RuntimeError) as error:
         raise _refused(cluster, error) from error
     return [started[piece].job_id for piece in pieces], [outcome for done in results.values() for outcome in done]

@@ -37,6 +37,7 @@ class Task:
         texts: category -> half -> texts; the two halves of a category are disjoint.
         digest: SHA-256 of the texts and their split.
         shots: most demonstrations of each label in a prompt; None leaves it to the scale.
+        own: the texts are a user's file or folder, whose name says little.
         facts: where the texts come from and what was left out, for the provenance; `account` says it on a page.
     """
 
@@ -44,6 +45,7 @@ class Task:
     texts: Mapping[str, Mapping[Half, tuple[str, ...]]]
     digest: str
     shots: int | None = None
+    own: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     account: str = ""
 
@@ -153,7 +155,7 @@ def _own(path: Path, rows: Sequence[Row]) -> Task:
         task = _task(path.name, halves)
     facts = {"source": path.name, "rows": len(rows), "dropped": {"repeated": len(rows) - len(first)}}
     texts = {category: len(own) for category, own in given.items()}
-    return replace(task, facts=facts | {"texts": texts}, account=_own_account(facts, texts))
+    return replace(task, own=True, facts=facts | {"texts": texts}, account=_own_account(facts, texts))
 
 
 def _own_account(facts: Mapping[str, Any], texts: Mapping[str, int]) -> str:

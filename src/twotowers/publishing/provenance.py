@@ -1,25 +1,70 @@
-"""What exactly produced a figure."""
+"""What exactly produced a figure, what a run is of, and what it is called."""
 
 from __future__ import annotations
 
 import datetime
 import functools
 import importlib.metadata
+import re
 import subprocess
+import unicodedata
 from pathlib import Path
 from typing import Any
 
-from ..models.model import Model
-from ..models.registry import REGISTRY
 from ..study import Study
+from .publish import Facts, Text
 
 PACKAGES = ("twotowers", "torch", "nnsight", "transformers", "numpy", "pandas", "scipy", "matplotlib")
+LONGEST = 48  # letters of a model's or task's name within a run's
+
+
+def run_name(study: Study) -> str:
+    """The name of a run's folder: of one model by its weights, one task, one way of loading.
+
+    Docutils makes an id of it as it stands: small letters, digits and single dashes. A registry key and a built-in task
+    stand for themselves; two folders or files of one name, and hub ids that look alike, differ in a part of their
+    digest.
+    """
+    model, task, how = study.model, study.task, study.loading.words()
+    name = slug(model.name) if model.kind == "registry" else f"{slug(model.name)}-{model.identity[:8]}"
+    if task.name != "words" or task.own:
+        name += f"-on-{slug(task.name)}" + (f"-{task.digest[:8]}" if task.own else "")
+    return name + (f"-in-{slug(how)}" if how else "")
+
+
+def run_title(study: Study) -> str:
+    """What a reader is told of a run: the model, and task and way of loading where they are not the usual."""
+    parts = [study.model.name]
+    parts += [f"on {study.task.name}"] if study.task.name != "words" or study.task.own else []
+    parts += [f"in {study.loading.words()}"] if study.loading.words() else []
+    return " ".join(parts)
+
+
+def slug(text: str) -> str:
+    """Small letters, digits and single dashes."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST].strip("-") or "model"
+
+
+def run_facts(study: Study) -> dict[str, Any]:
+    """What a run is of, as its record says it: all that another scale, seed, model, task or way of loading changes."""
+    return {
+        "title": run_title(study),
+        "model": study.model.name,
+        "kind": study.model.kind,
+        "identity": study.model.identity,
+        "task": study.task.name,
+        "own_task": study.task.own,
+        "loading": study.loading.given(),
+        "scale": study.scale.name,
+        "seed": study.seed,
+    }
 
 
 def provenance(study: Study) -> dict[str, Any]:
     """What exactly produced a figure of this study."""
     command = f"twotowers run --model {study.model.name} --task {study.task.name} --scale {study.scale.name}"
-    command += _how_loaded(study.model)
+    command += study.loading.options()
     return study.model.provenance() | {
         "task": study.task.name,
         "task_sha256": study.task.digest,
@@ -35,6 +80,50 @@ def provenance(study: Study) -> dict[str, Any]:
     }
 
 
+def facts_of(study: Study) -> Facts:
+    """What captions may say of a study; loads no weights."""
+    config, scale = study.model.config, study.scale
+    return Facts(
+        run=run_name(study),
+        title=run_title(study),
+        model=study.model.name,
+        family=config.model_type,
+        template=study.model.template,
+        rotary=study.model.family.rotary is not None,
+        labels=study.evaluation[0].labels,
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        scale=scale.name,
+        selection_sets=scale.selection_sets,
+        evaluation_sets=scale.evaluation_sets,
+        shots=scale.shots,
+        queries=scale.queries,
+        draws=scale.draws,
+        seed=study.seed,
+        task=study.task.name,
+        account=study.task.account,
+        provenance=provenance(study),
+    )
+
+
+def _note(facts: Facts, tokens: int) -> str:
+    made = facts.provenance
+    weights = f"; weights `{made['weights_sha256'][:12]}`" if made["weights_sha256"] else ""
+    lines = [
+        f"Model `{facts.model}` ({facts.family} family, {made['dtype']}, {made['device']}{weights}), task "
+        f"`{facts.task}`, scale `{facts.scale}`, seed {facts.seed}.",
+        f"Heads are selected on {facts.selection_sets} demonstration sets; everything is reported on "
+        f"{facts.evaluation_sets} others, of other texts: {facts.evaluation_sets * facts.queries} prompts of "
+        f"{facts.shots} demonstrations a label (the first has {tokens} tokens).",
+        f"Run on {made['date'][:10]} with twotowers {made['packages']['twotowers']}, PyTorch "
+        f"{made['packages']['torch']}, nnsight {made['packages']['nnsight']}. Repeat it with `{made['command']}`.",
+    ]
+    return ":::{admonition} This run\n:class: run-note\n" + "\n".join(lines) + "\n:::"
+
+
+RUN_NOTE = Text("run-note", _note)  # at the head of every chapter
+
+
 @functools.cache
 def _git_commit() -> str | None:
     """The commit of the package's checkout, with `-dirty` if tracked files differ; None outside a checkout."""
@@ -47,14 +136,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip() or None
-
-
-def _how_loaded(model: Model) -> str:
-    """The options of the command that say how the model was loaded, where that is not the default."""
-    usual = REGISTRY[model.name].dtype if model.name in REGISTRY else "float32"
-    dtype = str(model.dtype).removeprefix("torch.")
-    options = [f"--dtype {dtype}"] if dtype != usual else []
-    options += [f"--device-map {model.device_map}"] if isinstance(model.device_map, str) else []
-    options += [f"--quantise {model.quantise}"] if model.quantise else []
-    options += ["--remote"] if model.remote else []
-    return "".join(f" {option}" for option in options)

@@ -1,81 +1,139 @@
-"""Publish a figure: vector and picture, the plotted numbers, caption, alt text and provenance.
+"""What a page shows: figures and computed texts, as pure functions of stored results.
 
-Runs inside a chapter's kernel. Files go to `figures/` of the folder named by TWOTOWERS_RUN (set by the pipeline), so
-that `figures/<id>.svg` is right for the executed chapter beside it.
+A `Figure` or `Text` is written once, in the `page` of its chapter. Whatever it is made of, tables and a few values, is
+stored first, at full precision, and drawn from what was stored. So a page can be drawn anew without a model.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import pandas as pd
-from IPython.display import Markdown, display
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 
-from ..study import Study
-from .provenance import provenance
-from .run_folder import run_folder
+ENDINGS = (("vector", "svg"), ("picture", "png"), ("caption and provenance", "json"))  # beside the numbers, as CSV
 
 
-def publish(study: Study, figure_id: str, figure: Figure, table: pd.DataFrame, *, caption: str, alt: str) -> None:
-    """Write `figures/<id>.svg|.png|.csv|.json` and show the figure on the page with its anchor and files.
+@dataclass(frozen=True)
+class Facts:
+    """What a caption may say of a run beside its results.
 
-    Args:
-        table: the plotted values, a row each.
+    Attributes:
+        run: the run's name, which anchors begin with; `title` is what a reader is told.
+        model, family, template: as in the provenance; `rotary`: whether positions are rotated into queries and keys.
+        labels: the two labels, in sorted order.
+        n_layers, n_heads: of the model; heads of one layer.
+        scale, selection_sets, evaluation_sets, shots, queries, draws: as in `study.Scale`.
+        task, account: the task's name, and what it says of itself.
+        provenance: what exactly was run, for a figure's record.
+    """
+
+    run: str
+    title: str
+    model: str
+    family: str
+    template: str
+    rotary: bool
+    labels: tuple[str, str]
+    n_layers: int
+    n_heads: int
+    scale: str
+    selection_sets: int
+    evaluation_sets: int
+    shots: int
+    queries: int
+    draws: int
+    seed: int
+    task: str
+    account: str
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Facts:
+        """From what `dataclasses.asdict` made of them, written as JSON and read again."""
+        return cls(**{**record, "labels": tuple(record["labels"])})
+
+    @property
+    def half(self) -> int:
+        """The first layer of the deep half."""
+        return -(-self.n_layers // 2)
+
+    @property
+    def all_heads(self) -> int:
+        return self.n_layers * self.n_heads
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a page.
+
+    Its functions take, by name, what they need of the results that are shown, and `facts`.
+
+    Attributes:
+        id: stable; anchors, files and citations name it.
+        draw: gives the drawing.
         caption: what is compared, with numbers that were computed; MyST Markdown.
         alt: what the picture shows, for those who cannot see it; plain text.
     """
-    facts = {"figure": figure_id} | provenance(study)
-    caption, alt = write_figure(
-        run_folder() / "figures", figure_id, figure, table, caption=caption, alt=alt, facts=facts
-    )
-    say(figure_text(f"{study.model.key}-{figure_id}", f"figures/{figure_id}", figure_id, caption, alt))
+
+    id: str
+    draw: Callable[..., Drawing]
+    caption: Callable[..., str]
+    alt: Callable[..., str]
 
 
-def write_figure(
-    folder: Path, figure_id: str, figure: Figure, table: pd.DataFrame, *, caption: str, alt: str, facts: dict[str, Any]
-) -> tuple[str, str]:
-    """Write `<id>.svg|.png|.csv|.json` into a folder; returns caption and alt text, each on one line."""
-    folder.mkdir(parents=True, exist_ok=True)
-    caption, alt = " ".join(caption.split()), " ".join(alt.split())
-    with mpl.rc_context({"svg.hashsalt": figure_id, "svg.fonttype": "path"}):
-        figure.savefig(folder / f"{figure_id}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{figure_id}.png", dpi=200)
-    table.to_csv(folder / f"{figure_id}.csv", index=False, float_format="%.6g")
-    record = {"caption": caption, "alt": alt, "provenance": facts}
-    (folder / f"{figure_id}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return caption, alt
+@dataclass(frozen=True)
+class Text:
+    """A computed text of a page: `write` takes, by name, what it needs of the results, and `facts`; MyST Markdown."""
+
+    id: str
+    write: Callable[..., str]
 
 
-def figure_text(anchor: str, stem: str, figure_id: str, caption: str, alt: str) -> str:
-    """MyST text that shows the figure whose files begin with `stem`, with its anchor `fig-<anchor>` and its files."""
-    endings = (("vector", "svg"), ("picture", "png"), ("numbers", "csv"), ("caption and provenance", "json"))
-    files = " · ".join(f"{{download}}`{text} <{stem}.{ending}>`" for text, ending in endings)
+def call(function: Callable[..., Any], facts: Facts, inputs: Mapping[str, Any]) -> Any:
+    """Call a function of a `Figure` or `Text` with those of the results, and `facts`, that it names.
+
+    Raises:
+        TypeError: it names something that is not there.
+    """
+    names = inspect.signature(function).parameters
+    return function(**{name: value for name, value in {"facts": facts, **inputs}.items() if name in names})
+
+
+def figure_of(figure: Figure, facts: Facts, inputs: Mapping[str, Any]) -> tuple[Drawing, str, str]:
+    """The drawing, caption and alt text, the texts on one line each."""
+    caption, alt = (" ".join(call(words, facts, inputs).split()) for words in (figure.caption, figure.alt))
+    return call(figure.draw, facts, inputs), caption, alt
+
+
+def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, provenance: Mapping[str, Any]) -> None:
+    """Write `<stem>.svg|.png|.json`; the numbers beside them are written with the results."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path"}):
+        drawing.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None})
+    drawing.savefig(stem.with_name(f"{stem.name}.png"), dpi=200)
+    record = {"caption": caption, "alt": alt, "provenance": {"figure": stem.name, **provenance}}
+    stem.with_name(f"{stem.name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def figure_text(anchor: str, stem: str, tables: list[str], caption: str, alt: str) -> str:
+    """MyST text that shows the figure whose files begin with `stem`, with its anchor `fig-<anchor>` and its files.
+
+    Args:
+        tables: the files of its numbers, from the page's own folder.
+    """
+    figure_id, folder = Path(stem).name, Path(stem).parent
+    links = [f"{{download}}`{text} <{stem}.{ending}>`" for text, ending in ENDINGS[:2]]
+    for file in tables:
+        part = Path(file).stem.removeprefix(figure_id).strip("-")
+        links.append(f"{{download}}`{f'numbers: {part}' if part else 'numbers'} <{folder / Path(file).name}>`")
+    links += [f"{{download}}`{text} <{stem}.{ending}>`" for text, ending in ENDINGS[2:]]
     return (
         f"```{{figure}} {stem}.svg\n:name: fig-{anchor}\n:alt: {alt}\n\n{caption}\n```\n\n"
-        f":::{{div}} figure-files\n`{figure_id}` · {files} · [cite](#cite-figure)\n:::"
+        f":::{{div}} figure-files\n`{figure_id}` · {' · '.join(links)} · [cite](#cite-figure)\n:::"
     )
-
-
-def say(text: str) -> None:
-    """Show computed MyST text on the page."""
-    display(Markdown(text))
-
-
-def run_note(study: Study) -> None:
-    """What was run: the note at the head of every chapter."""
-    scale, facts = study.scale, provenance(study)
-    text, separator = study.evaluation[0].prompts[0], facts["task"]
-    lines = [
-        f"Model `{facts['model']}` ({facts['family']} family, {facts['dtype']}, {facts['device']}; weights "
-        f"`{facts['weights_sha256'][:12]}`), task `{separator}`, scale `{scale.name}`, seed {study.seed}.",
-        f"Heads are selected on {scale.selection_sets} demonstration sets; everything is reported on "
-        f"{scale.evaluation_sets} others, of other texts: {scale.evaluation_sets * scale.queries} prompts of "
-        f"{scale.shots} demonstrations a label (the first has {len(text.ids)} tokens).",
-        f"Run on {facts['date'][:10]} with twotowers {facts['packages']['twotowers']}, PyTorch "
-        f"{facts['packages']['torch']}, nnsight {facts['packages']['nnsight']}. Repeat it with `{facts['command']}`.",
-    ]
-    say(":::{admonition} This run\n:class: run-note\n" + "\n".join(lines) + "\n:::")

@@ -1,60 +1,38 @@
-"""The folder of a run: its names, reading, writing and locks."""
+"""The folder of a run: its name, its layout, and how chapters move into place. Nothing else knows the layout.
+
+    run.json                      the record: what the run is of, and of each chapter what made it, with files' digests
+    <chapter>.ipynb               the executed chapter
+    shown/<chapter>.json          what its page shows, in order, and the facts that captions may name
+    figures/<id>.svg|.png|.json   a figure; its numbers are <id>.csv, or <id>-<name>.csv if there are several tables
+    tables/<id>-<name>.csv        what a computed text is made of
+    claims/<claim>.csv            the claim's effect in each demonstration set
+    handed/<name>.json            what a chapter hands on to later ones
+
+A chapter is made in a workplace inside the folder, of the same layout, and moved when it is complete. The record
+forgets a chapter before anything of it is moved: wherever a move stops, no entry speaks of files that it did not make.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 from filelock import FileLock
 
-from ..errors import HeadError, RunFolderError
-from ..study import Study
-from ..tracing.heads import Head
+from ..errors import DamagedRunError, RunFolderError
 
-
-def claim_path(name: str) -> Path:
-    return run_folder() / "claims" / f"{name}.json"
-
-
-def write_claim(name: str, record: dict[str, object]) -> None:
-    claim_path(name).parent.mkdir(parents=True, exist_ok=True)
-    claim_path(name).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def read_claim(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def write_selected(serving: Mapping[str, Sequence[Head]]) -> None:
-    """Keep the in-context heads of each label in the run folder, for the chapters after this one."""
-    every = sorted({head for heads in serving.values() for head in heads})
-    record = {label: [list(head) for head in heads] for label, heads in serving.items()}
-    run_folder().mkdir(parents=True, exist_ok=True)
-    (run_folder() / "heads.json").write_text(json.dumps(record | {"all": every}) + "\n", encoding="utf-8")
-
-
-def read_selected(study: Study) -> dict[str, list[Head]]:
-    """The in-context heads that the knock-out chapter selected: a list for each label, and `all` of them.
-
-    Raises:
-        HeadError: the knock-out chapter has not been run for this model.
-    """
-    for folder in (run_folder().parent, run_folder()):
-        if (folder / "heads.json").is_file():
-            record = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
-            return {name: [(int(layer), int(head)) for layer, head in heads] for name, heads in record.items()}
-    raise HeadError(f"The in-context heads of {study.model.name} are not selected yet; run the chapter knockout first.")
-
-
+FORMAT = 2
 LEFT_AFTER = 7 * 24 * 3600.0  # seconds after which another machine's temporary folder counts as left behind
 
 
@@ -71,22 +49,263 @@ def project_root() -> Path:
     raise RunFolderError("There is no book here; run the command inside a clone of Two Towers.")
 
 
-def require_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b" ")
-        for left in folder.glob(".tmp-*"):
-            if not _in_use(left):
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink(missing_ok=True)
-    except OSError as error:
-        raise folder_error(folder, error) from error
+def runs_of(root: Path) -> list[RunFolder]:
+    """All runs of a checkout that have a record, by name."""
+    return [RunFolder(path.parent) for path in sorted((root / "book" / "runs").glob("[!.]*/run.json"))]
 
 
-def own_prefix() -> str:
+@functools.lru_cache(maxsize=4096)
+def _digest_at(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    stat = path.stat()
+    return _digest_at(path, stat.st_size, stat.st_ctime_ns)
+
+
+class RunFolder:
+    """One run's folder, `book/runs/<name>`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+
+    @property
+    def title(self) -> str:
+        """What a reader is told of the run."""
+        return str(self.record()["run"].get("title", self.name))
+
+    # The record
+
+    def record(self) -> dict[str, Any]:
+        """What the run is of (`run`), the check of its model, its chapters; empty where there is no record.
+
+        Raises:
+            DamagedRunError: the record cannot be read.
+        """
+        empty: dict[str, Any] = {"format": FORMAT, "run": {}, "check": {}, "chapters": {}, "moving": {}}
+        file = self.path / "run.json"
+        if not file.exists():
+            return empty
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            known = record["format"] == FORMAT and all(isinstance(record[name], dict) for name in list(empty)[1:])
+        except (OSError, ValueError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise DamagedRunError(f"{self.name}/run.json is not a record of a run; run the model again to replace it.")
+        return empty | record
+
+    def record_or_empty(self) -> dict[str, Any]:
+        """The record; an empty one where it cannot be read, so that the next run makes everything again."""
+        try:
+            return self.record()
+        except DamagedRunError:
+            return {"format": FORMAT, "run": {}, "check": {}, "chapters": {}, "moving": {"": self._all_files()}}
+
+    def entry(self, chapter: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.record_or_empty()["chapters"].get(chapter, {})
+        return found
+
+    def update(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Read the record, change it and write it; other chapters, here or on other machines, wait for their turn."""
+        with self._writing(), self.lock():
+            record = self.record_or_empty()
+            change(record)
+            self._write(record)
+
+    def lock(self, name: str = "") -> FileLock:
+        """A lock on the record, or on something of this run by its name; released when its process ends."""
+        return FileLock(self.path.parent / f".{self.name}{'.' if name else ''}{name}.lock")
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        temporary = self.path / f"{_own_prefix()}run.json"
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(record, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path / "run.json")
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+    # Beginning and ending
+
+    def require_writable(self) -> None:
+        """Make the folder, and clear away what a killed run has left in it.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path) as probe:
+                probe.write(b" ")
+            for left in self.path.glob(".tmp-*"):
+                if not _in_use(left):
+                    _remove(left)
+
+    def forget_if_nothing_was_made(self) -> None:
+        """A model that cannot be run leaves no folder."""
+        if self.record_or_empty()["chapters"]:
+            return
+        runs = self.path.parent
+        for file in (self.path / "run.json", runs / f".{self.name}.lock", runs / ".sources" / f"{self.name}.json"):
+            file.unlink(missing_ok=True)
+        for folder in (self.path, runs / ".sources", runs):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Say what the run is of. If that is not what it was of, everything that was made goes first."""
+        with self._writing(), self.lock():
+            record = self.record_or_empty()
+            if record["run"] != facts or record["moving"].get(""):
+                old = self._all_files()
+                record = {"format": FORMAT, "run": dict(facts), "check": {}, "chapters": {}, "moving": {"": old}}
+                self._write(record)
+                for file in old:
+                    (self.path / file).unlink(missing_ok=True)
+                self._write(record | {"moving": {}})
+
+    @contextlib.contextmanager
+    def workplace(self, chapter: str) -> Iterator[Path]:
+        """A temporary folder in which a chapter is made; removed in the end."""
+        with self._writing():
+            folder = Path(tempfile.mkdtemp(prefix=f"{_own_prefix()}{chapter}-", dir=self.path))
+            try:
+                yield folder
+            finally:
+                _remove(folder)
+
+    def commit(self, chapter: str, workplace: Path, entry: Mapping[str, Any]) -> None:
+        """Move what was made in a workplace into place, and take it into the record with its digests.
+
+        Raises:
+            RunFolderError: it cannot be written; the record then speaks of nothing that is not there.
+        """
+        new = sorted(str(f.relative_to(workplace)) for f in _files(workplace))
+        with self._writing(), self.lock():
+            record = self.record_or_empty()
+            old = {*record["chapters"].pop(chapter, {}).get("files", {}), *record["moving"].pop(chapter, ())}
+            others = {file for other in record["chapters"].values() for file in other["files"]}
+            record["moving"][chapter] = sorted((old | set(new)) - others)
+            self._write(record)
+            for file in sorted(old - set(new) - others):
+                (self.path / file).unlink(missing_ok=True)
+            for file in new:
+                target = self.path / file
+                target.parent.mkdir(exist_ok=True)
+                (workplace / file).replace(target)
+            digests = {file: digest_of(self.path / file) for file in new}
+            record["chapters"][chapter] = {**entry, "files": digests}
+            del record["moving"][chapter]
+            self._write(record)
+
+    # Reading what was made
+
+    def notebook(self, chapter: str) -> Path:
+        return self.path / f"{chapter}.ipynb"
+
+    def damage(self, entry: Mapping[str, Any]) -> list[str]:
+        """What is wrong with the files of a chapter's entry, in words; nothing if each is as it was made."""
+        problems = []
+        for file, digest in entry.get("files", {}).items():
+            try:
+                if digest_of(self.path / file) != digest:
+                    problems.append(f"{file} was changed")
+            except FileNotFoundError:
+                problems.append(f"{file} is gone")
+            except OSError as error:
+                problems.append(f"{file} cannot be read ({error.strerror})")
+        return problems
+
+    def digest_in_record(self, file: str) -> str | None:
+        """The digest with which a file was made, by whichever chapter made it; None if none did."""
+        for entry in self.record_or_empty()["chapters"].values():
+            if file in entry["files"]:
+                return str(entry["files"][file])
+        return None
+
+    def read(self, file: str, digest: str | None) -> str:
+        """The text of a file, which must have this digest.
+
+        Raises:
+            DamagedRunError: it is gone, or another.
+        """
+        path = self.path / file
+        if digest is None or not path.is_file():
+            raise DamagedRunError(f"{self.name}/{file} is missing; run the model again to make it.")
+        if digest_of(path) != digest:
+            raise DamagedRunError(f"{self.name}/{file} is not what was made; run the model again to mend it.")
+        return path.read_text(encoding="utf-8")
+
+    # Where a folder or file of the user's is that a run was made of: kept here, published nowhere
+
+    def remember_sources(self, **places: str) -> None:
+        with self._writing():
+            file = self.path.parent / ".sources" / f"{self.name}.json"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(places) + "\n", encoding="utf-8")
+
+    def sources(self) -> dict[str, str]:
+        """What `remember_sources` was told; nothing on another machine."""
+        try:
+            found = json.loads((self.path.parent / ".sources" / f"{self.name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _all_files(self) -> list[str]:
+        files = (file for file in _files(self.path) if not file.relative_to(self.path).parts[0].startswith(".tmp-"))
+        return sorted(str(file.relative_to(self.path)) for file in files if file.name != "run.json")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(
+                f"The run folder {self.path} cannot be written ({error.strerror}); free space there or make it "
+                f"writable."
+            ) from error
+
+
+def effects_file(claim: str) -> str:
+    return f"claims/{claim}.csv"
+
+
+def handed_file(name: str) -> str:
+    return f"handed/{name}.json"
+
+
+def shown_file(chapter: str) -> str:
+    return f"shown/{chapter}.json"
+
+
+def table_files(item: str, names: Sequence[str], *, figure: bool) -> dict[str, str]:
+    """Where the tables of an item lie: those of a figure beside it, where its numbers are published."""
+    if figure:
+        return {name: f"figures/{item}{'' if len(names) == 1 else f'-{name}'}.csv" for name in names}
+    return {name: f"tables/{item}-{name}.csv" for name in names}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _own_prefix() -> str:
     """How the names of temporary things of this process begin."""
     return f".tmp-{socket.gethostname()}-{os.getpid()}-"
 
@@ -97,50 +316,3 @@ def _in_use(temporary: Path) -> bool:
         return time.time() - temporary.stat().st_mtime < LEFT_AFTER and temporary.name.count("-") > 2
     number = temporary.name.removeprefix(f".tmp-{socket.gethostname()}-").split("-")[0]
     return number.isdecimal() and psutil.pid_exists(int(number))
-
-
-def folder_error(folder: Path, error: OSError) -> RunFolderError:
-    return RunFolderError(
-        f"The run folder {folder} cannot be written ({error.strerror}); free space there or make it writable."
-    )
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = {}
-    return {"model": {}, "check": {}, "chapters": {}} | record
-
-
-def update_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Read the record, change it and write it; other chapters, here or on other machines, wait for their turn."""
-    temporary = folder / f"{own_prefix()}run.json"
-    try:
-        with FileLock(folder.parent / f".{folder.name}.lock"):
-            record = read_record(folder)
-            change(record)
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(folder / "run.json")
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise folder_error(folder, error) from error
-
-
-def move(temporary: Path, folder: Path, chapter: str) -> list[str]:
-    """Move figures, claims and heads, and last the chapter that shows them."""
-    notebook, written = temporary / f"{chapter}.ipynb", []
-    for file in sorted(temporary.rglob("*")):
-        if file.is_file() and file != notebook:
-            target = folder / file.relative_to(temporary)
-            target.parent.mkdir(exist_ok=True)
-            file.replace(target)
-            written.append(target)
-    notebook.replace(folder / notebook.name)
-    return sorted({file.stem for file in written if file.parent.name == "figures"})
-
-
-def run_folder() -> Path:
-    """Where a chapter's files go, named by TWOTOWERS_RUN; without the pipeline, a hidden folder beside the notebook."""
-    return Path(os.environ.get("TWOTOWERS_RUN") or ".twotowers-run")

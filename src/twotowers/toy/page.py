@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..publishing.plots import accuracy_axis, panels
-from ..publishing.publish import figure_text, write_figure
+from ..publishing.publish import figure_text
+from ..publishing.shown import write_alone
 from ..publishing.style import BLACK, BLUE, GREEN, GREY, ORANGE
 from .data import held_out, make_tokenizer, read_words
 
@@ -57,18 +58,31 @@ def _lines(ax: Axes, curve: pd.DataFrame, names: Mapping[str, str]) -> None:
 FIGURE = "toy-training"
 
 
-def page(folder: Path) -> str:
-    """Write the training curve into `figures/` of a folder inside the book, and return the MyST text about it."""
+def page(folder: Path, *, run: str | None = None) -> str:
+    """Write the training curve into `figures/` of a folder inside the book, and return the MyST text about it.
+
+    Args:
+        run: the name of its run, whose chapters the text then leads to.
+    """
     source = resources.files(__package__) / "toy-gpt2"
     facts = json.loads((source / "training.json").read_text(encoding="utf-8"))
     with (source / "curve.csv").open(encoding="utf-8") as file:
         curve = pd.read_csv(file)
-    caption, alt = write_figure(
+    caption, alt = write_alone(
         folder / "figures", FIGURE, training(curve, facts["stages"]), curve,
         caption=_caption(facts), alt=_alt(curve), facts=facts,
     )  # fmt: skip
-    figure = figure_text(FIGURE, f"{folder.name}/figures/{FIGURE}", FIGURE, caption, alt)
-    return f"{_summary(curve, facts)}\n\n{figure}\n\n{_reading(curve)}"
+    figure = figure_text(FIGURE, f"{folder.name}/figures/{FIGURE}", [f"{FIGURE}.csv"], caption, alt)
+    return f"{_summary(curve, facts)}\n\n{figure}\n\n{_reading(curve)}{_links(run)}"
+
+
+def _links(run: str | None) -> str:
+    if run is None:
+        return ""
+    return (
+        f"\n\nThe chapter {{doc}}`on shallow layers <runs/{run}/shallow>` says in which layer the last position needs "
+        f"the query, and the chapter {{doc}}`on knock-out <runs/{run}/knockout>` which heads it needs."
+    )
 
 
 def _summary(curve: pd.DataFrame, facts: dict[str, Any]) -> str:

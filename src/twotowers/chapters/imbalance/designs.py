@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -85,6 +85,11 @@ def dropped_sets(study: Study, half: Half = "evaluation", drops: int = 2) -> dic
         for i in range(min(drops, n // 2)):
             variants[f"{label} dropped {i + 1}"] = [rebuilt(study, s, _without(pairs, label, i)) for s, pairs in drawn]
     return variants
+
+
+def content_free_sets(study: Study, variants: Mapping[str, Sequence[PromptSet]]) -> dict[str, list[PromptSet]]:
+    """`content_free` of every variant that `dropped_sets` gives."""
+    return {name: content_free(study, sets) for name, sets in variants.items()}
 
 
 def content_free(study: Study, prompt_sets: Sequence[PromptSet]) -> list[PromptSet]:

@@ -7,6 +7,7 @@ Beside it stands contextual calibration, which looks at answers only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 import torch
@@ -23,7 +24,7 @@ from ...tracing.answers import SAME, Answers, answer_table, two_way
 from ...tracing.capture import Batch, Capture, answers, batches
 from ...tracing.heads import Head
 from .designs import BALANCED
-from .response import at_positions, captures, label_positions, named
+from .response import CHOSEN, RANDOM, at_positions, captures, label_positions, named
 
 STRENGTHS = (PAPER_STRENGTH, 0.1, 0.3, 1.0, 3.0)
 MEASURES = {  # columns in which a remedy is judged, with their names on a page
@@ -31,6 +32,8 @@ MEASURES = {  # columns in which a remedy is judged, with their names on a page
     "accuracy_two_way": "accuracy, two-way",
     "p_gold": "two-way P(right label)",
 }
+NONE = "none"  # the intact model
+PAPER, OWN, CONTROL, CALIBRATION = "paper's strength", "chosen strength", "random heads", "calibration"  # remedies
 
 
 def mitigate(
@@ -105,6 +108,46 @@ def calibrate(model: Model, intact: pd.DataFrame, free: Mapping[str, Sequence[Pr
     return pd.concat(tables, ignore_index=True)
 
 
+@dataclass(frozen=True)
+class Remedied:
+    """Answers of the same prompts without and with remedies.
+
+    Attributes:
+        intact: rows of `mitigate` at strength 0.
+        remedies: the same rows, or those of `calibrate`, by `PAPER`, `OWN`, `CONTROL` (where there are random heads)
+            and `CALIBRATION`.
+    """
+
+    intact: pd.DataFrame
+    remedies: dict[str, pd.DataFrame]
+
+
+def remedied(
+    model: Model,
+    variants: Mapping[str, Sequence[PromptSet]],
+    free: Mapping[str, Sequence[PromptSet]],
+    groups: Mapping[str, Sequence[Head]],
+    chosen: float,
+) -> Remedied:
+    """Try every remedy: the paper's strength, the chosen one, that one in random heads, and calibration.
+
+    Args:
+        free: of each variant its sets with the content-free query.
+        groups: the in-context heads, and random heads if there are any, as `head_groups` gives them.
+        chosen: result of `choose_strength` on the selection half.
+    """
+    table = mitigate(model, variants, groups, [PAPER_STRENGTH, chosen])
+
+    def rows(heads: str, strength: float) -> pd.DataFrame:
+        return table[(table["heads"] == heads) & (table["strength"] == strength)]
+
+    intact = rows(CHOSEN, 0.0)
+    remedies = {PAPER: rows(CHOSEN, PAPER_STRENGTH), OWN: rows(CHOSEN, chosen)}
+    if RANDOM in groups:
+        remedies[CONTROL] = rows(RANDOM, chosen)
+    return Remedied(intact, {**remedies, CALIBRATION: calibrate(model, intact, free)})
+
+
 def fluctuation(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
     """|mean of a column on the balanced set - the same with a demonstration dropped|, per set: `set, fluctuation`.
 
@@ -149,13 +192,32 @@ def compare(before: pd.DataFrame, after: Mapping[str, pd.DataFrame], *, seed: in
         or "removed": before minus after, paired by set), `mean, low, high`.
     """
     rows = []
-    for remedy, table in {"none": before, **after}.items():
+    for remedy, table in {NONE: before, **after}.items():
         for measure in [m for m in MEASURES if m in table]:
             own, removed = fluctuation(table, measure), mitigation_effects(before, table, measure)
             for name, part, column in (("fluctuation", own, "fluctuation"), ("removed", removed, "effect")):
                 e = estimate(part[column], part["set"], seed=seed)
                 rows.append((remedy, measure, name, e.mean, e.low, e.high))
     return pd.DataFrame(rows, columns=["remedy", "measure", "quantity", "mean", "low", "high"])
+
+
+def compare_remedies(tried: Remedied, *, seed: int = 0) -> pd.DataFrame:
+    """`compare` of all remedies, with the column `strength`: 0 of the intact model, nan where a remedy has none."""
+    strengths = {name: rows["strength"].iloc[0] for name, rows in tried.remedies.items() if "strength" in rows}
+    compared = compare(tried.intact, tried.remedies, seed=seed)
+    return compared.assign(strength=compared["remedy"].map({NONE: 0.0, **strengths}).astype(float))
+
+
+def levels(tried: Remedied, value: str = "accuracy_two_way") -> pd.DataFrame:
+    """Mean of a column over all prompts without and with each remedy: `remedy` ("none" first), `mean`."""
+    tables = {NONE: tried.intact, **tried.remedies}
+    return pd.DataFrame([(name, table[value].mean()) for name, table in tables.items()], columns=["remedy", "mean"])
+
+
+def mean_shift(intact: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
+    """`majority_shift` over all sets, with its 95 % interval: `mean, low, high`."""
+    shift = majority_shift(intact)
+    return asdict(estimate(shift["effect"], shift["set"], seed=seed))
 
 
 def answers_from(model: Model, final: Float[Tensor, "N d"], batch: Batch) -> Answers:

@@ -20,10 +20,24 @@ from tqdm import tqdm
 from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.sets import PromptSet
-from ...statistics import rank_agreement, summarise
+from ...statistics import estimate, rank_agreement, summarise
 from ...tracing.answers import SAME, answer_table
 from ...tracing.capture import Batch, Capture, batches, capture
-from ...tracing.heads import Head
+from ...tracing.heads import Head, random_heads
+
+CHOSEN, RANDOM = "in-context", "random"  # groups of heads
+DIFFERENCE = "difference"  # of the two
+
+
+def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:
+    """The in-context heads, and as a control random heads of the same layers, if these layers have others.
+
+    Args:
+        n_heads: of one layer of the model.
+    """
+    control = random_heads(heads, n_heads, np.random.default_rng([seed, 5]))
+    return {CHOSEN: list(heads), **({RANDOM: control} if control else {})}
+
 
 # Answers, attention and weighted values by share
 
@@ -155,6 +169,23 @@ def attention_effects(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "effect"]).fillna(0.0)
 
 
+def rank_correlations(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Mean rank correlations of `attention_effects` for each group of heads, with 95 % intervals over sets.
+
+    Args:
+        table: result of `imbalance` with the groups of `head_groups`.
+
+    Returns:
+        `heads, mean, low, high`; where there are random heads, `heads` is also "difference": in-context minus random,
+        paired by set.
+    """
+    effects = {str(name): attention_effects(part).set_index("set")["effect"] for name, part in table.groupby("heads")}
+    if RANDOM in effects:
+        effects[DIFFERENCE] = effects[CHOSEN] - effects[RANDOM]
+    rows = [(name, estimate(effect, effect.index, seed=seed)) for name, effect in effects.items()]
+    return pd.DataFrame([(name, e.mean, e.low, e.high) for name, e in rows], columns=["heads", "mean", "low", "high"])
+
+
 def accounted(table: pd.DataFrame) -> pd.DataFrame:
     """How much of the change in the logit difference the summed weighted values account for, per set.
 
@@ -175,6 +206,22 @@ def accounted(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "part", "r2"])
 
 
+def accounts(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Means of `accounted` for each group of heads, with 95 % intervals over sets.
+
+    Returns:
+        `heads, quantity` ("part" or "r2"), `mean, low, high`.
+    """
+    groups = {str(name): accounted(part) for name, part in table.groupby("heads")}
+    rows = [
+        (name, quantity, estimate(part[quantity], part["set"], seed=seed))
+        for name, part in groups.items()
+        for quantity in ("part", "r2")
+    ]
+    columns = ["heads", "quantity", "mean", "low", "high"]
+    return pd.DataFrame([(name, quantity, e.mean, e.low, e.high) for name, quantity, e in rows], columns=columns)
+
+
 def _slope(x: pd.Series, y: pd.Series) -> float:
     """Least-squares slope of y on x; 0 if x does not change."""
     deviation = x.to_numpy(dtype=float) - x.mean()
@@ -185,7 +232,7 @@ def _slope(x: pd.Series, y: pd.Series) -> float:
 
 
 def named(heads: Sequence[Head] | Mapping[str, Sequence[Head]]) -> Mapping[str, Sequence[Head]]:
-    return heads if isinstance(heads, Mapping) else {"in-context": heads}
+    return heads if isinstance(heads, Mapping) else {CHOSEN: heads}
 
 
 def captures(model: Model, sets: Sequence[PromptSet]) -> Iterator[tuple[int, Sequence[PromptSet], Batch, Capture]]:

@@ -15,8 +15,11 @@ import pandas as pd
 
 from ...models.model import Model
 from ...prompts.sets import PromptSet
+from ...statistics import summarise
 from ...tracing.heads import Head, every_head, random_heads
 from ...tracing.outcomes import outcomes
+
+ONE_PERCENT = 0.01  # of all heads: as many as the paper removes
 
 
 def knockout(
@@ -76,9 +79,19 @@ def rank_heads(swept: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
     return drops.sort_values(["margin_drop", "accuracy_drop"], ascending=False, ignore_index=True)
 
 
+def top_number(n_heads: int, share: float = ONE_PERCENT) -> int:
+    """How many heads a share of all is: at least one, and no more than there are."""
+    return min(n_heads, max(1, round(share * n_heads)))
+
+
+def with_top(ranked: pd.DataFrame) -> pd.DataFrame:
+    """A ranking of heads with the column `top`: whether a head is among the first 1 %."""
+    return ranked.assign(top=np.arange(len(ranked)) < top_number(len(ranked)))
+
+
 def doses(n_heads: int) -> list[int]:
     """How many heads to remove in a dose curve: about 0.5, 1, 2, 4 and 8 % of all, at least one."""
-    return sorted({max(1, round(share * n_heads)) for share in (0.005, 0.01, 0.02, 0.04, 0.08)})
+    return sorted({top_number(n_heads, share) for share in (0.005, ONE_PERCENT, 0.02, 0.04, 0.08)} - {0})
 
 
 def dose(
@@ -87,21 +100,41 @@ def dose(
     """Remove the first heads of a ranking together, and as many random heads of the same layers.
 
     Returns:
-        rows of `outcomes` with `removed` (number of heads; 0 for the intact model), `kind` (`top` or `random`)
-        and `draw`.
+        rows of `outcomes` with `removed` (number of heads; 0 for the intact model), `kind` (`top` or `random`),
+        `draw`, and `zeroed`: the heads that were removed indeed, fewer if the layers have too few others.
     """
     rng = np.random.default_rng([seed, 1])
     choices: list[tuple[int, str, int, list[Head]]] = [(0, kind, 0, []) for kind in ("top", "random")]
-    for n in doses(model.arch.n_layers * model.arch.n_heads):
+    for n in sorted({min(n, len(ranked)) for n in doses(model.arch.n_layers * model.arch.n_heads)} - {0}):
         top = list(ranked[:n])
         choices.append((n, "top", 0, top))
         choices += [(n, "random", i, random_heads(top, model.arch.n_heads, rng)) for i in range(draws)]
     result = outcomes(model, prompt_sets, [heads for *_, heads in choices])
     keys = pd.DataFrame([choice[:3] for choice in choices], columns=["removed", "kind", "draw"])
-    return result.join(keys, on="group")
+    return result.join(keys.assign(zeroed=[len(heads) for *_, heads in choices]), on="group")
+
+
+def dose_curve(removed: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Accuracy by heads removed, from a `dose` table.
+
+    Returns:
+        `removed, kind, label, mean, low, high`, with `zeroed` as in `dose` and `overall`, the accuracy on the prompts
+        of all labels.
+    """
+    keys = ["removed", "kind"]
+    curve = summarise(removed, [*keys, "label"], "accuracy", seed=seed)
+    pooled = removed.groupby(keys, as_index=False).agg(zeroed=("zeroed", "max"), overall=("accuracy", "mean"))
+    return curve.merge(pooled, on=keys)
 
 
 def extra_cost(removed: pd.DataFrame, n: int) -> pd.DataFrame:
-    """C4 from a `dose` table: accuracy with random heads removed minus with the top n, a row per prompt."""
-    chosen = removed[removed["removed"] == n].groupby(["kind", "set", "query"])["accuracy"].mean()
-    return (chosen["random"] - chosen["top"]).rename("effect").reset_index()
+    """C4 from a `dose` table: accuracy with random heads removed minus with the top n, a row per prompt.
+
+    The effect is missing if the layers of the top heads have no others to remove.
+    """
+    part = removed[removed["removed"] == n]
+    chosen = part.groupby(["kind", "set", "query"])["accuracy"].mean()
+    effect = chosen["random"] - chosen["top"]
+    if "zeroed" in part and not part.loc[part["kind"] == "random", "zeroed"].any():
+        effect[:] = np.nan
+    return effect.rename("effect").reset_index()

@@ -10,8 +10,10 @@ import pandas as pd
 from ...models.model import Model
 from ...paper import PAPER_SHARE
 from ...prompts.sets import PromptSet
-from ...tracing.heads import Head
+from ...statistics import rank_agreement
+from ...tracing.heads import Head, is_in, pairs, random_heads
 from ...tracing.outcomes import outcomes
+from .knockout import rank_heads
 
 
 def named_groups(model: Model, prompt_sets: Sequence[PromptSet], groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
@@ -46,11 +48,68 @@ def in_context_heads(ranked: pd.DataFrame, located: pd.DataFrame, label: str, *,
     return both.sort_values(["worse_rank", "raise_rank"], ignore_index=True)[columns].head(number)
 
 
+def serving_heads(swept: pd.DataFrame, located: pd.DataFrame, *, n_layers: int) -> pd.DataFrame:
+    """The `in_context_heads` of every label, each with its `label`, in the order of the labels.
+
+    Args:
+        swept: result of `knockout.sweep`; `located`: `Located.heads`.
+    """
+    tables = [
+        in_context_heads(rank_heads(swept, label), located, label, n_layers=n_layers).assign(label=label)
+        for label in sorted(swept["label"].unique())
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_label(serving: pd.DataFrame, labels: Sequence[str]) -> dict[str, list[Head]]:
+    """The heads of a `serving_heads` table by the label that they serve, best first, and `all` of them in order."""
+    heads = {label: pairs(serving[serving["label"] == label]) for label in sorted(labels)}
+    return heads | {"all": sorted({head for own in heads.values() for head in own})}
+
+
+def with_controls(heads: Mapping[str, Sequence[Head]], n_heads: int, *, seed: int = 0) -> dict[str, list[Head]]:
+    """Groups to remove: "none", "<label>-heads", and as many random heads of the same layers.
+
+    Args:
+        heads: result of `by_label`; `n_heads`: heads of one layer.
+
+    Returns:
+        no group is empty but "none": a label without heads has none, nor has one whose layers have no other heads.
+    """
+    rng = np.random.default_rng([seed, 2])
+    own = {f"{label}-heads": list(chosen) for label, chosen in heads.items() if label != "all" and chosen}
+    random = {f"random for {name}": random_heads(chosen, n_heads, rng) for name, chosen in own.items()}
+    return {"none": [], **own, **{name: drawn for name, drawn in random.items() if drawn}}
+
+
 def own_label_effect(prompts: pd.DataFrame) -> pd.DataFrame:
     """C5 from a `named_groups` table with "none" and "<label>-heads": accuracy lost on prompts of the heads' own
-    label minus that on prompts of the other label, mean over both labels; a row per demonstration set."""
+    label minus that on prompts of the other label, mean over both labels; a row per demonstration set.
+
+    The effect is missing if a label has no heads.
+    """
     means = prompts.groupby(["name", "label", "set"])["accuracy"].mean().unstack("set")
     labels = sorted(prompts["label"].unique())
+    if not {f"{own}-heads" for own in labels} <= set(prompts["name"]):
+        return pd.DataFrame({"set": means.columns, "effect": np.nan})
     lost = {own: means.loc["none"] - means.loc[f"{own}-heads"] for own in labels}
     effect = sum(lost[own].loc[own] - lost[own].drop(index=own).iloc[0] for own in labels) / len(labels)
     return effect.rename("effect").reset_index()
+
+
+def compare_rankings(ranked: pd.DataFrame, located: pd.DataFrame, selected: Sequence[Head]) -> pd.DataFrame:
+    """A ranking by margin lost with `log_increase` (mean of the labels' means) and `in_context` (is selected)."""
+    score = located.groupby(["layer", "head"], as_index=False)["log_increase"].mean()
+    table = ranked.merge(score, on=["layer", "head"])
+    return table.assign(in_context=is_in(table, selected))
+
+
+def deep_agreement(compared: pd.DataFrame, *, n_layers: int) -> float | None:
+    """Spearman's rank correlation of `log_increase` and `margin_drop` over heads of the deep half.
+
+    Returns:
+        None where there is none: fewer than two heads, or a score that is the same for all.
+    """
+    deep = compared[compared["layer"] >= n_layers / 2].dropna(subset=["log_increase", "margin_drop"])
+    rho = rank_agreement(deep["log_increase"], deep["margin_drop"]) if len(deep) > 1 else float("nan")
+    return rho if np.isfinite(rho) else None

@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from ...models.model import Model
 from ...prompts.sets import PromptSet
+from ...statistics import estimate, summarise
 from ...tracing.capture import batches, capture
 from ...tracing.projection import increases
 
 COMPONENTS = ("attention", "mlp")
+GOLD = "gold "  # before a label: the column of the prompts whose answer it is
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,32 @@ def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Locate
         layer_increase=torch.cat(layers, dim=-1),
         head_increase=torch.cat(heads, dim=-1),
     )
+
+
+def by_layer(located: Located, *, seed: int = 0) -> pd.DataFrame:
+    """Means over all prompts with their intervals: `layer, component, mean, low, high`, attention first."""
+    table = summarise(located.layer_prompts, ["layer", "component"], "log_increase", seed=seed)
+    return table.sort_values(["component", "layer"], ignore_index=True)
+
+
+def totals(located: Located, *, seed: int = 0) -> pd.DataFrame:
+    """Sums over all layers, as means over all prompts with their intervals: `component, mean, low, high`."""
+    sums = located.sums()
+    estimates = [estimate(sums[component], sums["set"], seed=seed) for component in COMPONENTS]
+    rows = [(name, e.mean, e.low, e.high) for name, e in zip(COMPONENTS, estimates, strict=True)]
+    return pd.DataFrame(rows, columns=["component", "mean", "low", "high"])
+
+
+def by_head(located: Located, n: int = 10) -> pd.DataFrame:
+    """A row per head: `layer, head, log_increase`, its means for each gold label, and `largest`.
+
+    Returns:
+        `log_increase` is the mean of the labels' means, which are in the columns `gold foo` and the like; `largest`
+        says whether the head is among the `n` largest of the deep half.
+    """
+    table = located.heads
+    mean = table.groupby(["layer", "head"], as_index=False)["log_increase"].mean()
+    apart = table.pivot(index=["layer", "head"], columns="label", values="log_increase").add_prefix(GOLD)
+    deep = mean[mean["layer"] >= len(located.head_increase) / 2].dropna()
+    largest = mean.index.isin(deep.nlargest(n, "log_increase").index)
+    return mean.assign(**{str(label): apart[label].to_numpy() for label in apart}, largest=largest)

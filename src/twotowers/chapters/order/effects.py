@@ -5,8 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ...statistics import summarise
-from .order import Ordered
+from ...statistics import Estimate, estimate, summarise
+from .order import CHOSEN, Ordered
+
+MEASURES = ("accuracy", "margin", "attention")  # whose standard deviation over orders is taken
+
+
+def intact(ordered: Ordered) -> Ordered:
+    """The rows of strength 0."""
+    return Ordered(*(table[table["strength"] == 0] for table in (ordered.prompts, ordered.attention)))
+
+
+def chosen_slopes(ordered: Ordered, strength: float = 0.0, *, seed: int = 0) -> pd.DataFrame:
+    """`slopes` of the answers at one strength of the in-context heads."""
+    prompts = ordered.prompts
+    return slopes(prompts[(prompts["heads"] == CHOSEN) & (prompts["strength"] == strength)], seed=seed)
 
 
 def slopes(prompts: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -36,6 +49,33 @@ def slopes(prompts: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         }
     )
     return (products.groupby("set").mean() / (variance or float("nan"))).reset_index()
+
+
+def pooled(effects: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Means of `slopes` over sets with 95 % intervals, nan if recency never varies.
+
+    Returns:
+        `slope` (effect, logits, shuffled), `mean, low, high`.
+    """
+    return _means("slope", {name: effects.set_index("set")[name] for name in ("effect", "logits", "shuffled")}, seed)
+
+
+def pull(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """What the position term does to the slope of C12: `slopes` intact and with position removed, paired by set.
+
+    Returns:
+        `slope` ("removed": what is left of it, "difference": intact minus removed), `mean, low, high`.
+    """
+    paired = before.merge(after, on="set", suffixes=("", "_after")).set_index("set")
+    left = paired["effect_after"]
+    return _means("slope", {"removed": left, "difference": paired["effect"] - left}, seed)
+
+
+def _means(column: str, values: dict[str, pd.Series], seed: int) -> pd.DataFrame:
+    """Means and intervals of values that are indexed by set; missing ones are left out."""
+    present = [(name, part.dropna()) for name, part in values.items()]
+    rows = [(name, estimate(x, x.index, seed=seed) if len(x) else Estimate.unknown()) for name, x in present]
+    return pd.DataFrame([(name, e.mean, e.low, e.high) for name, e in rows], columns=[column, "mean", "low", "high"])
 
 
 def response(prompts: pd.DataFrame, *, bins: int = 5, seed: int = 0) -> pd.DataFrame:
@@ -82,6 +122,11 @@ def near_minus_far(attention: pd.DataFrame) -> pd.DataFrame:
     return (halves["near"] - halves["far"]).rename("effect").reset_index()
 
 
+def gaps(attention: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Means of `near_minus_far` over sets with 95 % intervals: `heads, same, mean, low, high`."""
+    return summarise(near_minus_far(attention), ["heads", "same"], "effect", seed=seed)
+
+
 def spread(ordered: Ordered) -> pd.DataFrame:
     """Standard deviations over the orders of each set, for each group of heads and strength.
 
@@ -109,7 +154,7 @@ def before_after(spreads: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         spreads: with strength 0 (before) and one other (after).
     """
     table = spreads.assign(when=np.where(spreads["strength"] > 0, "after", "before"))
-    long = table.melt(["heads", "set", "when"], ["accuracy", "margin", "attention"], var_name="measure")
+    long = table.melt(["heads", "set", "when"], list(MEASURES), var_name="measure")
     return summarise(long, ["heads", "measure", "when"], "value", seed=seed)
 
 
@@ -136,6 +181,34 @@ def steadied(spreads: pd.DataFrame, heads: str, measure: str = "accuracy") -> pd
     part = spreads[spreads["heads"] == heads].sort_values("strength")
     ends = part.groupby("set")[measure].agg(before="first", after="last")
     return ends.assign(effect=ends["before"] - ends["after"]).reset_index()
+
+
+def gains(spreads: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Every standard deviation of `steadied`, for every group of heads, as a mean over sets.
+
+    Returns:
+        `heads, measure, before, after`, and `mean, low, high` of before minus after, paired by set.
+    """
+    rows = []
+    for heads in spreads["heads"].unique():
+        for measure in MEASURES:
+            table = steadied(spreads, heads, measure)
+            e = estimate(table["effect"], table["set"], seed=seed)
+            rows.append((heads, measure, table["before"].mean(), table["after"].mean(), e.mean, e.low, e.high))
+    return pd.DataFrame(rows, columns=["heads", "measure", "before", "after", "mean", "low", "high"])
+
+
+def levels(spreads: pd.DataFrame) -> pd.DataFrame:
+    """What the in-context heads' remedy does to accuracy and attention themselves, means over sets.
+
+    Args:
+        spreads: result of `spread` with strength 0 and one other.
+
+    Returns:
+        a row per strength, the weaker first: `strength, mean_accuracy, mean_attention`.
+    """
+    part = spreads[spreads["heads"] == CHOSEN]
+    return part.groupby("strength")[["mean_accuracy", "mean_attention"]].mean().reset_index()
 
 
 def relative_change(effects: pd.DataFrame) -> float:

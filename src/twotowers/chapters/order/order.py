@@ -23,10 +23,10 @@ from ...prompts.variants import Order, reorder, rotations
 from ...study import Study
 from ...tracing.answers import Answers
 from ...tracing.capture import batches, capture
+from ...tracing.heads import Head, random_heads
 from ...tracing.position_free import without_position
 
-Head = tuple[int, int]
-
+CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 ORDERS = 8  # orders of a set below scale `paper`
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of the mitigation, tried on the selection half
 
@@ -71,6 +71,23 @@ def order(
     sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
     chosen = rotations(len(sets[0].demonstrations), ORDERS) if orders is None else orders
     return in_orders(model, sets, {"chosen": heads}, chosen).prompts.drop(columns=["heads", "strength"])
+
+
+def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:
+    """The in-context heads, and as a control random heads of the same layers, if these layers have others.
+
+    Args:
+        n_heads: of one layer of the model.
+    """
+    control = random_heads(heads, n_heads, np.random.default_rng([seed, 6]))
+    return {CHOSEN: list(heads), **({RANDOM: control} if control else {})}
+
+
+def try_strengths(
+    model: Model, prompt_sets: Sequence[PromptSet], heads: Sequence[Head], orders: Sequence[Order]
+) -> Ordered:
+    """`in_orders` for the in-context heads at strength 0 and all of `STRENGTHS`; for the selection half."""
+    return in_orders(model, prompt_sets, {CHOSEN: heads}, orders, strengths=(0.0, *STRENGTHS))
 
 
 def study_orders(study: Study) -> list[Order]:

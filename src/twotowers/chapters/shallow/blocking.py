@@ -20,11 +20,14 @@ from ...errors import UnknownNameError, UserError
 from ...models.model import Model
 from ...prompts.packing import Batch
 from ...prompts.sets import Prompt, PromptSet
+from ...statistics import Estimate, estimate, summarise
 from ...tracing.answers import window_rows
 from ...tracing.capture import batches, remember
 from ...tracing.cutting import cut
 
 KINDS = ("text_to_label", "query_to_last")
+FIRST, LAST, RANDOM = "first", "last", "random edges"  # what the costs in the outer thirds are given for
+FEW = 7  # windows, about, where there are to be few
 
 
 class LayerError(UserError):
@@ -37,6 +40,11 @@ def windows(n_layers: int, step: int = 1) -> list[range]:
     width = max(1, round(n_layers / 3))
     starts = sorted({*range(0, n_layers - width + 1, step), n_layers - width})
     return [range(start, start + width) for start in starts]
+
+
+def slide(n_layers: int, *, few: bool = False) -> list[range]:
+    """The windows that the chapter slides over the layers: one at every layer, or only a few."""
+    return windows(n_layers, step=max(1, n_layers // FEW) if few else 1)
 
 
 def block(
@@ -135,7 +143,7 @@ def depth_effect(table: pd.DataFrame, kind: str, value: str = "accuracy", *, con
 
     Returns:
         `set, query, first, last, effect`: costs (intact minus cut, in units of `value`), and their difference,
-        positive if the first window costs more.
+        positive if the first window costs more; it is missing if the first window is the last as well.
     """
     part = table[table["kind"] == kind].set_index(["set", "query"])
     intact = part.loc[part["stop"] == part["start"], value]
@@ -144,7 +152,37 @@ def depth_effect(table: pd.DataFrame, kind: str, value: str = "accuracy", *, con
         name: intact - cuts.loc[cuts["start"] == start, value]
         for name, start in (("first", cuts["start"].min()), ("last", cuts["start"].max()))
     }
-    return pd.DataFrame(costs).assign(effect=costs["first"] - costs["last"]).reset_index()
+    effect = costs["first"] - costs["last"]
+    if cuts["start"].nunique() < 2:
+        effect[:] = np.nan
+    return pd.DataFrame(costs).assign(effect=effect).reset_index()
+
+
+def curve(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Accuracy by window from a table of `block`: `kind, start, stop, control, mean, low, high`."""
+    return summarise(table, ["kind", "start", "stop", "control"], "accuracy", seed=seed)
+
+
+def thirds(table: pd.DataFrame, kind: str, *, seed: int = 0) -> pd.DataFrame:
+    """What the cut costs in the first and in the last third of the layers, from a table of `block`.
+
+    Returns:
+        `cost, start, stop, mean, low, high`: rows of the costs in the first and the last window, and of their
+        difference for random edges, which is missing if they are one window.
+    """
+    part = table[(table["kind"] == kind) & (table["stop"] > table["start"])]
+    first, last = (part.loc[part["start"] == start] for start in (part["start"].min(), part["start"].max()))
+    cut, control = depth_effect(table, kind), depth_effect(table, kind, control=True)
+    apart = control.dropna(subset="effect")
+    rows = [
+        (FIRST, first, estimate(cut["first"], cut["set"], seed=seed)),
+        (LAST, last, estimate(cut["last"], cut["set"], seed=seed)),
+        (RANDOM, part, estimate(apart["effect"], apart["set"], seed=seed) if len(apart) else Estimate.unknown()),
+    ]
+    return pd.DataFrame(
+        [(cost, w["start"].min(), w["stop"].max(), e.mean, e.low, e.high) for cost, w, e in rows],
+        columns=["cost", "start", "stop", "mean", "low", "high"],
+    )
 
 
 def _merges(prompt: Prompt, kind: str) -> list[tuple[int, int]]:

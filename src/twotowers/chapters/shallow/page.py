@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ...publishing.plots import accuracy_axis, banded_line, panels
+from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, ORANGE
+from ...statistics import Estimate
+from .blocking import FIRST, LAST, RANDOM
 
 PANELS = {"text_to_label": "text to label", "query_to_last": "query to last position"}
+SPOKEN = {"text_to_label": "text to label", "query_to_last": "query to last"}
 PLACES = {
     "text": ("at the text", GREEN, "^", "-"),
     "label": ("at its label", ORANGE, "o", "-"),
     "shuffled": ("at another's label", BLUE, "s", "--"),
 }
+THIRDS = ("first", "middle", "last")
+NAMED = 3  # layers that share a maximum and are still named
+
+# Cutting attention edges
 
 
-def blocking(table: pd.DataFrame) -> Figure:
+def blocking_figure(curve: pd.DataFrame) -> Drawing:
     """Accuracy by first layer of the window, intact where it is empty.
 
     Columns `kind, start, stop, control, mean, low, high`.
     """
-    kinds = [kind for kind in PANELS if kind in set(table["kind"])]
+    kinds = _kinds(curve)
     figure, axes = panels(len(kinds), height=3.6, sharey=True)
     for ax, kind in zip(axes, kinds, strict=True):
-        part = table[table["kind"] == kind].sort_values("start")
+        part = curve[curve["kind"] == kind].sort_values("start")
         intact = part[part["stop"] == part["start"]]
         cuts = part[part["stop"] > part["start"]]
         for mean in intact["mean"]:
@@ -46,17 +58,208 @@ def blocking(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def probing(table: pd.DataFrame, categories: int) -> Figure:
+def _blocking_caption(facts: Facts, curve: pd.DataFrame) -> str:
+    width = int((curve["stop"] - curve["start"]).max())
+    return (
+        f"Accuracy over the full vocabulary with edges cut in "
+        f"{'one layer' if width == 1 else f'a window of {width} layers'}, by the window's first layer, beside as many "
+        f"random edges of the same positions. {_intervals(facts)}"
+    )
+
+
+def _blocking_alt(facts: Facts, curve: pd.DataFrame) -> str:
+    number = len(_kinds(curve))
+    charts = f"{'Two' if number == 2 else number} line charts, one per kind of edge," if number > 1 else "Line chart"
+    return (
+        f"{charts} of accuracy by first layer of the window, with a line for random edges and a level for the intact "
+        f"model. {_costliest(facts, curve)}"
+    )
+
+
+BLOCKING = Figure("shallow-blocking", draw=blocking_figure, caption=_blocking_caption, alt=_blocking_alt)
+
+
+def _costliest(facts: Facts, curve: pd.DataFrame) -> str:
+    """Where cutting each kind of edge costs most."""
+    return " ".join(_costliest_of(facts, curve[curve["kind"] == kind], SPOKEN[kind]) for kind in _kinds(curve))
+
+
+COSTLIEST = Text("shallow-costliest", write=_costliest)
+
+# First third against last third
+
+
+def _thirds(facts: Facts, thirds: pd.DataFrame) -> str:
+    """What the cut costs in the first and in the last third of the layers."""
+    row: dict[str, Any] = {str(r.cost): r for r in thirds.itertuples(index=False)}
+    first, last, random = (_signed(facts, row[name]) for name in (FIRST, LAST, RANDOM))
+    where = _layers(row[FIRST].start, row[FIRST].stop)
+    if row[FIRST].start == row[LAST].start:
+        return (
+            f"Accuracy lost: {first} in the only window ({where}). The model has too few layers for a first and a last "
+            f"third that differ."
+        )
+    control = f"the difference of the two is {random}" if np.isfinite(row[RANDOM].mean) else "no difference is known"
+    return (
+        f"Accuracy lost: {first} in the first third ({where}) and {last} in the last "
+        f"({_layers(row[LAST].start, row[LAST].stop)}). For random edges {control}."
+    )
+
+
+TEXT_THIRDS = Text("shallow-text-thirds", write=_thirds)
+QUERY_THIRDS = Text("shallow-query-thirds", write=_thirds)
+
+# What a label position knows
+
+
+def probe_figure(places: pd.DataFrame, categories: int) -> Drawing:
     """Accuracy of the probe by layer. Columns `layer, where, mean, low, high`; `categories` sets the chance line."""
     figure, (ax,) = panels(height=3.8)
     for where, (name, colour, marker, style) in PLACES.items():
-        part = table[table["where"] == where].sort_values("layer")
+        part = places[places["where"] == where].sort_values("layer")
         banded_line(ax, part, "layer", label=name, colour=colour, marker=marker, style=style)
     ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.0, label="one of the set's two categories")
-    ax.axhline(1 / categories, color=GREY, linestyle=":", linewidth=1.3, label=f"one of {categories} categories")
+    if categories > 2:
+        ax.axhline(1 / categories, color=GREY, linestyle=":", linewidth=1.3, label=f"one of {categories} categories")
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="residual entering layer", ylabel="category read correctly")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
     return figure
+
+
+def _probe_caption(facts: Facts, places: pd.DataFrame) -> str:
+    number = int(places["demonstrations"].max())
+    return (
+        f"How often a linear probe names the category of a demonstration's text, for words and demonstration sets that "
+        f"it was not trained on, by layer: at the text's last token, at its label, and at the label of another "
+        f"demonstration of the set. {number} demonstration{'' if number == 1 else 's'}. {_intervals(facts)}"
+    )
+
+
+def _probe_alt(places: pd.DataFrame, categories: int) -> str:
+    levels = "two chance levels" if categories > 2 else "one chance level"
+    found = [_highest(name, places[places["where"] == where]) for where, (name, *_) in PLACES.items()]
+    return f"Line chart of probe accuracy by layer with {levels}. {' '.join(found)}"
+
+
+PROBE = Figure("shallow-probe", draw=probe_figure, caption=_probe_caption, alt=_probe_alt)
+
+
+def _lead(facts: Facts, leads: pd.DataFrame) -> str:
+    """Where a label position reads its own text better than another's."""
+    if facts.evaluation_sets > 1:
+        ahead = [str(layer) for layer in leads[leads["low"] > 0]["layer"]]
+        text = (
+            f"The label position reads its own text better than another's, with an interval above zero, "
+            f"{_entering(ahead) if ahead else 'entering no layer that was read'}."
+        )
+    else:
+        text = "One demonstration set gives no intervals."
+    early = leads[leads["early"]].dropna(subset="mean")
+    if early.empty:
+        return f"{text} Within the first third the lead is not known."
+    best = early[early["mean"] == early["mean"].max()]
+    top = next(best.itertuples(index=False))
+    lead = _signed(facts, top)
+    if top.mean <= 0:
+        read = f"entering layer {top.layer} it is {lead}" if len(early) == 1 else f"at most it is {lead}"
+        return f"{text} Within the first third there is no lead: {read}. {_alone(facts, top)}"
+    where = _entering([str(layer) for layer in best["layer"]])
+    largest = "was read" if len(early) == 1 else "is largest"
+    return f"{text} Within the first third the lead {largest} {where}: {lead}. {_alone(facts, top)}"
+
+
+LEAD = Text("shallow-lead", write=_lead)
+
+# Wording
+
+
+def _kinds(curve: pd.DataFrame) -> list[str]:
+    return [kind for kind in PANELS if kind in set(curve["kind"])]
+
+
+def _costliest_of(facts: Facts, part: pd.DataFrame, edges: str) -> str:
+    cuts = part[(part["stop"] > part["start"]) & ~part["control"]].dropna(subset="mean")
+    intact = part.loc[part["stop"] == part["start"], "mean"]
+    if cuts.empty or not np.isfinite(intact).any():
+        return f"What cutting {edges} costs is not known."
+    before, lowest = float(intact.iloc[0]), cuts["mean"].min()
+    same = cuts[cuts["mean"] == lowest].sort_values("start")
+    worst = same.iloc[0]
+    layers = _layers(worst["start"], worst["stop"])
+    if lowest >= before:
+        costs = f"Cutting {edges} costs no accuracy in {'any' if len(cuts) > 1 else 'the only'} window"
+        return f"{costs}: intact it is {_percent(before, 1)}, with these edges cut {_percent(lowest, 1)} or more."
+    change = f"accuracy goes from {_percent(before, 1)} to {_percent(lowest, 1)}"
+    controls = part[part["control"]].dropna(subset="mean").set_index("start")["mean"]
+    random = ""
+    if worst["start"] in controls:
+        random = f", with random edges cut to {_percent(controls[worst['start']], 1)}"
+    if len(cuts) == 1:
+        return f"Cutting {edges} in {layers}, the only window: {change}{random}."
+    if len(same) == len(cuts):
+        least = f", with random edges cut to {_percent(controls.min(), 1)} or more" if len(controls) else ""
+        return f"Cutting {edges} costs the same in every window: {change}{least}."
+    third = THIRDS[3 * int(worst["start"] + worst["stop"]) // (2 * facts.n_layers)]
+    where = f"in {layers}, whose centre lies in the {third} third"
+    if len(same) > 1:
+        others = len(same) - 1
+        where += f", and as costly in {'one other window' if others == 1 else f'{others} other windows'}"
+    return f"Cutting {edges} is costliest {where}: {change}{random}."
+
+
+def _layers(start: Any, stop: Any) -> str:
+    return f"layer {start}" if stop - start == 1 else f"layers {start} to {stop - 1}"
+
+
+def _highest(place: str, part: pd.DataFrame) -> str:
+    """Where the probe reads best at one place."""
+    known, begin = part.dropna(subset="mean").sort_values("layer"), f"{place[0].upper()}{place[1:]}"
+    if known.empty:
+        return f"{begin} it is not known."
+    best = known["mean"].max()
+    layers = [str(layer) for layer in known.loc[known["mean"] == best, "layer"]]
+    if len(layers) == len(known):
+        where = f"layer {layers[0]}, the only one" if len(known) == 1 else "every layer"
+        return f"{begin} it is {_percent(best)} at {where}."
+    at = f"layer {layers[0]}" if len(layers) == 1 else f"layers {_and(layers)}"
+    if len(layers) > NAMED:
+        at = f"{len(layers)} layers, the first of them {layers[0]},"
+    return f"{begin} it is highest at {at} with {_percent(best)}."
+
+
+def _alone(facts: Facts, top: Any) -> str:
+    """The lead on those demonstrations that no earlier one can tell of."""
+    lead = _signed(facts, Estimate(float(top.alone), float(top.alone_low), float(top.alone_high)))
+    firsts = "the one demonstration that is the first of its label"
+    if top.firsts != 1:
+        firsts = f"the {top.firsts} demonstrations that are the first of their label"
+    return f"Entering layer {top.layer}, on {firsts}, where no earlier one can tell, it is {lead}."
+
+
+def _entering(layers: Sequence[str]) -> str:
+    return f"entering layer {layers[0]}" if len(layers) == 1 else f"entering layers {_and(layers)}"
+
+
+def _and(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return format(share, f".{digits}%") if np.isfinite(share) else "not known"
+
+
+def _signed(facts: Facts, row: Any) -> str:
+    """Mean and interval with their sign; one demonstration set gives no interval."""
+    if not np.isfinite([row.mean, row.low, row.high]).all():
+        return "not known"
+    mean, low, high = (format(float(x), "+z.1%") for x in (row.mean, row.low, row.high))
+    return mean if facts.evaluation_sets < 2 else f"{mean} ({low} to {high})"
+
+
+def _intervals(facts: Facts) -> str:
+    if facts.evaluation_sets < 2:
+        return "From one demonstration set, so without intervals."
+    return f"Bands: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."

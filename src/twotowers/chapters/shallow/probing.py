@@ -23,10 +23,12 @@ from ...errors import PromptError
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...prompts.tasks import Half, Task
+from ...statistics import summarise
 from ...tracing.capture import batches, capture
 
 WHERE = ("text", "label", "shuffled")
 FOLDS = 4  # of words, and as many of demonstration sets
+MANY = 6  # layers, beyond which only every other one is read
 STRENGTH = 0.01  # scikit-learn's C: small, since there are more dimensions than demonstrations
 TOLERANCE = 1e-2  # a hundredfold stricter fit takes three times as long and reads no better
 
@@ -34,6 +36,11 @@ TOLERANCE = 1e-2  # a hundredfold stricter fit takes three times as long and rea
 def categories(task: Task, half: Half = "evaluation") -> dict[str, str]:
     """The category of every text of one half of a task."""
     return {text: category for category, halves in task.texts.items() for text in halves[half]}
+
+
+def layers_to_read(n_layers: int) -> range:
+    """Every layer of a shallow model, every other one of a deeper."""
+    return range(0, n_layers, 2 if n_layers > MANY else 1)
 
 
 def probe(
@@ -90,6 +97,31 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["layer", "set", "demonstration", "first"]
     wide = table.pivot(index=keys, columns="where", values="accuracy")
     return (wide["label"] - wide["shuffled"]).rename("gain").reset_index()
+
+
+def by_place(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Accuracy by layer and place from a table of `probe`: `layer, where, mean, low, high, demonstrations`."""
+    keys = ["layer", "where"]
+    numbers = table.groupby(keys, as_index=False).agg(demonstrations=("accuracy", "size"))
+    return summarise(table, keys, "accuracy", seed=seed).merge(numbers, on=keys)
+
+
+def leads(table: pd.DataFrame, width: int, *, seed: int = 0) -> pd.DataFrame:
+    """Mean of `gains` by layer, from a table of `probe`.
+
+    Args:
+        width: layers in the first third of the model.
+
+    Returns:
+        `layer, mean, low, high`, with `early` (the layer lies in the first third); `alone, alone_low, alone_high`, the
+        same for demonstrations that are the first of their label only, and their number `firsts`.
+    """
+    gain = gains(table)
+    every = summarise(gain, ["layer"], "gain", seed=seed)
+    first = summarise(gain[gain["first"]], ["layer"], "gain", seed=seed)
+    first = first.set_axis(["layer", "alone", "alone_low", "alone_high"], axis=1)
+    firsts = gain.groupby("layer", as_index=False).agg(firsts=("first", "sum"))
+    return every.assign(early=every["layer"] < width).merge(first, on="layer").merge(firsts, on="layer")
 
 
 def demonstration_residuals(

@@ -9,20 +9,28 @@ from ...statistics import summarise
 from ...study import Study
 from ...tracing.outcomes import outcomes
 
-MEASURES = {"accuracy": "full vocabulary", "accuracy_two_way": "between the two labels"}
+FULL, TWO_WAY = "full vocabulary", "between the two labels"
+MEASURES = {"accuracy": FULL, "accuracy_two_way": TWO_WAY}
 
 
 def by_shots(study: Study) -> pd.DataFrame:
-    """Accuracy for 1, 2, 4, ... demonstrations of each label, up to the study's own number.
+    """Accuracy for 1, 2, 4, ... demonstrations of each label, and for the study's own number, the largest.
 
     The queries are the same for every number. Columns `shots, measure, mean, low, high`.
     """
-    numbers = [2**i for i in range(study.scale.shots.bit_length()) if 2**i <= study.scale.shots]
+    most = study.scale.shots
+    numbers = sorted({2**i for i in range(most.bit_length())} | {most})
     table = pd.concat(outcomes(study.model, study.sets("evaluation", shots=n), [[]]).assign(shots=n) for n in numbers)
     parts = [
         summarise(table, ["shots"], column, seed=study.seed).assign(measure=name) for column, name in MEASURES.items()
     ]
     return pd.concat(parts, ignore_index=True)[["shots", "measure", "mean", "low", "high"]]
+
+
+def with_most(shots: pd.DataFrame) -> dict[str, float]:
+    """`mean, low, high` of the full-vocabulary accuracy with the largest number of demonstrations, of `by_shots`."""
+    last = shots[shots["measure"] == FULL].sort_values("shots").iloc[-1]
+    return {name: float(last[name]) for name in ("mean", "low", "high")}
 
 
 def by_template(study: Study) -> pd.DataFrame:

@@ -2,35 +2,123 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 
+from ...paper import PAPER_ACCURACY
+from ...publishing.ledger import CHANCE
 from ...publishing.plots import accuracy_axis, banded_line, panels
+from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, LABEL_COLOURS, MARKERS
+from .accuracy import FULL, TWO_WAY
 
 
-def shots(table: pd.DataFrame) -> Figure:
+def _account(facts: Facts) -> str:
+    return facts.account
+
+
+ACCOUNT = Text("task-account", write=_account)
+
+
+def _prompt(prompt: str, answer: str) -> str:
+    """A prompt as it is. Texts of a task may hold anything: no fence within them may end ours, nor any other line end
+    than a line feed begin a line of its own."""
+    longest = max(map(len, re.findall(r"`+", prompt)), default=0)
+    fence = "`" * max(3, longest + 1)
+    lines = "\n".join(prompt.splitlines())
+    return f"{fence}text\n{lines}\n{fence}\n\nThe right next token is ` {answer}`."
+
+
+PROMPT = Text("task-prompt", write=_prompt)
+
+
+# Accuracy by the number of demonstrations
+
+
+def shots_figure(shots: pd.DataFrame) -> Drawing:
     """Accuracy by demonstrations a label. Columns `shots, measure, mean, low, high`."""
     figure, (ax,) = panels()
     for (measure, part), colour, marker in zip(
-        table.groupby("measure", sort=False), (BLUE, GREEN), MARKERS, strict=False
+        shots.groupby("measure", sort=False), (BLUE, GREEN), MARKERS, strict=False
     ):
         banded_line(ax, part, "shots", label=str(measure), colour=colour, marker=marker)
     ax.set_xscale("log", base=2)
-    ax.set_xticks(sorted(table["shots"].unique()), [str(n) for n in sorted(table["shots"].unique())])
+    ax.set_xticks(sorted(shots["shots"].unique()), [str(n) for n in sorted(shots["shots"].unique())])
     ax.set(xlabel="demonstrations of each label", ylabel="accuracy")
     accuracy_axis(ax)
     ax.legend(loc="lower right")
     return figure
 
 
-def templates(table: pd.DataFrame) -> Figure:
+def _shots_caption(facts: Facts, shots: pd.DataFrame) -> str:
+    fewest, most = _ends(shots, FULL)
+    first, last = int(shots["shots"].min()), int(shots["shots"].max())
+    if first == last:
+        what = f"Accuracy with {_of_each(last)}: {_percent(most, 1)} over the full vocabulary."
+    else:
+        what = (
+            f"Accuracy by the number of demonstrations of each label: {_percent(most, 1)} over the full vocabulary "
+            f"with {last}, {_percent(fewest, 1)} with {'one' if first == 1 else first}. The queries are the same at "
+            f"every point."
+        )
+    return f"{what} {_intervals(facts, 'Bands')}"
+
+
+def _shots_alt(shots: pd.DataFrame) -> str:
+    full, two_way = _ends(shots, FULL), _ends(shots, TWO_WAY)
+    first, last = int(shots["shots"].min()), int(shots["shots"].max())
+    if first == last:
+        what = (
+            f"Chart with one point a measure, for {_of_each(last)}: full-vocabulary accuracy is {_percent(full[1])}, "
+            f"accuracy between the two labels {_percent(two_way[1])}."
+        )
+    else:
+        what = (
+            f"Line chart. Full-vocabulary accuracy goes from {_percent(full[0])} with {_of_each(first)} to "
+            f"{_percent(full[1])} with {last}; accuracy between the two labels goes from {_percent(two_way[0])} to "
+            f"{_percent(two_way[1])}."
+        )
+    return f"{what} A dotted line marks chance at {100 * CHANCE:.0f} %."
+
+
+SHOTS = Figure("task-shots", draw=shots_figure, caption=_shots_caption, alt=_shots_alt)
+
+
+def _can(facts: Facts, accuracy: Mapping[str, float]) -> str:
+    """Whether the model does the task, as the verdicts on the claims take it."""
+    mean, low, high = (accuracy[name] for name in ("mean", "low", "high"))
+    untestable = "so the claims of the following chapters are not testable on this model"
+    interval = f" ({_percent(low, 1)} to {_percent(high, 1)})"
+    if not np.isfinite([mean, low, high]).all():
+        interval, verdict = "", f"it could not be measured, {untestable}"
+    elif facts.evaluation_sets < 2:
+        interval, verdict = "", f"one demonstration set gives no interval, {untestable}"
+    elif low > CHANCE:
+        verdict = "its interval lies above one half, so the chapters that follow have a decision to explain"
+    else:
+        verdict = f"its interval {'lies below' if high < CHANCE else 'includes'} one half, {untestable}"
+    return (
+        f"With {_of_each(facts.shots)} the accuracy over the full vocabulary is **{_percent(mean, 1)}**{interval}: "
+        f"{verdict}."
+    )
+
+
+CAN = Text("task-can", write=_can)
+
+
+# Accuracy by template
+
+
+def templates_figure(templates: pd.DataFrame) -> Drawing:
     """Accuracy by template and gold label. Columns `template, label, mean, low, high`."""
-    names, labels = list(dict.fromkeys(table["template"])), sorted(table["label"].unique())
+    names, labels = list(dict.fromkeys(templates["template"])), sorted(templates["label"].unique())
     figure, (ax,) = panels(height=3.2)
     for i, label in enumerate(labels):
-        part = table[table["label"] == label].set_index("template").loc[names]
+        part = templates[templates["label"] == label].set_index("template").loc[names]
         x = np.arange(len(names)) + (i - (len(labels) - 1) / 2) * 0.34
         errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
         ax.bar(x, part["mean"], 0.3, color=LABEL_COLOURS[i], yerr=errors, capsize=3, label=f"gold label {label}",
@@ -41,3 +129,78 @@ def templates(table: pd.DataFrame) -> Figure:
     accuracy_axis(ax)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=9)
     return figure
+
+
+def _templates_caption(facts: Facts) -> str:
+    return (
+        f"Accuracy over the full vocabulary by template and gold label, with {_of_each(facts.shots)}. *lines*: "
+        f"`text: label`, one to a line; *paper*: `text : label`, all on one line. {_intervals(facts, 'Whiskers')}"
+    )
+
+
+def _templates_alt(templates: pd.DataFrame) -> str:
+    rows = zip(templates["template"], templates["label"], templates["mean"], strict=True)
+    parts = [f"{template}, gold label {label}: {_percent(mean)}" for template, label, mean in rows]
+    return f"Bar chart of accuracy by template and gold label. {'; '.join(parts)}."
+
+
+TEMPLATES = Figure("task-templates", draw=templates_figure, caption=_templates_caption, alt=_templates_alt)
+
+
+def _taste(facts: Facts, templates: pd.DataFrame) -> str:
+    """What the template changes, and which label the model is better at."""
+    means = templates.groupby("template", sort=False)["mean"].mean()
+    (first, reached), *others = means.items()
+    reaches = f"*{first}* reaches {_percent(reached, 1)}"
+    reaches += "".join(f" and *{name}* {_percent(mean, 1)}" for name, mean in others)
+    used = templates[templates["template"] == facts.template].dropna(subset="mean")
+    own = dict(zip(used["label"], used["mean"], strict=True))
+    text = f"Averaged over both labels, {reaches}. The chapters of this model use *{facts.template}*."
+    if not own:
+        return text
+    better, worse = max(own, key=own.__getitem__), min(own, key=own.__getitem__)
+    if own[better] == own[worse]:
+        return f"{text} With it, the model is right on {_percent(own[better], 1)} of the prompts, whichever the answer."
+    points = round(100 * (own[better] - own[worse]))
+    apart = f"{points} point{'' if points == 1 else 's'}" if points else "less than one point"
+    return (
+        f"{text} With it, the model is right on {_percent(own[better], 1)} of the prompts whose answer is *{better}* "
+        f"and on {_percent(own[worse], 1)} of those whose answer is *{worse}*, a difference of {apart}."
+    )
+
+
+TASTE = Text("task-taste", write=_taste)
+
+
+def _paper(accuracy: Mapping[str, float]) -> str:
+    return (
+        f"The paper's abstract (version 3) reports {100 * PAPER_ACCURACY:.1f} % accuracy before any head is removed, "
+        f"for its own models on five sentence data sets. This model reaches {_percent(accuracy['mean'], 1)} on this "
+        f"task."
+    )
+
+
+PAPER = Text("task-paper", write=_paper)
+
+
+# Wording
+
+
+def _ends(shots: pd.DataFrame, measure: str) -> tuple[float, float]:
+    """The mean with the fewest and with the most demonstrations."""
+    means = shots[shots["measure"] == measure].sort_values("shots")["mean"]
+    return float(means.iloc[0]), float(means.iloc[-1])
+
+
+def _of_each(number: int) -> str:
+    return "one demonstration of each label" if number == 1 else f"{number} demonstrations of each label"
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return format(share, f".{digits}%") if np.isfinite(share) else "not known"
+
+
+def _intervals(facts: Facts, drawn: str) -> str:
+    if facts.evaluation_sets < 2:
+        return "From one demonstration set, so without intervals."
+    return f"{drawn}: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."

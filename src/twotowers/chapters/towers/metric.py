@@ -8,13 +8,14 @@ page, equation eq-attention); `pattern` is what the softmax makes of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import pandas as pd
 
 from ...models.model import Model
 from ...prompts.sets import PromptSet
-from ...statistics import summarise
-from ...tracing.heads import HEAD, Head, every_head, is_in
+from ...statistics import estimate, summarise
+from ...tracing.heads import HEAD, Head, control_heads, every_head, is_in
 from .reading import PROMPT, read_heads
 
 IN_CONTEXT, SHARPEST, CONTROL = "in-context heads", "sharpest heads", "random deep heads"
@@ -71,8 +72,41 @@ def sharpest_heads(model: Model, prompt_sets: Sequence[PromptSet], number: int |
     They are a choice, so make it on the selection half.
     """
     deep = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2]
+    if not deep:
+        return []
     means = towers(model, prompt_sets, deep).groupby(HEAD)["auc"].mean().sort_values(ascending=False, kind="stable")
     return [(int(layer), int(head)) for layer, head in means.index[:number]]
+
+
+def sharpest_of(heads: Sequence[Head], ranked: Sequence[Head]) -> Head:
+    """The one of some heads that stands first in a ranking; the first of them if none is ranked."""
+    places = {head: place for place, head in enumerate(ranked)}
+    return min(heads, key=lambda head: places.get(head, len(places)))
+
+
+def head_groups(
+    model: Model, heads: Sequence[Head], draws: int, *, ranked: Sequence[Head] = (), seed: int = 0
+) -> dict[str, list[Head]]:
+    """In-context heads, as many of the sharpest, and random deep heads; a group without heads is left out.
+
+    Args:
+        draws: random heads for each in-context head.
+        ranked: the result of `sharpest_heads`; without it there are two groups.
+    """
+    control = control_heads(model, heads, draws, seed)
+    groups = {IN_CONTEXT: list(heads), SHARPEST: list(ranked[: len(heads)]), CONTROL: control}
+    return {name: group for name, group in groups.items() if group}
+
+
+def heads_in(groups: Mapping[str, Sequence[Head]]) -> list[Head]:
+    """Every head of some groups, once."""
+    return sorted({head for heads in groups.values() for head in heads})
+
+
+def above_chance(effects: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
+    """AUC of q.k minus one half, from `metric_effects`: `mean, low, high`; empty where there is no AUC."""
+    known = effects.dropna(subset="above_chance")
+    return asdict(estimate(known["above_chance"], known["set"], seed=seed)) if len(known) else {}
 
 
 def by_head(

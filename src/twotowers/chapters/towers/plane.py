@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -40,6 +42,13 @@ def plane(model: Model, s: PromptSet, head: Head, *, arrows: int = 1) -> tuple[p
     chosen = best[["query", "demonstration", "weight"]].assign(layer=layer, head=number)
     chosen = chosen.assign(**{name: column.to_numpy() for name, column in places.items()})
     return points, chosen.reset_index(drop=True)
+
+
+def planes(model: Model, s: PromptSet, heads: Sequence[Head], *, arrows: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Points and arrows of `plane` for some heads, each once."""
+    drawn = [plane(model, s, head, arrows=arrows) for head in dict.fromkeys(heads)]
+    points, chosen = (pd.concat(parts, ignore_index=True) for parts in zip(*drawn, strict=True))
+    return points, chosen
 
 
 def biplot(scores: Float[Tensor, "N R"]) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "R 2"], float]:

@@ -18,6 +18,7 @@ from ...tracing.heads import HEAD, Head, by_layer
 from ...tracing.labels import at_labels, captures, described, weights
 
 PROMPT = [*HEAD, "set", "query", "gold"]  # one head in one prompt
+CLASSES = {"same": "same class", "other": "other class"}  # columns of `attention_by_class`, in words
 
 
 def read_heads(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head]) -> pd.DataFrame:

@@ -8,13 +8,37 @@ that label. So *positions that carry a label* are compared, before and after: th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
-from ...statistics import summarise
+from ...models.model import Model
+from ...prompts.sets import PromptSet
+from ...prompts.variants import swapped
+from ...statistics import estimate, summarise
 from ...tracing.heads import HEAD, Head, is_in
+from .reading import read_heads
 
 ROW = [*HEAD, "set", "query", "demonstration"]
+
+
+def read_swapped(
+    model: Model, prompt_sets: Sequence[PromptSet], table: pd.DataFrame, heads: Sequence[Head]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What heads do before and after all labels are exchanged.
+
+    Args:
+        table: `reading.read_heads` of the prompt sets, of these heads and perhaps others.
+    """
+    after = read_heads(model, [swapped(s) for s in prompt_sets], heads)
+    return table[is_in(table, heads)].reset_index(drop=True), after
+
+
+def heads_by_label(selected: Mapping[str, Sequence[Head]]) -> dict[str, list[Head]]:
+    """The heads that serve each label, the second label first; a label without heads is left out."""
+    labels = sorted(set(selected) - {"all"}, reverse=True)
+    return {label: list(selected[label]) for label in labels if selected[label]}
 
 
 def swap(before: pd.DataFrame, after: pd.DataFrame, *, same_demonstrations: bool = False) -> pd.DataFrame:
@@ -93,6 +117,19 @@ def directed_changes(changes: pd.DataFrame) -> pd.DataFrame:
     )
     total = total.groupby("set", as_index=False)[["moved", "size"]].sum()
     return total.assign(effect=total["moved"] / total["size"].mean())[["set", "effect"]]
+
+
+def unsigned_changes(changes: pd.DataFrame) -> dict[str, float]:
+    """Relative changes of `attention` and of `value` without signs, means over demonstration sets, where known."""
+    means = relative_changes(changes)[["attention", "value"]].mean().dropna()
+    return {str(name): float(mean) for name, mean in means.items()}
+
+
+def following(changes: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
+    """Mean of `directed_changes` with its interval: `mean, low, high`; empty where there is no attention to change."""
+    directed = directed_changes(changes)
+    known = directed[np.isfinite(directed["effect"])]
+    return asdict(estimate(known["effect"], known["set"], seed=seed)) if len(known) else {}
 
 
 def by_label(changes: pd.DataFrame, serving: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:

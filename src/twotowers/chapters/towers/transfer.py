@@ -16,6 +16,7 @@ from torch import Tensor
 from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.sets import PromptSet
+from ...prompts.variants import few_queries
 from ...statistics import rank_agreement
 from ...tracing.heads import Head, by_layer
 from ...tracing.labels import at_labels, captures, described, weights
@@ -48,6 +49,11 @@ def transfer(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
                 columns = {"weight": weight.numpy(), "log_increase": rise.numpy()}
                 parts.append(described(frame, layer, head).assign(**columns))
     return pd.concat(parts, ignore_index=True)
+
+
+def one_of_each(prompt_sets: Sequence[PromptSet]) -> list[PromptSet]:
+    """The prompt sets with one query of each label: every position needs the whole vocabulary."""
+    return [few_queries(s) for s in prompt_sets]
 
 
 def position_increases(

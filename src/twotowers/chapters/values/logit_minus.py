@@ -21,6 +21,7 @@ from ...models.model import Model
 from ...paper import PAPER_WEIGHTED
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
+from ...statistics import summarise
 from ...tracing.capture import Capture, batches, capture
 from ...tracing.heads import Head, every_head
 from ...tracing.labels import position_kinds
@@ -28,6 +29,8 @@ from ...tracing.projection import label_direction, values_minus
 
 OTHER = "other"  # the kind of every position that holds no label
 CONTROL_HEADS = 40  # other deep heads looked at, drawn at random if there are more
+IN_CONTEXT, CONTROL = "in-context heads", "other deep heads"  # groups of heads beside those of each label
+VALUE, WEIGHTED = "vo, mean", "weight × vo, sum"  # the two measures
 
 
 def position_logit_minus(
@@ -109,12 +112,41 @@ def head_groups(
         `<label>-heads` for each label, `in-context heads` (all), `other deep heads`.
     """
     groups = {f"{label}-heads": list(heads) for label, heads in sorted(selected.items()) if label != "all"}
-    groups["in-context heads"] = list(selected["all"])
+    groups[IN_CONTEXT] = list(selected["all"])
     taken = {head for heads in groups.values() for head in heads}
     others = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2 and head not in taken]
     drawn = np.random.default_rng([seed, 3]).permutation(len(others))[:limit]
-    groups["other deep heads"] = [others[i] for i in sorted(drawn)]
+    groups[CONTROL] = [others[i] for i in sorted(drawn)]
     return {name: heads for name, heads in groups.items() if heads}
+
+
+def heads_in(groups: Mapping[str, Sequence[Head]]) -> list[Head]:
+    """Every head of some groups, once."""
+    return sorted({head for heads in groups.values() for head in heads})
+
+
+def by_measure(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
+    """Logit minus of values alone and of weighted values, by group of heads and kind of position.
+
+    Args:
+        prompts: result of `position_logit_minus`.
+
+    Returns:
+        `group, kind, mean, low, high, measure`, means and intervals; a kind without positions has no row.
+    """
+    grouped = by_group(prompts, groups)
+    parts = [
+        summarise(grouped.dropna(subset=column), ["group", "kind"], column, seed=seed).assign(measure=measure)
+        for measure, column in ((VALUE, "unweighted"), (WEIGHTED, "weighted"))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def label_differences(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
+    """The effect of C6 for each group of heads: `group, heads` (how many), `mean, low, high`."""
+    parts = [logit_minus_effect(prompts, heads).assign(group=name, heads=len(heads)) for name, heads in groups.items()]
+    effects = pd.concat(parts, ignore_index=True).dropna(subset="effect")
+    return summarise(effects, ["group", "heads"], "effect", seed=seed)
 
 
 def by_group(table: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:

@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import font_manager
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 
-from ...publishing.markdown import escape
+from ...paper import PAPER_WEIGHTED
+from ...publishing.markdown import escape, table_text
 from ...publishing.plots import panels
+from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREEN, GREY, LABEL_COLOURS, STYLE, WIDTH
+from ...statistics import Estimate
+from .logit_minus import CONTROL, OTHER
 
 KIND_MARKERS = ("o", "s", "^")
 SHOWN = 3  # words of each cell
 LONGEST = 9  # characters of a word
 FALLBACK = "□"  # stands for a character that the font lacks
+PARTS = ("value", "key", "layer input")  # columns of words
+NOT_MEASURED = "not measured"
+
+# Which label does a value favour?
 
 
-def logit_minus(table: pd.DataFrame) -> Figure:
+def logit_minus_figure(summary: pd.DataFrame) -> Drawing:
     """Logit minus by group of heads and kind of position, a panel a measure.
 
     Columns `measure, group, kind, mean, low, high`; a kind is a label or "other".
     """
-    measures, groups = list(dict.fromkeys(table["measure"])), list(dict.fromkeys(table["group"]))
-    labels = sorted(set(table["kind"]) - {"other"})
-    colours = dict(zip(labels, LABEL_COLOURS, strict=False)) | {"other": GREEN}
+    measures, groups = list(dict.fromkeys(summary["measure"])), list(dict.fromkeys(summary["group"]))
+    labels = sorted(set(summary["kind"]) - {OTHER})
+    colours = dict(zip(labels, LABEL_COLOURS, strict=False)) | {OTHER: GREEN}
     figure, axes = panels(len(measures), height=1.5 + 0.52 * len(groups), sharey=True)
     for ax, measure in zip(axes, measures, strict=True):
-        for i, kind in enumerate([*reversed(labels), "other"]):
-            part = table[(table["measure"] == measure) & (table["kind"] == kind)].set_index("group").reindex(groups)
-            name = f"{kind} positions"
-            ax.errorbar(part["mean"], np.arange(len(groups)) + (i - 1) * 0.2, color=colours[kind],
-                        xerr=[part["mean"] - part["low"], part["high"] - part["mean"]], marker=KIND_MARKERS[i],
-                        linestyle="", capsize=2.5, markersize=5.5, label=name)  # fmt: skip
+        for i, kind in enumerate([*reversed(labels), OTHER]):
+            chosen = (summary["measure"] == measure) & (summary["kind"] == kind)
+            part = summary[chosen].set_index("group").reindex(groups)
+            errors = [(part["mean"] - part["low"]).clip(lower=0), (part["high"] - part["mean"]).clip(lower=0)]
+            ax.errorbar(part["mean"], np.arange(len(groups)) + (i - 1) * 0.2, color=colours[kind], xerr=errors,
+                        marker=KIND_MARKERS[i], linestyle="", capsize=2.5, markersize=5.5,
+                        label=f"{kind} positions")  # fmt: skip
         ax.axvline(0, color=GREY, linewidth=1)
         ax.set(xlabel="logit minus (logits)", title=measure)
         ax.title.set_fontsize(10.5)
@@ -47,14 +58,101 @@ def logit_minus(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def words(table: pd.DataFrame) -> Figure:
-    """One head in words, a row a position; weights are shaded. Columns as of `words.read_words`, for one head."""
-    wide = table.replace({"part": {"query": "key"}}).pivot(index="position", columns="part", values="words")
-    facts = table.drop_duplicates("position")
+def _logit_minus_caption(facts: Facts, groups: Mapping[str, Sequence[object]]) -> str:
+    control = f"Control: {_count(len(groups[CONTROL]), 'other head')} of the deep half." if CONTROL in groups else ""
+    return (
+        f"Logit minus of values by the kind of position, on {_count(facts.evaluation_sets * facts.queries, 'prompt')} "
+        "of the evaluation half. Left: of vo alone, mean over the positions of a kind. Right: of vo times its "
+        "attention weight, summed over them. "
+        f"{control or 'There is no control, as every head of the deep half was selected.'} {_intervals(facts)}"
+    )
+
+
+def _logit_minus_alt(summary: pd.DataFrame) -> str:
+    known = summary.dropna(subset="mean").sort_values("kind", kind="stable")
+    rows = [
+        f"{measure}, {group}: "
+        + ", ".join(f"{r.mean:+z.2f} at {r.kind} positions" for r in part.itertuples(index=False))
+        + "."
+        for (measure, group), part in known.groupby(["measure", "group"])
+    ]
+    return " ".join([f"{_panels(summary)} of points, a row for each group of heads.", *rows])
+
+
+def _panels(summary: pd.DataFrame) -> str:
+    return {1: "A panel", 2: "Two panels"}.get(summary["measure"].nunique(), "Panels")
+
+
+def _differences(facts: Facts, differences: pd.DataFrame) -> str:
+    first, second = facts.labels
+    header = ["heads", "number", f"$M(\\mathrm{{vo}})$ at {second} positions minus at {first} positions"]
+    rows = [(r.group, r.heads, _logits(r.mean, r.low, r.high)) for r in differences.itertuples()]
+    return table_text(header, rows)
+
+
+def _beside_paper(facts: Facts, beside: pd.DataFrame) -> str:
+    if beside.empty:
+        groups = " and ".join(dict.fromkeys(group for group, *_ in PAPER_WEIGHTED))
+        return f"The paper's numbers are of {groups}, which this run does not have."
+    header = ["heads", "positions", "here, weighted", "paper (summaries of version 3)", "sign"]
+    rows = [(r.heads, r.positions, _logits(r.mean, r.low, r.high), r.paper, r.sign) for r in beside.itertuples()]
+    same, opposite = (int((beside["sign"] == verdict).sum()) for verdict in ("the same", "the opposite"))
+    ours = "Our interval has" if facts.evaluation_sets > 1 else "Our number, of one demonstration set, has"
+    return (
+        f"{table_text(header, rows)}\n\n{ours} the paper's sign in {same} of "
+        f"{_count(len(beside), 'comparison')} and the opposite one in {opposite}."
+    )
+
+
+LOGIT_MINUS = Figure("values-logit-minus", draw=logit_minus_figure, caption=_logit_minus_caption, alt=_logit_minus_alt)
+DIFFERENCES = Text("values-differences", write=_differences)
+BESIDE_PAPER = Text("values-beside-paper", write=_beside_paper)
+
+# Is the label among a value's words?
+
+
+def _top_shares(shares: pd.DataFrame) -> str:
+    rows = [
+        (
+            r.group,
+            _interval(r.mean_own, r.low_own, r.high_own, "z.1%"),
+            _interval(r.mean_other, r.low_other, r.high_other, "z.1%"),
+        )
+        for r in shares.itertuples()
+    ]
+    return table_text(["heads", "own label in the top 10", "other label in the top 10"], rows)
+
+
+def _top_gap(facts: Facts, gap: Mapping[str, float]) -> str:
+    if not gap:
+        return "There are no other deep heads to compare with."
+    points = Estimate(*(100 * gap[name] for name in ("mean", "low", "high")))
+    if not points.known:
+        return f"In-context heads minus {CONTROL}: {NOT_MEASURED}."
+    if facts.evaluation_sets < 2:
+        agrees = "which decides nothing, as there is one demonstration set"
+    else:
+        agrees = (
+            "as the paper predicts" if points.low > 0 else "against the paper" if points.high < 0 else
+            "which does not decide"
+        )  # fmt: skip
+    low, high = f"{points.low:+z.1f}", f"{points.high:+z.1f}"
+    return f"In-context heads minus {CONTROL}: {points.mean:+z.1f} percentage points ({low} to {high}), {agrees}."
+
+
+TOP_SHARES = Text("values-top-words", write=_top_shares)
+TOP_GAP = Text("values-top-words-gap", write=_top_gap)
+
+# A head in words
+
+
+def words_figure(read: pd.DataFrame) -> Drawing:
+    """One head in words, a row a position; weights are shaded. Columns as of `words.joined`, for one head."""
+    wide, facts = _by_position(read)
     columns = (("token", 0.0), ("weight", 0.115), ("value", 0.21), ("key", 0.47), ("layer input", 0.735))
     n = len(facts)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.25 * (n + 1) + 0.15))
+        figure = Drawing(figsize=(WIDTH, 0.25 * (n + 1) + 0.15))
         ax = figure.subplots()
     ax.set(xlim=(0, 1), ylim=(n, -1))
     ax.axis("off")
@@ -67,24 +165,72 @@ def words(table: pd.DataFrame) -> Figure:
         ax.add_patch(box)
         ax.axhline(row, color="#dddddd", linewidth=0.6)
         cells = [_short(token), f"{weight:.3f}"]
-        cells += [
-            "  ".join(_short(word) for word in wide[part][position][:SHOWN]) for part in ("value", "key", "layer input")
-        ]
+        cells += ["  ".join(_short(word) for word in wide[part][position].split()[:SHOWN]) for part in PARTS]
         for text, (_, x) in zip(cells, columns, strict=True):
             ax.text(x, row + 0.5, text, fontsize=8, va="center", parse_math=False)
     return figure
 
 
-def words_markdown(table: pd.DataFrame) -> str:
-    """One head's rows of `read_words` as a Markdown table, a row per position; query words stand under key."""
-    parts = table.replace({"part": {"query": "key"}})
-    wide = parts.pivot(index="position", columns="part", values="words")
-    facts = table.drop_duplicates("position")
-    lines = ["| position | token | weight | value | key | layer input |", "|---|---|---|---|---|---|"]
-    for position, token, weight in zip(facts["position"], facts["token"], facts["weight"], strict=True):
-        cells = [" ".join(map(escape, wide[part][position])) for part in ("value", "key", "layer input")]
-        lines.append(f"| {position} | {escape(token)} | {weight:.3f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def _words_caption(read: pd.DataFrame, prompt: str) -> str:
+    layer, head = read[["layer", "head"]].iloc[0]
+    return (
+        f"Head {layer}.{head} in words on the prompt `{prompt}`: three most likely tokens of each projection. "
+        "Shading: attention weight from the last position. In the last row, key is the query."
+    )
+
+
+def _words_alt(read: pd.DataFrame) -> str:
+    top = read[read["part"] == "value"].nlargest(SHOWN, "weight")
+    weights = "; ".join(
+        f"{r.weight:.2f} on {r.token}, whose value reads {' '.join(str(r.words).split()[:SHOWN]) or 'nothing'}"
+        for r in top.itertuples()
+    )
+    largest = "The largest weights" if len(top) > 1 else "The only weight"
+    return f"Table with a row for each of {_count(read['position'].nunique(), 'position')}. {largest}: {weights}."
+
+
+def _at_labels(facts: Facts, at_labels: pd.DataFrame) -> str:
+    if at_labels.empty:
+        return f"The prompt holds neither *{facts.labels[1]}* nor *{facts.labels[0]}*, so no label position is read."
+    hits, n, weight = int(at_labels["hit"].sum()), len(at_labels), at_labels["weight"].sum()
+    hold = "Together these positions hold" if n > 1 else "This position holds"
+    return (
+        f"The label is among the top ten words of the value at {hits} of {_count(n, 'label position')}. "
+        f"{hold} {weight:.0%} of the head's attention."
+    )
+
+
+def words_markdown(read: pd.DataFrame) -> str:
+    """One head's rows of `words.joined` as a Markdown table, a row per position; query words stand under key."""
+    wide, facts = _by_position(read)
+    rows = [
+        (position, escape(token), f"{weight:.3f}", *(_escaped(wide[part][position]) for part in PARTS))
+        for position, token, weight in zip(facts["position"], facts["token"], facts["weight"], strict=True)
+    ]
+    return table_text(["position", "token", "weight", *PARTS], rows)
+
+
+def _escaped(words: str) -> str:
+    return " ".join(map(escape, words.split()))
+
+
+def _words_table(read: pd.DataFrame) -> str:
+    lengths = [len(words.split()) for words in read["words"]]
+    keys = [part in ("key", "query") for part in read["part"]]
+    value, key = (max(n for n, is_key in zip(lengths, keys, strict=True) if is_key == want) for want in (False, True))
+    title = f"The whole table: {_count(value, 'word')} of value and layer input, {key or 'none'} of key and query"
+    return f":::{{admonition}} {title}\n:class: dropdown\n{words_markdown(read)}\n:::"
+
+
+WORDS = Figure("values-words", draw=words_figure, caption=_words_caption, alt=_words_alt)
+AT_LABELS = Text("values-words-at-labels", write=_at_labels)
+WORDS_TABLE = Text("values-words-table", write=_words_table)
+
+
+def _by_position(read: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Words by position and part, the query's under key; and a row for each position."""
+    wide = read.replace({"part": {"query": "key"}}).pivot(index="position", columns="part", values="words")
+    return wide, read.drop_duplicates("position")
 
 
 def _short(word: str) -> str:
@@ -97,3 +243,27 @@ def _short(word: str) -> str:
 def _has_glyph(character: str) -> bool:
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     return font.get_char_index(ord(character)) != 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _interval(mean: Any, low: Any, high: Any, form: str) -> str:
+    """Mean and interval in a format; words where there is no number."""
+    measured = Estimate(mean, low, high)
+    return format(measured, form) if measured.known else NOT_MEASURED
+
+
+def _logits(mean: Any, low: Any, high: Any) -> str:
+    """Mean and interval in logits, with more digits, up to six, where one of them would lose its sign."""
+    values = [float(x) for x in (mean, low, high) if x != 0]
+    digits = next((n for n in range(3, 6) if all(round(x, n) for x in values)), 6)
+    return _interval(mean, low, high, f"+z.{digits}f")
+
+
+def _intervals(facts: Facts) -> str:
+    """What the bars of a figure are."""
+    if facts.evaluation_sets < 2:
+        return "There is one demonstration set, hence no interval."
+    return f"Bars: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."

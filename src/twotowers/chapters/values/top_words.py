@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import pandas as pd
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from ...models.model import Model
 from ...prompts.sets import PromptSet
+from ...statistics import estimate, summarise
 from ...tracing.heads import Head
 from ...tracing.labels import label_places
 from ...tracing.projection import values_of
-from .logit_minus import by_layer, captures
+from .logit_minus import CONTROL, IN_CONTEXT, by_group, by_layer, captures
 
 CHUNK = 256  # positions projected onto the whole vocabulary at a time
 
@@ -66,6 +68,32 @@ def label_in_top(
                 )
     table = pd.concat(tables, ignore_index=True)
     return table[["layer", "head", "set", "position", "label", "rank", "in_top", "other_in_top"]]
+
+
+def top_shares(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
+    """How often a label is among the first words of a value, for each group of heads.
+
+    Args:
+        found: result of `label_in_top`.
+
+    Returns:
+        `group`, then mean, low and high of the position's own label and of the other one: `mean_own` to `high_other`.
+    """
+    grouped = by_group(found, groups)
+    own, other = (summarise(grouped, ["group"], column, seed=seed) for column in ("in_top", "other_in_top"))
+    return own.merge(other, on="group", suffixes=("_own", "_other"))
+
+
+def top_gap(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> dict[str, float]:
+    """How much more often in-context heads have the label among the first words than other deep heads do.
+
+    Returns:
+        `mean, low, high`; empty where there are no other deep heads.
+    """
+    if not {IN_CONTEXT, CONTROL} <= set(groups):
+        return {}
+    shares = by_group(found, groups).groupby(["group", "set"])["in_top"].mean().unstack("group")
+    return asdict(estimate(shares[IN_CONTEXT] - shares[CONTROL], shares.index, seed=seed))
 
 
 def label_forms(model: Model, label: str, token: int) -> list[int]:

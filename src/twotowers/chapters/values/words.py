@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -117,6 +117,16 @@ def labels_read(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
         for token, words in zip(rows["token"], rows["words"], strict=True)
     ]
     return rows.assign(hit=np.array(hits, dtype=bool))
+
+
+def joined(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `read_words` with the words in one text, a space between them: no token has a space in it."""
+    return table.assign(words=table["words"].str.join(" "))
+
+
+def first_head(selected: Mapping[str, Sequence[Head]], label: str) -> Head:
+    """The first head that serves a label; where none does, the first in-context head."""
+    return [*selected.get(label, ()), *selected["all"]][0]
 
 
 def _raising(model: Model, captured: Capture) -> list[Head]:

@@ -1,0 +1,168 @@
+"""A chapter while it is executed: it measures, and its page shows, tells, judges and hands on.
+
+All that a page shows is stored first and drawn from what was stored, so that it can be drawn again without a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown, display
+
+from ..errors import DamagedRunError
+from ..models.loading import Loading
+from ..models.model import Model
+from ..prompts.sets import PromptSet
+from ..publishing.ledger import Verdict, claim_text, judge, read_ledger
+from ..publishing.provenance import RUN_NOTE, facts_of
+from ..publishing.publish import Figure, Text
+from ..publishing.run_folder import RunFolder, digest_of, effects_file, handed_file
+from ..publishing.shown import Item, Shown
+from ..statistics import Estimate, per_set
+from ..study import Scale, Study, open_study
+from ..tracing.heads import Head
+
+BY_HAND = ".twotowers-run"  # where the files of a chapter go that is executed without the pipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class Chapter:
+    """One line of the registry.
+
+    Attributes:
+        name: of its text in `book/chapters`, and of its folder here.
+        hands_on: names under which it hands results on to later chapters.
+        reads: hand-offs that it reads; a chapter that judges a claim reads `accuracy`, too.
+    """
+
+    name: str
+    hands_on: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+
+def open_page(
+    chapter: str,
+    model: str,
+    task: str,
+    scale: str,
+    seed: int,
+    loading: Mapping[str, Any] | None = None,
+    folder: str = "",
+    reads: Mapping[str, str] | None = None,
+) -> Page:
+    """Begin a chapter: open its study, and say on the page what is run.
+
+    Args:
+        loading: fields of `Loading` that are not at their default.
+        folder: the chapter's workplace; without the pipeline a hidden folder beside the notebook.
+        reads: the files that it may read of its run's folder, with their digests; without the pipeline any.
+
+    Raises:
+        UserError: names, texts or weights that are not possible.
+    """
+    study = open_study(model, task, scale, seed, Loading(**(loading or {})))
+    page = Page(chapter, study, Path(folder or BY_HAND), None if not folder else dict(reads or {}))
+    page.tell(RUN_NOTE, tokens=len(study.evaluation[0].prompts[0].ids))
+    return page
+
+
+class Page:
+    """What a chapter's text speaks to. Use `open_page`."""
+
+    def __init__(self, chapter: str, study: Study, folder: Path, reads: dict[str, str] | None) -> None:
+        self.study, self._folder, self._reads = study, folder, reads
+        self._run = RunFolder(folder if reads is None else folder.parent)
+        self.shown = Shown(folder, chapter, facts_of(study))
+        study.model.traffic.log = folder / ".traffic"
+
+    @property
+    def model(self) -> Model:
+        return self.study.model
+
+    @property
+    def selection(self) -> list[PromptSet]:
+        """Prompt sets on which heads are chosen."""
+        return self.study.selection
+
+    @property
+    def evaluation(self) -> list[PromptSet]:
+        """Prompt sets, of other texts, on which everything is reported."""
+        return self.study.evaluation
+
+    @property
+    def scale(self) -> Scale:
+        return self.study.scale
+
+    @property
+    def seed(self) -> int:
+        return self.study.seed
+
+    def show(self, figure: Figure, **inputs: Any) -> None:
+        """Keep the results that a figure is made of, draw it from what was kept, and show it with its files."""
+        self._put(figure, inputs)
+
+    def tell(self, text: Text, **inputs: Any) -> None:
+        """The same for a computed text."""
+        self._put(text, inputs)
+
+    def judge(self, claim: str, effects: pd.DataFrame) -> Verdict:
+        """Keep a claim's effect in each demonstration set, and say its verdict.
+
+        Args:
+            effects: a row per set or per prompt, `set, effect`; positive if the paper is right.
+        """
+        kept, accuracy = per_set(effects), self.handed("accuracy")
+        inputs = {"claim": claim, "effects": kept, "accuracy": accuracy, "seed": self.seed}
+        self._put(claim_text(claim), inputs, {"effects": effects_file(claim)})
+        return judge(claim, kept, accuracy=Estimate(**accuracy), seed=self.seed)
+
+    def hand_on(self, name: str, value: Any) -> None:
+        """Keep a result, as JSON, for later chapters of the same run."""
+        place = self._folder / handed_file(name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({"made_of": self.study.digest, "value": value}) + "\n", encoding="utf-8")
+
+    def handed(self, name: str) -> Any:
+        """What an earlier chapter of the same run has handed on.
+
+        Raises:
+            DamagedRunError: it is missing, or was made of another model, task, scale or seed.
+        """
+        file = handed_file(name)
+        own = self._folder / file  # a chapter may read what it has handed on itself
+        text = own.read_text(encoding="utf-8") if own.is_file() else self._run.read(file, self._digest(file))
+        record = json.loads(text)
+        if record["made_of"] != self.study.digest:
+            raise DamagedRunError(f"{file} was made of another model, task, scale or seed; run its chapter first.")
+        return record["value"]
+
+    @property
+    def selected(self) -> dict[str, list[Head]]:
+        """The in-context heads that the knock-out chapter has selected: a list for each label, and `all` of them."""
+        return {name: [(layer, head) for layer, head in heads] for name, heads in self.handed("heads").items()}
+
+    def ledger(self) -> pd.DataFrame:
+        """The claims of this run with their verdicts, as `publishing.ledger.ledger`."""
+        digests = self._reads
+        if digests is None:
+            files = [
+                handed_file("accuracy"),
+                *(str(f.relative_to(self._folder)) for f in self._folder.glob("claims/*")),
+            ]
+            digests = {file: digest for file in files if (digest := self._digest(file))}
+        return read_ledger(self._run, digests, seed=self.seed)
+
+    def _digest(self, file: str) -> str | None:
+        """With which digest a file of the run's folder may be read."""
+        if self._reads is not None:
+            return self._reads.get(file)
+        return digest_of(self._run.path / file) if (self._run.path / file).is_file() else None
+
+    def _put(self, item: Item, inputs: Mapping[str, Any], places: Mapping[str, str] | None = None) -> None:
+        self.shown.add(item, inputs, places)
+        display(Markdown(self.shown.render(item)), metadata={"item": item.id})

@@ -1,0 +1,33 @@
+"""What the ledger of claims shows."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ...publishing.ledger import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED, UNTESTABLE, markdown
+from ...publishing.publish import Text
+
+TABLE = Text("claims-table", write=markdown)
+
+
+def _counts(table: pd.DataFrame) -> str:
+    """How many claims got which verdict; those are named that need a second look."""
+
+    def number(verdict: str, *, one: str = "", many: str = "") -> str:
+        found = int((table["verdict"] == verdict).sum())
+        verb = one if found == 1 else many
+        return f"{found} {verb}".rstrip()
+
+    def named(verdict: str) -> str:
+        claims = ", ".join(table.loc[table["verdict"] == verdict, "claim"])
+        return f" ({claims})" if claims else ""
+
+    return (
+        f"Of {len(table)} claims, {number(SUPPORTED, one='is', many='are')} supported on this model, "
+        f"{number(CONTRADICTED)} contradicted{named(CONTRADICTED)} and {number(INCONCLUSIVE)} "
+        f"inconclusive{named(INCONCLUSIVE)}; {number(UNTESTABLE)} could not be tested and "
+        f"{number(NOT_RUN, one='has', many='have')} not been run."
+    )
+
+
+COUNTS = Text("claims-counts", write=_counts)

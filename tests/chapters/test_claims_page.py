@@ -1,0 +1,61 @@
+"""The ledger's page: what it says of given verdicts, without a run."""
+
+import re
+import warnings
+
+import pandas as pd
+import pytest
+from facts import make_facts
+
+from twotowers.chapters.claims import page
+from twotowers.paper import CLAIMS
+from twotowers.publishing.publish import call
+from twotowers.publishing.shown import Shown
+
+MANY = {**dict.fromkeys(CLAIMS, "supported"), "C2": "contradicted", "C9": "contradicted", "C4": "inconclusive",
+        "C11": "not testable", "C12": "not testable", "C13": "not run"}  # fmt: skip
+COUNTS = {
+    "many": (MANY, "Of 14 claims, 8 are supported on this model, 2 contradicted (C2, C9) and 1 inconclusive (C4); "
+             "2 could not be tested and 1 has not been run."),
+    "one is": (dict.fromkeys(CLAIMS, "not run") | {"C3": "supported"}, "Of 14 claims, 1 is supported on this model, "
+               "0 contradicted and 0 inconclusive; 0 could not be tested and 13 have not been run."),
+    "none": (dict.fromkeys(CLAIMS, "not testable"), "Of 14 claims, 0 are supported on this model, 0 contradicted and "
+             "0 inconclusive; 14 could not be tested and 0 have not been run."),
+}  # fmt: skip
+
+
+def ledger_of(verdicts, mean=0.25, spread=0.125):
+    unknown = float("nan")
+    rows = []
+    for claim, verdict in verdicts.items():
+        numbers = [unknown] * 3 if verdict == "not run" else [mean, mean - spread, mean + spread]
+        rows.append((claim, CLAIMS[claim].sentence, *numbers, verdict, CLAIMS[claim].paper))
+    return pd.DataFrame(rows, columns=["claim", "sentence", "mean", "low", "high", "verdict", "paper"])
+
+
+@pytest.mark.parametrize(("verdicts", "expected"), COUNTS.values(), ids=COUNTS)
+def test_verdicts_are_counted_and_those_to_look_at_are_named(verdicts, expected):
+    assert call(page.COUNTS.write, make_facts(), {"table": ledger_of(verdicts)}) == expected
+
+
+def test_the_table_has_a_row_for_each_claim():
+    lines = call(page.TABLE.write, make_facts(), {"table": ledger_of(MANY)}).splitlines()
+    assert len(lines) == 2 + len(CLAIMS)
+    third, fourth, last = (next(line for line in lines if line.startswith(f"| {c} |")) for c in ("C3", "C4", "C13"))
+    assert third.endswith("| +0.250 (+0.125 to +0.375) | **supported** | not known |")
+    assert "| +25.0% (+12.5% to +37.5%) | **inconclusive** | 87.6 % to 24.4 %" in fourth
+    assert "|  | **not run** | fluctuation -22 %" in last
+
+
+@pytest.mark.parametrize("verdicts", [MANY, dict.fromkeys(CLAIMS, "not run"), dict.fromkeys(CLAIMS, "not testable")])
+@pytest.mark.parametrize(("mean", "spread"), [(0.25, 0.125), (0.0, 0.0), (-0.0001, 0.0), (1.0, 0.0)])
+def test_everything_can_be_kept_and_written_again(tmp_path, verdicts, mean, spread):
+    shown = Shown(tmp_path, "claims", make_facts())
+    table = ledger_of(verdicts, mean, spread)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for item in (page.TABLE, page.COUNTS):
+            shown.add(item, {"table": table})
+            text = Shown.read(tmp_path, "claims").render(item)
+            assert text == call(item.write, make_facts(), {"table": table})
+            assert not re.search(r"\b(nan|inf)\b|-0(\.0+)?(?![.\d])|\b1 (are|have)\b", text), text
