@@ -336,7 +336,7 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, drops, increases, sele
     zeroed = {(1, "random"): min(1, others)}
     doses = {(n, kind): accuracy for n in (0, 1) for kind in ("top", "random")}
     curve = knockout.dose_curve(removed_of(doses, zeroed, sets))
-    chosen = serving_of([(*head, 1, 1, 1, label) for head in selected for label in ("bar", "foo")])
+    chosen = serving_of([(*head, n, n, n, label) for n, head in enumerate(selected, 1) for label in ("bar", "foo")])
     groups = serving.with_controls(serving.by_label(chosen, facts.labels), facts.n_heads)
     split = split_of(dict.fromkeys(groups, accuracy), sets)
     compared = serving.compare_rankings(ranked, located_of(increases), selected)

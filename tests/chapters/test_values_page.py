@@ -165,7 +165,7 @@ def test_differences_are_a_table_with_a_row_for_each_group():
     zero = pd.DataFrame([("x", 1, 0.0, -0.0, 0.0)], columns=["group", "heads", "mean", "low", "high"])
     assert "+0.000 (+0.000 to +0.000)" in text_of(page.DIFFERENCES, differences=zero)
     tiny = pd.DataFrame([("x", 1, -1e-9, -1e-9, 0.0)], columns=["group", "heads", "mean", "low", "high"])
-    harmless(text_of(page.DIFFERENCES, differences=tiny))
+    assert "-1e-09 (-1e-09 to +0e+00)" in text_of(page.DIFFERENCES, differences=tiny)
 
 
 def test_our_numbers_stand_beside_the_papers():

@@ -81,31 +81,29 @@ def run(study, tmp_path, capsys):
         folder, work = RunFolder(tmp_path / "run"), tmp_path / "work"
         page = Page("towers", study, work, {})
         page.hand_on("accuracy", dict(zip(("mean", "low", "high"), accuracy, strict=True)))
-        verdicts = {name: page.judge(name, effects(mean)) for name, mean in claims.items()}
+        for name, mean in claims.items():
+            page.judge(name, effects(mean))
         folder.require_writable()
         folder.commit("towers", work, {})
-        return folder.path, verdicts
+        return folder.path
 
     return recorded
 
 
 def test_a_claim_is_recorded_and_read_back(run):
-    folder, verdicts = run(C9=0.3)
-    table, measured = ledger(folder).set_index("claim"), verdicts["C9"].estimate
-    assert table.loc["C9", "verdict"] == verdicts["C9"].verdict == "supported"
+    table, measured = ledger(run(C9=0.3)).set_index("claim"), judge("C9", effects(0.3)).estimate
+    assert table.loc["C9", "verdict"] == "supported"
     assert table.loc["C9", ["mean", "low", "high"]].tolist() == [measured.mean, measured.low, measured.high]
     assert table.loc["C1", "verdict"] == "not run"
     assert len(table) == 14
 
 
 def test_a_model_at_chance_makes_every_claim_untestable_when_it_is_read(run):
-    folder, verdicts = run((0.55, 0.48, 0.62), C9=0.3, C8=-0.3)
-    assert {verdict.verdict for verdict in verdicts.values()} == {"not testable"}
-    assert set(ledger(folder)["verdict"]) == {"not testable", "not run"}
+    assert set(ledger(run((0.55, 0.48, 0.62), C9=0.3, C8=-0.3))["verdict"]) == {"not testable", "not run"}
 
 
 def test_tables_show_every_claim_of_every_model(run, tmp_path):
-    folder, _ = run(C4=0.3, C8=-0.3)
+    folder = run(C4=0.3, C8=-0.3)
     lines = markdown(ledger(folder)).splitlines()
     assert len(lines) == 2 + 14
     assert "**supported**" in lines[5]

@@ -18,12 +18,12 @@ from ..errors import DamagedRunError
 from ..models.loading import Loading
 from ..models.model import Model
 from ..prompts.sets import PromptSet
-from ..publishing.ledger import Verdict, claim_text, judge, read_ledger
+from ..publishing.ledger import claim_text, read_ledger
 from ..publishing.provenance import RUN_NOTE, facts_of
 from ..publishing.publish import Figure, Text
 from ..publishing.run_folder import RunFolder, digest_of, effects_file, handed_file
 from ..publishing.shown import Item, Shown
-from ..statistics import Estimate, per_set
+from ..statistics import per_set
 from ..study import Scale, Study, open_study
 from ..tracing.heads import Head
 
@@ -102,15 +102,15 @@ class Page:
     def seed(self) -> int:
         return self.study.seed
 
-    def show(self, figure: Figure, **inputs: Any) -> None:
+    def show(self, figure: Figure, /, **inputs: Any) -> None:
         """Keep the results that a figure is made of, draw it from what was kept, and show it with its files."""
         self._put(figure, inputs)
 
-    def tell(self, text: Text, **inputs: Any) -> None:
+    def tell(self, text: Text, /, **inputs: Any) -> None:
         """The same for a computed text."""
         self._put(text, inputs)
 
-    def judge(self, claim: str, effects: pd.DataFrame) -> Verdict:
+    def judge(self, claim: str, effects: pd.DataFrame) -> None:
         """Keep a claim's effect in each demonstration set, and say its verdict.
 
         Args:
@@ -119,7 +119,6 @@ class Page:
         kept, accuracy = per_set(effects), self.handed("accuracy")
         inputs = {"claim": claim, "effects": kept, "accuracy": accuracy, "seed": self.seed}
         self._put(claim_text(claim), inputs, {"effects": effects_file(claim)})
-        return judge(claim, kept, accuracy=Estimate(**accuracy), seed=self.seed)
 
     def hand_on(self, name: str, value: Any) -> None:
         """Keep a result, as JSON, for later chapters of the same run."""

@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import threading
 import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ PACKAGE = Path(__file__).parents[1]
 BELOW = ("statistics.py", "errors.py", "hub.py", "study.py", "models", "prompts", "tracing", "chapters/chapter.py")
 LOOKS = ("paper.py", "publishing")  # what pages are drawn with, beside their own `page.py`
 LIBRARIES = ("torch", "transformers", "nnsight")
+
+_ONE_AT_A_TIME = threading.Lock()  # Python 3.11.4 and older parse wrongly in two threads at once
 
 DONE, STALE, LOOK, MISSING, DAMAGED = "done", "stale", "look", "missing", "damaged"
 
@@ -57,6 +60,11 @@ def made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> di
     Args:
         study: None where the model is not at hand; what it decides is then left out.
     """
+    with _ONE_AT_A_TIME:
+        return _made_of(root, chapter, study, run)
+
+
+def _made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> dict[str, Any]:
     code, prose = _cells(text_of(root, chapter))
     of_code = {f"the code of {name}": _code(PACKAGE / name) for name in (*BELOW, *imported(chapter))}
     of_look = {f"the code of {name}": _code(PACKAGE / name) for name in (*LOOKS, f"chapters/{chapter}/page.py")}

@@ -259,7 +259,8 @@ def _logits(mean: Any, low: Any, high: Any) -> str:
     """Mean and interval in logits, with more digits, up to six, where one of them would lose its sign."""
     values = [float(x) for x in (mean, low, high) if x != 0]
     digits = next((n for n in range(3, 6) if all(round(x, n) for x in values)), 6)
-    return _interval(mean, low, high, f"+z.{digits}f")
+    seen = mean == 0 or round(mean, digits) != 0
+    return _interval(mean, low, high, f"+z.{digits}f" if seen else "+.0e")
 
 
 def _intervals(facts: Facts) -> str:
