@@ -33,7 +33,7 @@ BELOW = ("statistics.py", "errors.py", "hub.py", "study.py", "models", "prompts"
 LOOKS = ("paper.py", "publishing")  # what pages are drawn with, beside their own `page.py`
 LIBRARIES = ("torch", "transformers", "nnsight")
 
-_ONE_AT_A_TIME = threading.Lock()  # Python 3.11.4 and older parse wrongly in two threads at once
+_ONE_AT_A_TIME = threading.Lock()  # `ast.parse` has failed in two threads at once
 
 DONE, STALE, LOOK, MISSING, DAMAGED = "done", "stale", "look", "missing", "damaged"
 
