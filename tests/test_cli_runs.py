@@ -53,7 +53,7 @@ def test_check_of_a_model_that_fails_exits_with_1_and_says_what_fails(tiny_folde
 
 def test_a_model_that_fails_the_check_is_not_run(tiny_folders, bare_clone, capsys, monkeypatch):
     monkeypatch.setattr(check, "TOLERANCE", dict.fromkeys(check.TOLERANCE, 0.0))
-    monkeypatch.setattr(pipeline, "_execute", lambda *a: pytest.fail("it ran"))
+    monkeypatch.setattr(pipeline, "execute", lambda *a: pytest.fail("it ran"))
     before = tree(bare_clone)
     assert main(["run", "--model", str(tiny_folders["gpt2"]), "--scale", "smoke"]) == 2
     assert "tiny-gpt2 fails the check: '" in capsys.readouterr().err.splitlines()[-1]

@@ -300,6 +300,6 @@ def test_the_mitigation_figure_draws_every_remedy(smoke):
     compared = compare(intact, {"ours": table.query("heads == 'in-context' and strength == 1"), "other": calibrated})
     assert compared.query("remedy == 'none' and quantity == 'removed'")["mean"].eq(0).all()
     assert set(compared[compared["remedy"] == "other"]["measure"]) == {"accuracy_two_way", "p_gold"}
-    left, right = figures_imbalance.mitigation_figure(compared).axes
+    left, right = figures_imbalance.mitigation_figure(compared.assign(strength=0.0)).axes
     assert [text.get_text() for text in left.get_yticklabels()] == ["none", "ours", "other"]
     assert len(left.containers) == len(right.containers) == 3

@@ -111,7 +111,7 @@ def test_tokens_are_readable(real):
 def test_markdown_of_words_is_a_table_whatever_the_words(tiny_gpt2):
     table = read_words(tiny_gpt2, "cat : foo", [(3, 1)], top=1, top_key=1)
     table["words"] = [("|`$<b>{x}\\*_[a](b)",)] * len(table)
-    lines = figures_values.words_markdown(table).splitlines()
+    lines = figures_values.words_markdown(words.joined(table)).splitlines()
     assert {line.count("|") for line in lines} == {7}
     assert len(lines) == 2 + table["position"].nunique()
     assert not set("`$<>{}\\*_[]()") & set(escape(table["words"][0][0]))
@@ -128,13 +128,13 @@ def test_labels_are_looked_for_at_label_positions():
 
 def test_the_table_of_words_draws_any_token_without_a_warning(tiny_gpt2, tmp_path):
     table = read_words(tiny_gpt2, PAPER_PROMPT, [(3, 1)], top=3, top_key=3)
-    table["words"] = [("好的", "$x_1$ a", "\N{REPLACEMENT CHARACTER}" * 30)] * len(table)
-    figure = figures_values.words_figure(table)
+    table["words"] = [("好的", "$x_1$a", "\N{REPLACEMENT CHARACTER}" * 30)] * len(table)
+    figure = figures_values.words_figure(words.joined(table))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.savefig(tmp_path / "words.svg")
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert "$x_1$ a" in " ".join(texts)
+    assert "$x_1$a" in " ".join(texts)
     assert "□□" in " ".join(texts)
     assert sum(text == f"{w:.3f}" for w in table["weight"].unique() for text in texts) >= 1
     assert len(texts) == 5 * (table["position"].nunique() + 1)
