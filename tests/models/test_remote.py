@@ -20,6 +20,7 @@ from twotowers.chapters.knockout.knockout import sweep
 from twotowers.cli import main
 from twotowers.errors import ModelError, ServerError
 from twotowers.models import model as models_room
+from twotowers.models import rehearsal
 from twotowers.models import server as remote
 from twotowers.models.files import find_source
 from twotowers.models.model import open_model
@@ -216,9 +217,9 @@ def test_a_body_that_needs_our_package_fails_on_the_server(at_server):
 
 def test_a_request_names_no_folder_of_ours(folders, at_server, monkeypatch):
     blobs = []
-    true = remote.RequestModel.serialize.__func__
+    true = rehearsal.RequestModel.serialize.__func__
     monkeypatch.setattr(
-        remote.RequestModel,
+        rehearsal.RequestModel,
         "serialize",
         classmethod(lambda cls, t, c=False: blobs.append(true(cls, t)) or true(cls, t, c)),
     )
@@ -329,7 +330,6 @@ def test_a_run_that_a_server_refuses_writes_nothing(at_server, monkeypatch, tmp_
     assert main(["run", "--model", at_server["gpt2"], "--remote", "--scale", "smoke"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "book" / "runs").exists()
-    assert not remote.wanted()
 
 
 def test_weights_of_another_shape_are_refused_as_quantised(folders):
