@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .chapters.imbalance.response import imbalance
     from .chapters.knockout.knockout import knockout
+    from .chapters.knockout.scores import head_scores, in_context_heads
     from .chapters.knockout.screen import screen, verify
     from .chapters.locate.locate import Located, locate
     from .chapters.order.order import order
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from .models.model import Model, load
     from .prompts.sets import PromptSet, prompt_set
     from .publishing.ledger import ledger
+    from .tracing.balancing import balance_attention
     from .tracing.check import check
+    from .tracing.exchange import exchange
+    from .tracing.hand_over import hand_over
 
 __version__ = "0.1.0"
 _PLACES = {
@@ -36,9 +40,14 @@ _PLACES = {
     "Model": "models.model",
     "PromptSet": "prompts.sets",
     "UserError": "errors",
+    "balance_attention": "tracing.balancing",
     "block": "chapters.shallow.blocking",
     "check": "tracing.check",
+    "exchange": "tracing.exchange",
+    "hand_over": "tracing.hand_over",
+    "head_scores": "chapters.knockout.scores",
     "imbalance": "chapters.imbalance.response",
+    "in_context_heads": "chapters.knockout.scores",
     "knockout": "chapters.knockout.knockout",
     "ledger": "publishing.ledger",
     "load": "models.model",
@@ -55,9 +64,14 @@ __all__ = [
     "Model",
     "PromptSet",
     "UserError",
+    "balance_attention",
     "block",
     "check",
+    "exchange",
+    "hand_over",
+    "head_scores",
     "imbalance",
+    "in_context_heads",
     "knockout",
     "ledger",
     "load",

@@ -60,26 +60,31 @@ class Batch:
         n, rows = len(self.row), len(self.input_ids)
         return n % rows == 0 and torch.equal(self.row, torch.arange(rows).repeat_interleave(n // rows))
 
-    def lasts(self) -> Batch:
+    def lasts(self, copies: int = 1) -> Batch:
         """The last positions alone, a column a prompt, for a forward that remembers keys and values of this batch.
 
         Each of them sees what it saw before, but itself in its new place, behind the T remembered tokens.
+
+        Args:
+            copies: how many times all of them stand there, copy by copy (of a batch of one row only).
         """
         rows, length = self.input_ids.shape
-        n = len(self.row) // rows
-        seen = self.allowed[self.row, self.last].clone()
-        seen[torch.arange(len(seen)), self.last] = False
+        if copies > 1 and rows != 1:
+            raise ValueError("only the last positions of one row can be copied")
+        n = len(self.row) // rows * copies  # columns of a row
+        row, last, own = self.row.repeat(copies), self.last.repeat(copies), self.index.repeat(copies, 1)
+        seen = self.allowed[row, last].clone()
+        seen[torch.arange(len(seen)), last] = False
         column = torch.arange(n).repeat(rows)
-        index = torch.where(self.index == self.last[:, None], length + column[:, None], self.index)
         return Batch(
-            input_ids=self.input_ids[self.row, self.last].reshape(rows, n),
-            position_ids=self.position_ids[self.row, self.last].reshape(rows, n),
+            input_ids=self.input_ids[row, last].reshape(rows, n),
+            position_ids=self.position_ids[row, last].reshape(rows, n),
             allowed=torch.cat([seen.reshape(rows, n, -1), torch.eye(n, dtype=torch.bool).expand(rows, -1, -1)], dim=2),
-            row=self.row,
+            row=row,
             last=column,
-            label_ids=self.label_ids,
-            gold=self.gold,
-            index=index,
+            label_ids=self.label_ids.repeat(copies, 1),
+            gold=self.gold.repeat(copies),
+            index=torch.where(own == last[:, None], length + column[:, None], own),
         )
 
 

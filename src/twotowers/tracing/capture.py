@@ -41,6 +41,7 @@ def remembered(intact: Capture) -> Iterator[DynamicCache]:
         for layer in layers:
             if added := layer.get_seq_length() - intact.inputs.shape[2]:
                 layer.crop(-added)
+                layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
 
 
 # No cache, and logits of one position only: ours are computed at the last position of every prompt.

@@ -22,7 +22,10 @@ from ..prompts.sets import PromptSet, prompt_set
 from ..prompts.variants import prompt_set_of
 from .ablation import ablate, subtract
 from .capture import Capture, answers, capture, remember
+from .exchange import exchanged_z
+from .heads import every_head
 from .projection import project
+from .rewriting import rewrite
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 DEMONSTRATIONS = [
@@ -61,6 +64,7 @@ def check(model: Model) -> pd.DataFrame:
             "knock-out equals taking away what a head writes" if shared(model) else "knock-out equals edited weights",
             _knockout(model, sets[0]),
         ),
+        ("z computed from parts and written back changes nothing", _exchange(model, sets[0])),
     ]
     table = pd.DataFrame(measured, columns=["identity", "residual"])
     table["tolerance"] = TOLERANCE[model.arch.dtype]
@@ -199,6 +203,14 @@ def _knockout(model: Model, s: PromptSet) -> float:
         with edited(model, layer, head):
             worst = max(worst, _difference(traced, answers(model, batch).labels))
     return worst
+
+
+def _exchange(model: Model, s: PromptSet) -> float:
+    """All heads' z at the last position, computed from the intact run's queries, keys and values, and written in."""
+    batch = pack([s], model.pad_id)
+    intact = capture(model, batch, inputs=True)
+    z = exchanged_z(model, s, batch, intact, every_head(model), "none")
+    return _difference(rewrite(model, batch, intact, [z]).labels, intact.answers.labels)
 
 
 def shared(model: Model) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
+from ..errors import HeadError
 from ..models.model import Model
 
 Head = tuple[int, int]  # layer and head, both from 0
@@ -15,6 +16,38 @@ Head = tuple[int, int]  # layer and head, both from 0
 
 def every_head(model: Model) -> list[Head]:
     return [(layer, head) for layer in range(model.arch.n_layers) for head in range(model.arch.n_heads)]
+
+
+def require_heads(model: Model, heads: Iterable[Head]) -> None:
+    """Refuse heads that a model does not have.
+
+    Raises:
+        HeadError: one of them is not there.
+    """
+    known = set(every_head(model))
+    for head in heads:
+        if tuple(head) not in known:
+            raise HeadError(
+                f"{model.name} has no head {tuple(head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
+                f"{model.arch.n_heads - 1}."
+            )
+
+
+def is_deep(layer: int, n_layers: int) -> bool:
+    """Whether a layer lies in the deep half; the only layer of a model does."""
+    return 2 * layer >= n_layers or n_layers == 1
+
+
+def deep_heads(model: Model, but: Sequence[Head] = ()) -> list[Head]:
+    """All heads of the deep half, but those that are named."""
+    left_out = set(but)
+    return [h for h in every_head(model) if is_deep(h[0], model.arch.n_layers) and h not in left_out]
+
+
+def random_groups(heads: Sequence[Head], size: int, number: int, *, seed: int = 0) -> list[list[Head]]:
+    """Groups of as many heads drawn at random, each without repetition; smaller where there are too few."""
+    rng, size = np.random.default_rng([seed, 11]), min(size, len(heads))
+    return [sorted(heads[i] for i in rng.choice(len(heads), size=size, replace=False)) for _ in range(number)]
 
 
 def pairs(table: pd.DataFrame, n: int | None = None) -> list[Head]:
@@ -42,7 +75,7 @@ HEAD = ["layer", "head"]
 
 def control_heads(model: Model, heads: Sequence[Head], draws: int, seed: int = 0) -> list[Head]:
     """Heads of the deep half drawn at random, none of `heads`: `draws` for each of them, or all that there are."""
-    deep = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2 and head not in set(heads)]
+    deep = deep_heads(model, heads)
     rng = np.random.default_rng([seed, 7])
     chosen = rng.choice(len(deep), size=min(len(deep), draws * len(heads)), replace=False)
     return sorted(deep[i] for i in chosen)

@@ -1,0 +1,128 @@
+"""Scores of every head, and the in-context heads: those whose queries decide which label arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ...models.model import Model
+from ...prompts.packing import Batch, pack
+from ...prompts.sets import PromptSet
+from ...tracing.capture import capture
+from ...tracing.exchange import exchanged_z, exchanges
+from ...tracing.heads import HEAD, Head, every_head, is_deep, pairs
+from ...tracing.label_edges import label_edges, margin_gradients
+
+SHARE = 0.015  # of all heads that are called in-context
+EXACT = 400  # heads that are exchanged one by one; of larger models those with the highest first-order estimates
+SCORES = ("exchange", "values", "label_edge", "direct_margin", "induction", "previous_token")
+REPEATED = 50  # random tokens that stand there twice, for the rival explanation
+
+
+def head_scores(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], *, exact: int = EXACT, seed: int = 0
+) -> pd.DataFrame:
+    """What every head does, each by itself; means over both gold labels alike, so that a label's bias cancels.
+
+    Args:
+        exact: how many heads are exchanged at most; in a model with more those are whose exchange moves the margin
+            most to first order, and the first two scores of the others are nan.
+        seed: of the repeated random tokens.
+
+    Returns:
+        a row per head: `layer, head`; `exchange`, margin lost with the query of another class minus that with another
+        query of the same class (logits); `values`, margin lost with the labels' values exchanged; `label_edge`, the
+        first-order share in the margin of what arrives from label positions; `direct_margin`, the same as written
+        straight into the logits; `induction` and `previous_token`, mean attention on repeated random tokens to the
+        token behind the earlier copy, and to the token before.
+    """
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    table, heads = _edge_scores(model, sets), every_head(model)
+    if len(heads) > exact:
+        screened = exchange_estimates(model, sets)
+        heads = pairs(screened.reindex(screened["estimate"].abs().sort_values(ascending=False).index), exact)
+    table = table.merge(_exchange_scores(model, sets, sorted(heads)), on=HEAD, how="left")
+    return table.merge(repetition_scores(model, seed), on=HEAD)[[*HEAD, *SCORES]]
+
+
+def in_context_heads(scores: pd.DataFrame, n_layers: int, share: float = SHARE) -> list[Head]:
+    """The deep heads with the highest exchange scores, highest first: a share of all heads, at least one."""
+    number = max(1, round(share * len(scores)))
+    deep = scores[[is_deep(layer, n_layers) for layer in scores["layer"]]].dropna(subset="exchange")
+    return pairs(deep.sort_values("exchange", ascending=False, kind="stable"), number)
+
+
+def _exchange_scores(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head]) -> pd.DataFrame:
+    parts = ("query-other", "query-same", "values")
+    table = exchanges(model, sets, [([], "none"), *(([head], part) for head in heads for part in parts)])
+    margins = table.groupby(["group", "label"])["margin"].mean().groupby("group").mean().to_numpy()
+    other, same, values = margins[1:].reshape(len(heads), len(parts)).T
+    layer, head = zip(*heads, strict=True)
+    return pd.DataFrame({"layer": layer, "head": head, "exchange": same - other, "values": margins[0] - values})
+
+
+def exchange_estimates(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:
+    """First-order estimate of every head's exchange score: one forward and one backward pass a set.
+
+    Label edges are no screen for it: they say what is lost without an edge, which others may stand in for.
+
+    Returns:
+        a row per head: `layer, head, estimate` (logits).
+    """
+    heads, found = every_head(model), []
+    for s in sets:
+        batch = pack([s], model.pad_id)
+        intact = capture(model, batch, inputs=True)
+        gradients = margin_gradients(model, batch, intact)
+        other, same = (exchanged_z(model, s, batch, intact, heads, part) for part in ("query-other", "query-same"))
+        lost = [((same[head] - other[head]) * gradients[head[0]][:, head[1]]).sum(-1).numpy() for head in heads]
+        found.append(np.mean([np.compress(np.equal(s.gold, g), lost, axis=1).mean(1) for g in (0, 1)], axis=0))
+    return pd.DataFrame(heads, columns=HEAD).assign(estimate=np.mean(found, axis=0))
+
+
+def _edge_scores(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:
+    found: dict[str, list[pd.Series]] = {"moved": [], "written": []}
+    for edges in label_edges(model, sets):
+        for name, of_sets in found.items():
+            whole = getattr(edges, name).permute(1, 0, 2).flatten(1)  # [R, L * H]
+            by_prompt = pd.DataFrame(whole.numpy()).groupby(edges.frame["prompt"].to_numpy()).sum()
+            of_sets.append(by_prompt.groupby(edges.frame.groupby("prompt")["gold"].first().to_numpy()).mean().mean())
+    moved, written = (np.mean(of_sets, axis=0) for of_sets in found.values())
+    table = pd.DataFrame(every_head(model), columns=HEAD)
+    return table.assign(label_edge=moved, direct_margin=written)
+
+
+def repetition_scores(model: Model, seed: int = 0) -> pd.DataFrame:
+    """Attention on random tokens that stand there twice, averaged over the second copy.
+
+    Returns:
+        a row per head: `layer, head, induction, previous_token`.
+    """
+    n = min(REPEATED, model.context_length // 2)
+    drawn = np.random.default_rng([seed, 13]).integers(model.config.vocab_size, size=n)
+    ids = torch.tensor([*drawn, *drawn])
+    pattern = capture(model, _every_end(ids, n), pattern=True).pattern
+    assert pattern is not None
+    ends = torch.arange(n, 2 * n)
+    induction, previous = (pattern[:, torch.arange(n), :, to].mean(0) for to in (ends - n + 1, ends - 1))  # [L, H]
+    table = pd.DataFrame(every_head(model), columns=HEAD)
+    return table.assign(induction=induction.flatten().numpy(), previous_token=previous.flatten().numpy())
+
+
+def _every_end(ids: torch.Tensor, first: int) -> Batch:
+    """A sequence as one row, read at every position from the first on, each as if it were the last."""
+    length, ends = len(ids), torch.arange(first, len(ids))
+    places = torch.arange(length).expand(len(ends), -1)
+    return Batch(
+        input_ids=ids[None],
+        position_ids=torch.arange(length)[None],
+        allowed=torch.ones(1, length, length, dtype=torch.bool).tril(),
+        row=torch.zeros(len(ends), dtype=torch.long),
+        last=ends,
+        label_ids=torch.zeros(len(ends), 2, dtype=torch.long),
+        gold=torch.zeros(len(ends), dtype=torch.long),
+        index=torch.where(places <= ends[:, None], places, -1),
+    )

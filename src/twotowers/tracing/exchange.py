@@ -1,0 +1,182 @@
+"""The exchange test: queries, keys or values of some heads exchanged between the classes, at the last position only.
+
+z of each head is computed from queries, keys and values of the intact run, of which one part is exchanged, and written
+in; later layers run on (method page, equation eq-exchange). Donors are fixed, so that anyone can check a result: the
+query of rank r among its label takes the other label's query of rank r, or its own label's of rank r + 1; the i-th
+position of one label is exchanged with the i-th of the other, and what is left over stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import PromptError, UnknownNameError
+from ..models.model import Model
+from ..prompts.packing import Batch, pack
+from ..prompts.sets import PromptSet
+from .answers import Answers, outcome_table
+from .capture import Capture, capture
+from .heads import Head, by_layer, require_heads
+from .projection import values_of
+from .rewriting import rewrite
+
+PARTS = ("none", "query-other", "query-same", "keys", "values", "keys-values")
+
+
+def exchange(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head], part: str
+) -> pd.DataFrame:
+    """Answer every prompt with one part of some heads exchanged.
+
+    | part | what is exchanged |
+    |---|---|
+    | `query-other` | the query, with that of a prompt of the same set that has the other gold label |
+    | `query-same` | the query, with that of another prompt that has the same gold label |
+    | `keys` | keys of the i-th position of one label and the i-th of the other, each rotated at its new place |
+    | `values` | values of the same pairs |
+    | `keys-values` | both |
+    | `none` | nothing: the intact z is computed and written back |
+
+    Args:
+        heads: (layer, head) pairs, all exchanged together.
+
+    Returns:
+        a row per prompt: `group` (0), `set, query, label, accuracy, accuracy_two_way, margin`, as `outcomes`.
+
+    Raises:
+        HeadError, UnknownNameError, PromptError: no such head; no such part; a set whose queries share one label.
+    """
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    return exchanges(model, sets, [(heads, part)])
+
+
+def exchanges(
+    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Sequence[Head], str]], first: int = 0
+) -> pd.DataFrame:
+    """As `exchange` for several choices of heads and part, which are the groups, in one pass over the sets.
+
+    Args:
+        first: number of the first set.
+    """
+    for heads, part in choices:
+        require_heads(model, heads)
+        if part not in PARTS:
+            raise UnknownNameError("part", part, PARTS)
+    tables = []
+    for index, s in enumerate(tqdm(sets, desc="exchange", unit="set", delay=2, leave=False), start=first):
+        batch = pack([s], model.pad_id)
+        intact = capture(model, batch, inputs=True)
+        new: list[dict[Head, Tensor]] = [{} for _ in choices]
+        wanted = {part: [n for n, (_, own) in enumerate(choices) if own == part] for part in PARTS}
+        for part, numbers in wanted.items():
+            union = {head for n in numbers for head in choices[n][0]}
+            z = exchanged_z(model, s, batch, intact, sorted(union), part)
+            for n in numbers:
+                new[n] = {(layer, head): z[layer, head] for layer, head in choices[n][0]}
+        rows = rewrite(model, batch, intact, new)
+        tables += [outcome_table(part, s, number, index) for number, part in enumerate(in_choices(rows, len(choices)))]
+    return pd.concat(tables, ignore_index=True)
+
+
+def in_choices(rows: Answers, number: int) -> list[Answers]:
+    """The answers of `rewrite`, one for each choice."""
+    return [
+        Answers(*part) for part in zip(*(x.chunk(number) for x in (rows.labels, rows.log_norm, rows.best)), strict=True)
+    ]
+
+
+def exchanged_z(
+    model: Model, s: PromptSet, batch: Batch, intact: Capture, heads: Sequence[Head], part: str
+) -> dict[Head, Float[Tensor, "N d_h"]]:
+    """z of each head at the last position of one packed prompt set, with a part exchanged."""
+    donor = torch.arange(len(s.prompts))
+    if part.startswith("query"):
+        donor = query_donors(s, other=part == "query-other")
+    stays, moved = torch.arange(batch.index.shape[1]).expand_as(batch.index), label_partners(s, batch)
+    keys_from = moved if part in ("keys", "keys-values") else stays
+    values_from = moved if part in ("values", "keys-values") else stays
+    found: dict[Head, Tensor] = {}
+    for layer, own in by_layer(heads).items():
+        k, v = (
+            take(x, source)
+            for x, source in zip(
+                keys_and_values(model, batch, intact, layer, own), (keys_from, values_from), strict=True
+            )
+        )
+        weights = attention(model, batch, layer, queries(model, batch, intact, layer, own)[donor], k)
+        z = torch.einsum("nhs,nshe->nhe", weights, v)
+        found |= {(layer, head): z[:, i] for i, head in enumerate(own)}
+    return found
+
+
+def queries(model: Model, batch: Batch, intact: Capture, layer: int, heads: Sequence[int]) -> Float[Tensor, "N h d_h"]:
+    """Queries of the last positions, not rotated."""
+    normed = model.arch.norm_in(layer, intact.resid_pre[layer])
+    return model.arch.queries(layer, normed)[:, list(heads)]
+
+
+def keys_and_values(
+    model: Model, batch: Batch, intact: Capture, layer: int, heads: Sequence[int]
+) -> tuple[Float[Tensor, "N S h d_h"], Float[Tensor, "N S h d_h"]]:
+    """Keys, not rotated, and values of every position of every prompt; arbitrary beyond a prompt's end."""
+    assert intact.inputs is not None
+    k = model.arch.keys(layer, model.arch.norm_in(layer, intact.inputs[layer]))[:, :, list(heads)]
+    v = values_of(model.arch, intact, layer, heads)
+    rows, own = batch.row[:, None], batch.index.clamp(min=0)
+    return k[rows, own], v[rows, own]
+
+
+def attention(
+    model: Model, batch: Batch, layer: int, q: Float[Tensor, "N h d_h"], k: Float[Tensor, "N S h d_h"]
+) -> Float[Tensor, "N h S"]:
+    """Weights of the last positions, from queries and keys that are rotated here, each at its place."""
+    arch, inside = model.arch, batch.index >= 0
+    places = torch.arange(inside.shape[1]).expand(*k.shape[:1], k.shape[2], -1)
+    ends = (inside.sum(1) - 1)[:, None, None].expand(-1, k.shape[2], 1)
+    q, k = arch.rotate(q[:, :, None], ends), arch.rotate(k.transpose(1, 2), places)
+    scores = torch.einsum("nhqe,nhse->nhs", q, k) * arch.score_scale(layer)
+    return scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)
+
+
+def take(x: Float[Tensor, "N S h d_h"], source: Int[Tensor, "N S"]) -> Float[Tensor, "N S h d_h"]:
+    """What every position holds when it takes that of another one."""
+    return x[torch.arange(len(x))[:, None], source]
+
+
+def query_donors(s: PromptSet, *, other: bool) -> Int[Tensor, " N"]:
+    """Whose query each prompt takes: the other label's of its rank, or its own label's of the next rank, in a circle.
+
+    Raises:
+        PromptError: all queries have one label.
+    """
+    gold = s.gold
+    by_label = [[i for i, own in enumerate(gold) if own == label] for label in (0, 1)]
+    if other and not all(by_label):
+        raise PromptError("Queries are exchanged between labels, so a prompt set needs queries of both; add some.")
+    donors = []
+    for i, label in enumerate(gold):
+        rank, from_label = by_label[label].index(i), by_label[1 - label if other else label]
+        donors.append(from_label[(rank if other else rank + 1) % len(from_label)])
+    return torch.tensor(donors)
+
+
+def label_pairs(s: PromptSet) -> list[tuple[int, int]]:
+    """Demonstrations that are exchanged: the i-th of one label with the i-th of the other."""
+    first, second = ([i for i, (_, own) in enumerate(s.demonstrations) if own == label] for label in s.labels)
+    return list(zip(first, second, strict=False))
+
+
+def label_partners(s: PromptSet, batch: Batch) -> Int[Tensor, "N S"]:
+    """For every position of each prompt where it takes from: a label position from its partner, others from itself."""
+    source = torch.arange(batch.index.shape[1]).repeat(len(s.prompts), 1)
+    for n, prompt in enumerate(s.prompts):
+        for a, b in label_pairs(s):
+            first, second = prompt.label_positions[a], prompt.label_positions[b]
+            source[n, first], source[n, second] = second, first
+    return source

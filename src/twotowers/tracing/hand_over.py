@@ -1,0 +1,167 @@
+"""The hand-over test: where the class is, layer by layer.
+
+The residual that enters a layer is exchanged between the classes at one kind of place, and the model runs on from
+there. A margin of minus the intact one says that everything the answer needs is at that place; the intact one, that it
+has left (method page, equation eq-hand-over).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+
+import nnsight
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import UnknownNameError, UserError
+from ..models.model import Model
+from ..prompts.packing import Batch, pack
+from ..prompts.sets import Prompt, PromptSet, Span
+from ..prompts.variants import swapped
+from .answers import Answers, outcome_table, reading
+from .capture import OPTIONS, Capture, Sites, at_lasts, capture, inputs_of, remembered
+from .exchange import label_pairs, query_donors
+
+PLACES = ("text", "text+separator", "label", "query", "last")
+Move = tuple[int, int, int, int]  # a prompt, a position in it, and the prompt and position that it takes from
+
+
+def hand_over(
+    model: Model,
+    prompt_sets: PromptSet | Sequence[PromptSet],
+    place: str,
+    layers: Sequence[int] | None = None,
+    *,
+    within: bool = False,
+) -> pd.DataFrame:
+    """Answer every prompt with the residual at one kind of place exchanged, at each layer.
+
+    | place | exchanged with |
+    |---|---|
+    | `text` | text tokens of the i-th demonstration of one label and the i-th of the other, aligned from the end |
+    | `text+separator` | the same, and what stands between the text and its label |
+    | `label` | all label positions, with those of the prompt whose labels are swapped |
+    | `query` | text tokens of the query, with those of a query of the other class |
+    | `last` | the last position, with that of a query of the other class |
+
+    Args:
+        layers: the residual that enters these, 0 to the number of layers, which is the final residual; all by default.
+        within: the control: each exchange is made within a class, with the next demonstration of the same label, or
+            the next query of it.
+
+    Returns:
+        a row per layer and prompt: `place, layer, set, query, label, accuracy, accuracy_two_way, margin`.
+
+    Raises:
+        UserError: no such place or layer; a set whose queries share one label.
+    """
+    if place not in PLACES:
+        raise UnknownNameError("place", place, PLACES)
+    n_layers = model.arch.n_layers
+    chosen = list(range(n_layers + 1)) if layers is None else list(layers)
+    if wrong := [layer for layer in chosen if not 0 <= layer <= n_layers]:
+        raise UserError(f"{model.name} has no residual {wrong[0]}; layers are 0 to {n_layers}, the final residual.")
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    tables = []
+    for index, s in enumerate(tqdm(sets, desc=f"hand over {place}", unit="set", delay=2, leave=False)):
+        for layer, rows in _of_set(model, s, place, chosen, within):
+            table = outcome_table(rows, s, 0, index).drop(columns="group")
+            tables.append(table.assign(place=place, layer=layer))
+    return pd.concat(tables, ignore_index=True)[["place", "layer", *table.columns.drop(["place", "layer"], "ignore")]]
+
+
+def _of_set(
+    model: Model, s: PromptSet, place: str, layers: Sequence[int], within: bool
+) -> Iterator[tuple[int, Answers]]:
+    batch = pack([s], model.pad_id)
+    intact = capture(model, batch, inputs=True)
+    source = intact
+    if place == "label" and not within:
+        source = capture(model, pack([swapped(s)], model.pad_id), inputs=True)
+    moves = _moves(s, place, within)
+    to, origin = ([batch.index[prompt, position] for prompt, position in ends] for ends in _ends(moves))
+    for layer in layers:
+        entering, other = (_stream(x, batch)[layer] for x in (intact, source))  # [1, T, d]
+        changed = entering.clone()
+        changed[:, to] = other[:, origin]
+        yield layer, answer_from(model, batch, layer, changed, intact if place == "last" else None)
+
+
+def _stream(captured: Capture, batch: Batch) -> Float[Tensor, "L1 1 T d"]:
+    """The residual entering each layer, and the final one, which is known at the last positions only."""
+    assert captured.inputs is not None
+    final = captured.inputs[-1].clone()
+    final[:, batch.last] = captured.resid_pre[-1]
+    return torch.cat([captured.inputs, final[None]])
+
+
+def answer_from(
+    model: Model, batch: Batch, layer: int, entering: Float[Tensor, "1 T d"], behind: Capture | None = None
+) -> Answers:
+    """Answers of one packed prompt set, from the residual that enters a layer on.
+
+    Args:
+        behind: of the same batch, if only the last positions are changed: they run alone behind its keys and values.
+    """
+    here = behind is not None and behind.cache is not None
+    run = batch.lasts() if here else batch
+    given = at_lasts(batch, entering) if here else entering
+    sites, read, row, last = Sites.of(model), reading(run), run.row, run.last
+    blocks, norm, unembed, as_tuple = sites.blocks, sites.final_norm, sites.unembed, model.arch.family.returns_tuple
+    with (
+        remembered(behind) if behind is not None and here else nullcontext() as cache,
+        torch.no_grad(),
+        model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
+    ):
+        resid = given.to(norm.weight)
+        for below in range(layer):
+            blocks[below].skip((resid, None) if as_tuple else resid)
+        if layer == 0:
+            blocks[0].input = resid
+        label_logits, log_norm, best = (nnsight.save(x) for x in read(unembed(norm.output[row, last]).detach().float()))
+    return Answers(label_logits, log_norm, best)
+
+
+def _ends(moves: Sequence[Move]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    return [(n, i) for n, i, _, _ in moves], [(n, i) for _, _, n, i in moves]
+
+
+def _moves(s: PromptSet, place: str, within: bool) -> list[Move]:
+    """What takes from where, for every prompt of a set."""
+    if place in ("query", "last"):
+        donors = query_donors(s, other=not within).tolist()
+        spans = [p.query if place == "query" else (p.last, p.last + 1) for p in s.prompts]
+        return [(n, a, donor, b) for n, donor in enumerate(donors) for a, b in _aligned(spans[n], spans[donor])]
+    if place == "label" and not within:
+        return [(n, i, n, i) for n, p in enumerate(s.prompts) for i in p.label_positions]
+    partners = _within_labels(s) if within else {a: b for pair in label_pairs(s) for a, b in (pair, pair[::-1])}
+    return [
+        (n, i, n, j)
+        for n, p in enumerate(s.prompts)
+        for a, b in partners.items()
+        for i, j in _aligned(_span(p, a, place), _span(p, b, place))
+    ]
+
+
+def _within_labels(s: PromptSet) -> dict[int, int]:
+    """For each demonstration the next one of its label, in a circle."""
+    found: dict[int, int] = {}
+    for label in s.labels:
+        own = [i for i, (_, other) in enumerate(s.demonstrations) if other == label]
+        found |= dict(zip(own, own[1:] + own[:1], strict=True))
+    return found
+
+
+def _span(prompt: Prompt, demonstration: int, place: str) -> Span:
+    start, end = prompt.demonstrations[demonstration]
+    label = prompt.label_positions[demonstration]
+    return (label, label + 1) if place == "label" else (start, label if place == "text+separator" else end)
+
+
+def _aligned(a: Span, b: Span) -> list[tuple[int, int]]:
+    """Positions of two spans, from their ends; what the longer one has more is left out."""
+    return list(zip(range(a[1] - 1, a[0] - 1, -1), range(b[1] - 1, b[0] - 1, -1), strict=False))

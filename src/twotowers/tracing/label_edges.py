@@ -1,0 +1,95 @@
+"""What arrives from every label position through every head: by the gradient of the whole model, and as it is written.
+
+To first order, the margin holds pattern * (v . d margin / d z) of a position: one forward and one backward pass for all
+heads. What a head writes straight into the logits is pattern * M(vo), towards the gold label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import nnsight
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from ..models.model import Model
+from ..prompts.packing import Batch, pack
+from ..prompts.sets import PromptSet
+from .answers import Answers
+from .capture import OPTIONS, Capture, Sites, at_lasts, capture, inputs_of, remembered
+from .labels import label_positions
+from .projection import label_direction, values_minus, values_of
+
+
+@dataclass(frozen=True)
+class LabelEdges:
+    """Edges from R label positions to the last position, of one prompt set.
+
+    Attributes:
+        frame: a row per prompt and demonstration, as `label_positions`.
+        weight: attention.
+        moved: first-order share in the margin (gold minus other, in logits) of what arrives from there.
+        written: what arrives, straight in the logits, gold minus other.
+    """
+
+    frame: pd.DataFrame
+    answers: Answers
+    weight: Float[Tensor, "L R H"]
+    moved: Float[Tensor, "L R H"]
+    written: Float[Tensor, "L R H"]
+
+
+def label_edges(model: Model, sets: Sequence[PromptSet]) -> Iterator[LabelEdges]:
+    """The edges of each set, one by one."""
+    for number, s in enumerate(tqdm(sets, desc="label edges", unit="set", delay=2, leave=False)):
+        batch = pack([s], model.pad_id)
+        intact = capture(model, batch, pattern=True, inputs=True)
+        yield _edges(model, batch, intact, label_positions([s], number))
+
+
+def _edges(model: Model, batch: Batch, intact: Capture, frame: pd.DataFrame) -> LabelEdges:
+    assert intact.pattern is not None
+    arch, gradients = model.arch, margin_gradients(model, batch, intact)
+    prompt, position = (torch.tensor(frame[name].to_numpy()) for name in ("prompt", "position"))
+    row, place = batch.row[prompt], batch.index[prompt, position]
+    towards = label_direction(arch, intact, batch) * (2 * batch.gold - 1)[:, None]
+    heads, weights, moved, written = range(arch.n_heads), [], [], []
+    for layer in range(arch.n_layers):
+        weight = intact.pattern[layer][prompt, :, position]  # [R, H]
+        values = values_of(arch, intact, layer, heads)[row, place]  # [R, H, d_h]
+        weights.append(weight)
+        moved.append(weight * (values * gradients[layer][prompt]).sum(-1))
+        written.append(weight * values_minus(arch, intact, batch, layer, heads, towards)[prompt, :, position])
+    return LabelEdges(frame, intact.answers, torch.stack(weights), torch.stack(moved), torch.stack(written))
+
+
+def margin_gradients(model: Model, batch: Batch, intact: Capture) -> Float[Tensor, "L N H d_h"]:
+    """Gradient of every prompt's margin, gold minus other, by z at its last position.
+
+    Args:
+        intact: the batch as captured with `inputs`, whose keys and values a forward of the last positions goes on from.
+    """
+    here = intact.cache is not None
+    run = batch.lasts() if here else batch
+    sites, row, last, label_ids = Sites.of(model), run.row, run.last, run.label_ids
+    first, out_projs, norm, unembed = sites.blocks[0], sites.out_projs, sites.final_norm, sites.unembed
+    sign = torch.nn.functional.one_hot(run.gold, 2) * 2 - 1  # of each label's logit in the margin
+    assert intact.inputs is not None
+    entering = at_lasts(batch, intact.inputs[0]) if here else None
+    with (
+        remembered(intact) if here else nullcontext() as cache,
+        torch.enable_grad(),
+        model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
+    ):
+        resid = first.input if entering is None else entering.to(norm.weight)
+        first.input = resid.detach().requires_grad_()  # a server's weights may be frozen
+        all_z = [out_proj.input for out_proj in out_projs]
+        logits = unembed(norm.output[row, last]).float()
+        margins = logits.gather(1, label_ids.to(logits.device)) * sign.to(logits.device)
+        gradients = nnsight.save([g[row, last].detach().cpu() for g in torch.autograd.grad(margins.sum(), all_z)])
+    return torch.stack(list(gradients)).float().unflatten(-1, (model.arch.n_heads, model.arch.d_head))

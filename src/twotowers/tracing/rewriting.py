@@ -1,0 +1,88 @@
+"""Rewriting: one forward in which some heads' z at the last position is replaced by what is given.
+
+Nothing before the last positions can change, so they run alone behind the keys and values that the intact forward left,
+as often as there are choices of heads. A server runs whole prompts instead.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import nnsight
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..models.model import Model
+from ..prompts.packing import Batch
+from .answers import Answers, reading
+from .capture import OPTIONS, Capture, Sites, at_lasts, inputs_of, remembered
+from .heads import Head
+
+Choice = Mapping[Head, Float[Tensor, "N d_h"]]  # heads, and what each one's z becomes in all N prompts
+COLUMNS = 512  # last positions of one forward
+
+
+def rewrite(model: Model, batch: Batch, intact: Capture, choices: Sequence[Choice]) -> Answers:
+    """Answers of one prompt set, once for each choice of heads, whose z at the last position is replaced.
+
+    Args:
+        batch: one packed prompt set.
+        intact: the same batch as captured with `inputs`.
+        choices: an empty one is the intact model; layers above what is written run on from the change.
+
+    Returns:
+        answers of choices x N prompts, choice by choice.
+    """
+    if len(batch.input_ids) != 1 or intact.inputs is None:
+        raise ValueError("heads are rewritten in one prompt set, captured with its inputs")
+    size = max(1, COLUMNS // len(batch.row))
+    parts = [choices[i : i + size] for i in range(0, len(choices), size)]
+    return Answers.cat([_rewrite(model, batch, intact, part) for part in parts])
+
+
+def _rewrite(model: Model, batch: Batch, intact: Capture, choices: Sequence[Choice]) -> Answers:
+    assert intact.inputs is not None
+    here, writes = intact.cache is not None, _by_layer(choices)
+    run = batch.lasts(len(choices)) if here else batch.repeat(len(choices))
+    start = min(writes, default=model.arch.n_layers - 1) if here else 0
+    entering = at_lasts(batch, intact.inputs[start]).repeat(1, len(choices), 1)
+    sites, read, row, last = Sites.of(model), reading(run), run.row, run.last
+    blocks, out_projs, norm, unembed = sites.blocks, sites.out_projs, sites.final_norm, sites.unembed
+    n_heads, as_tuple, n = model.arch.n_heads, model.arch.family.returns_tuple, len(batch.row)
+    with (
+        remembered(intact) if here else nullcontext() as cache,
+        torch.no_grad(),
+        model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
+    ):
+        skipped = entering.to(norm.weight)
+        for layer in range(start):
+            blocks[layer].skip((skipped, None) if as_tuple else skipped)
+        for layer, choice, head, new in writes.values():
+            z = out_projs[layer].input.clone()
+            by_head = z.unflatten(-1, (n_heads, -1))
+            at_last = by_head[row, last].unflatten(0, (-1, n))  # [choices, N, H, d_h]
+            at_last[choice, :, head] = new.to(at_last)
+            by_head[row, last] = at_last.flatten(0, 1)
+            out_projs[layer].input = z
+        label_logits, log_norm, best = (nnsight.save(x) for x in read(unembed(norm.output[row, last]).detach().float()))
+    return Answers(label_logits, log_norm, best)
+
+
+def _by_layer(choices: Sequence[Choice]) -> dict[int, tuple[int, list[int], list[int], Float[Tensor, "K N d_h"]]]:
+    """What is written in each layer, from below: the layer, numbers of choices, heads, and their z."""
+    found = defaultdict(list)
+    for number, choice in enumerate(choices):
+        for (layer, head), z in choice.items():
+            found[layer].append((number, head, z))
+    return {
+        layer: (
+            layer,
+            [c for c, _, _ in found[layer]],
+            [h for _, h, _ in found[layer]],
+            torch.stack([z for *_, z in found[layer]]),
+        )
+        for layer in sorted(found)
+    }
