@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from ..errors import HeadError
 from ..models.model import Model
 
 Head = tuple[int, int]  # layer and head, both from 0
+HEAD = ["layer", "head"]  # the columns that name one
+CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 
 
 def every_head(model: Model) -> list[Head]:
     return [(layer, head) for layer in range(model.arch.n_layers) for head in range(model.arch.n_heads)]
+
+
+def deep_heads(model: Model) -> list[Head]:
+    """Heads of the deep half of the layers."""
+    return [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2]
+
+
+def require_heads(model: Model, heads: Iterable[Head]) -> None:
+    """Refuse heads that are not there.
+
+    Raises:
+        HeadError: a head that the model does not have.
+    """
+    known = set(every_head(model))
+    for head in heads:
+        if tuple(head) not in known:
+            raise HeadError(
+                f"{model.name} has no head {tuple(head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
+                f"{model.arch.n_heads - 1}."
+            )
+
+
+def heads_in(groups: Mapping[str, Sequence[Head]]) -> list[Head]:
+    """Every head of some groups, once."""
+    return sorted({head for heads in groups.values() for head in heads})
 
 
 def pairs(table: pd.DataFrame, n: int | None = None) -> list[Head]:
@@ -37,12 +65,19 @@ def random_heads(heads: Sequence[Head], n_heads: int, rng: np.random.Generator) 
     return control
 
 
-HEAD = ["layer", "head"]
+def beside_random(heads: Sequence[Head], n_heads: int, seed: Sequence[int]) -> dict[str, list[Head]]:
+    """The in-context heads, and as a control random heads of the same layers, if these layers have others.
+
+    Args:
+        n_heads: of one layer of the model.
+    """
+    control = random_heads(heads, n_heads, np.random.default_rng(seed))
+    return {CHOSEN: list(heads), **({RANDOM: control} if control else {})}
 
 
 def control_heads(model: Model, heads: Sequence[Head], draws: int, seed: int = 0) -> list[Head]:
     """Heads of the deep half drawn at random, none of `heads`: `draws` for each of them, or all that there are."""
-    deep = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2 and head not in set(heads)]
+    deep = [head for head in deep_heads(model) if head not in set(heads)]
     rng = np.random.default_rng([seed, 7])
     chosen = rng.choice(len(deep), size=min(len(deep), draws * len(heads)), replace=False)
     return sorted(deep[i] for i in chosen)
@@ -55,6 +90,7 @@ def is_in(table: pd.DataFrame, heads: Sequence[Head]) -> pd.Series:
 
 
 def by_layer(heads: Sequence[Head]) -> dict[int, list[int]]:
+    """Numbers of the heads of each layer, each once, in order."""
     layers: dict[int, list[int]] = defaultdict(list)
     for layer, head in sorted(set(heads)):
         layers[layer].append(head)

@@ -8,14 +8,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..errors import HeadError, MemoryLimitError
+from ..errors import MemoryLimitError
 from ..models.model import Model
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet
 from .ablation import ablate
 from .answers import Answers, outcome_table
 from .capture import TOKEN_BUDGET, answers, batches, remember
-from .heads import Head, every_head
+from .heads import Head, require_heads
 
 
 def outcomes(
@@ -35,13 +35,7 @@ def outcomes(
         accuracies are 0 or 1 and `label` is the gold label.
     """
     sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
-    known = set(every_head(model))
-    for head in (head for group in groups for head in group):
-        if tuple(head) not in known:
-            raise HeadError(
-                f"{model.name} has no head {tuple(head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
-                f"{model.arch.n_heads - 1}."
-            )
+    require_heads(model, (head for group in groups for head in group))
     if not any(groups):
         return _intact(model, sets, len(groups))
     lowest = [min((layer for layer, _ in group), default=-1) for group in groups]

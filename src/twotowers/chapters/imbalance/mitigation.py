@@ -22,9 +22,9 @@ from ...prompts.sets import PromptSet
 from ...statistics import estimate
 from ...tracing.answers import SAME, Answers, answer_table, two_way
 from ...tracing.capture import Batch, Capture, answers, batches
-from ...tracing.heads import Head
+from ...tracing.heads import CHOSEN, RANDOM, Head
 from .designs import BALANCED
-from .response import CHOSEN, RANDOM, at_positions, captures, label_positions, named
+from .response import at_positions, captures, label_positions, named
 
 STRENGTHS = (PAPER_STRENGTH, 0.1, 0.3, 1.0, 3.0)
 MEASURES = {  # columns in which a remedy is judged, with their names on a page

@@ -23,20 +23,14 @@ from ...prompts.sets import PromptSet
 from ...statistics import estimate, rank_agreement, summarise
 from ...tracing.answers import SAME, answer_table
 from ...tracing.capture import Batch, Capture, batches, capture
-from ...tracing.heads import Head, random_heads
+from ...tracing.heads import CHOSEN, RANDOM, Head, beside_random
 
-CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 DIFFERENCE = "difference"  # of the two
 
 
 def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:
-    """The in-context heads, and as a control random heads of the same layers, if these layers have others.
-
-    Args:
-        n_heads: of one layer of the model.
-    """
-    control = random_heads(heads, n_heads, np.random.default_rng([seed, 5]))
-    return {CHOSEN: list(heads), **({RANDOM: control} if control else {})}
+    """`heads.beside_random` with the chapter's own draw."""
+    return beside_random(heads, n_heads, [seed, 5])
 
 
 # Answers, attention and weighted values by share

@@ -23,10 +23,9 @@ from ...prompts.variants import Order, reorder, rotations
 from ...study import Study
 from ...tracing.answers import Answers
 from ...tracing.capture import batches, capture
-from ...tracing.heads import Head, random_heads
+from ...tracing.heads import CHOSEN, Head, beside_random
 from ...tracing.position_free import without_position
 
-CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 ORDERS = 8  # orders of a set below scale `paper`
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of the mitigation, tried on the selection half
 
@@ -74,13 +73,8 @@ def order(
 
 
 def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:
-    """The in-context heads, and as a control random heads of the same layers, if these layers have others.
-
-    Args:
-        n_heads: of one layer of the model.
-    """
-    control = random_heads(heads, n_heads, np.random.default_rng([seed, 6]))
-    return {CHOSEN: list(heads), **({RANDOM: control} if control else {})}
+    """`heads.beside_random` with the chapter's own draw."""
+    return beside_random(heads, n_heads, [seed, 6])
 
 
 def try_strengths(
