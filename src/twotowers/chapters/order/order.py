@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ...models.model import Model
 from ...prompts.packing import Batch
@@ -22,7 +21,7 @@ from ...prompts.sets import PromptSet
 from ...prompts.variants import Order, reorder, rotations
 from ...study import Study
 from ...tracing.answers import Answers
-from ...tracing.capture import batches, capture
+from ...tracing.capture import capture, numbered
 from ...tracing.heads import CHOSEN, Head, beside_random
 from ...tracing.position_free import without_position
 
@@ -125,15 +124,11 @@ def in_orders(
         reorder(model, prompt_sets[s], way, template) for s, way in zip(jobs["set"], jobs["permutation"], strict=True)
     ]
     tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = [], []
-    done = 0
-    with tqdm(total=len(jobs), desc="order", unit="prompt set", delay=2, leave=False) as bar:
-        for batch in batches(model, reordered):
-            here = slice(done, done + len(batch.input_ids))
-            for name, strength, answered, weights in _runs(model, batch, groups, strengths):
-                for table, rows in zip(tables, _tables(reordered[here], jobs[here], answered, weights), strict=True):
-                    table.append(rows.assign(heads=name, strength=strength))
-            done = here.stop
-            bar.update(len(batch.input_ids))
+    for members, first, batch in numbered(model, reordered, "order"):
+        own = jobs[first : first + len(members)]
+        for name, strength, answered, weights in _runs(model, batch, groups, strengths):
+            for table, rows in zip(tables, _tables(members, own, answered, weights), strict=True):
+                table.append(rows.assign(heads=name, strength=strength))
     prompts, attention = (pd.concat(table, ignore_index=True) for table in tables)
     return Ordered(prompts, attention)
 

@@ -7,20 +7,18 @@ is frozen at the prompt's own final residual, so M is linear and needs two rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ...models.model import Model
 from ...paper import PAPER_WEIGHTED
-from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
-from ...tracing.capture import Capture, batches, capture
+from ...tracing.capture import captures
 from ...tracing.heads import Head, by_layer, deep_heads, is_in, require_heads
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
@@ -147,20 +145,6 @@ def by_group(table: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.Da
     parts = [table[is_in(table, heads)].assign(group=name) for name, heads in groups.items()]
     result = pd.concat(parts, ignore_index=True)
     return result[["group", *table.columns]]
-
-
-def captures(
-    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], what: str
-) -> Iterator[tuple[list[PromptSet], int, Batch, Capture]]:
-    """Batch by batch: its sets, the index of the first of them, the batch and its capture."""
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
-    first = 0
-    with tqdm(total=len(sets), desc=what, unit="set", delay=2, leave=False) as bar:
-        for batch in batches(model, sets):
-            members = sets[first : first + len(batch.input_ids)]
-            yield members, first, batch, capture(model, batch, pattern=True, inputs=True)
-            first += len(members)
-            bar.update(len(members))
 
 
 def _rows(

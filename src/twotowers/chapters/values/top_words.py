@@ -13,10 +13,11 @@ from torch import Tensor
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
+from ...tracing.capture import captures
 from ...tracing.heads import Head, by_layer, require_heads
 from ...tracing.labels import label_places
 from ...tracing.projection import values_of
-from .logit_minus import CONTROL, IN_CONTEXT, by_group, captures
+from .logit_minus import CONTROL, IN_CONTEXT, by_group
 
 CHUNK = 256  # positions projected onto the whole vocabulary at a time
 
