@@ -14,12 +14,12 @@ from twotowers.chapters.towers.metric import (
     SCORES,
     SHARPEST,
     above_chance,
-    heads_in,
     sharpest_of,
 )
 from twotowers.chapters.towers.swap import following, heads_by_label, unsigned_changes
 from twotowers.publishing.publish import Figure, Text, call, figure_of
 from twotowers.publishing.shown import Shown
+from twotowers.tracing.heads import heads_in
 
 NAN = float("nan")
 GROUPS = {IN_CONTEXT: [[2, 0], [3, 1]], SHARPEST: [[2, 0], [3, 2]], CONTROL: [[2, 1], [2, 2], [3, 0]]}

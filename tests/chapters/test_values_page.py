@@ -15,13 +15,13 @@ from twotowers.chapters.values.logit_minus import (
     WEIGHTED,
     beside_paper,
     by_measure,
-    heads_in,
     label_differences,
 )
 from twotowers.chapters.values.top_words import top_gap, top_shares
 from twotowers.chapters.values.words import first_head, joined, labels_read
 from twotowers.publishing.publish import Figure, Text, call, figure_of
 from twotowers.publishing.shown import Shown
+from twotowers.tracing.heads import heads_in
 
 NAN = float("nan")
 PROMPT = "two : foo one :"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..chapters.imbalance.designs import draws, longest_query, number_of_demonstrations, rebuilt, sources
+from ..chapters.imbalance.designs import draws, longest_query, number_of_demonstrations, sources
 from ..errors import PromptError
 from ..prompts.sets import CONTENT_FREE, TEMPLATES, PromptSet
 from ..prompts.tasks import Half
+from ..prompts.variants import rebuilt
 from ..study import Study
 
 
@@ -53,4 +54,4 @@ def _sets(study: Study) -> Iterator[PromptSet]:
         sets = sources(study, half)
         for n_foo in shares:
             for s, pairs in draws(study, half, n_foo, sets):
-                yield rebuilt(study, s, pairs, [longest_query(s), (CONTENT_FREE, s.labels[0])])
+                yield rebuilt(study.model, s, pairs, [longest_query(s), (CONTENT_FREE, s.labels[0])])

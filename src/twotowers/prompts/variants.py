@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import PromptError
-from ..models.model import Model
-from .sets import TEMPLATES, Pair, Prompt, PromptSet, prompt_set
+from .sets import TEMPLATES, Pair, Prompt, PromptSet, Reader, prompt_set
 
 
 def alone(s: PromptSet) -> PromptSet:
@@ -49,7 +48,7 @@ def rotations(n: int, number: int) -> list[Order]:
     return list(dict.fromkeys(way for rotation in turned for way in (rotation, rotation[::-1])))
 
 
-def reorder(model: Model, s: PromptSet, permutation: Order, template: str | None = None) -> PromptSet:
+def reorder(model: Reader, s: PromptSet, permutation: Order, template: str | None = None) -> PromptSet:
     """The same demonstrations in another order, before the same queries.
 
     Args:
@@ -61,9 +60,24 @@ def reorder(model: Model, s: PromptSet, permutation: Order, template: str | None
     n = len(s.demonstrations)
     if sorted(permutation) != list(range(n)):
         raise PromptError(f"An order of {n} demonstrations names each of 0 to {n - 1} once, unlike {permutation}.")
+    return rebuilt(model, s, [s.demonstrations[i] for i in permutation], template=template)
+
+
+def rebuilt(
+    model: Reader,
+    s: PromptSet,
+    demonstrations: Sequence[Pair],
+    queries: Sequence[Pair] | None = None,
+    *,
+    template: str | None = None,
+) -> PromptSet:
+    """A set of other demonstrations before the same queries, or before others.
+
+    Args:
+        template: a key of `TEMPLATES`; left out, the model's own.
+    """
     text, separator = TEMPLATES[template or model.template]
-    demonstrations = [s.demonstrations[i] for i in permutation]
-    return prompt_set(model, demonstrations, s.queries, template=text, separator=separator)
+    return prompt_set(model, demonstrations, queries or s.queries, template=text, separator=separator)
 
 
 def swapped(s: PromptSet) -> PromptSet:

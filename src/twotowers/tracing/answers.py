@@ -60,6 +60,13 @@ def outcome_table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.Dat
     )
 
 
+def outcome_tables(rows: Answers, sets: Sequence[PromptSet], first: int) -> list[pd.DataFrame]:
+    """`outcome_table` of each of some sets that were answered together, numbered from `first`; group 0."""
+    sizes = [len(s.prompts) for s in sets]
+    parts = zip(*(x.split(sizes) for x in (rows.labels, rows.log_norm, rows.best)), strict=True)
+    return [outcome_table(Answers(*part), s, 0, first + i) for i, (part, s) in enumerate(zip(parts, sets, strict=True))]
+
+
 COLUMNS = ("set", "query", "label", "accuracy", "accuracy_two_way", "margin")
 
 
@@ -67,11 +74,7 @@ def window_rows(
     rows: Answers, sets: Sequence[PromptSet], index: int, kind: str, window: range, control: bool
 ) -> pd.DataFrame:
     """A row a prompt, for sets numbered from `index`."""
-    sizes = [len(s.prompts) for s in sets]
-    parts = zip(*(x.split(sizes) for x in (rows.labels, rows.log_norm, rows.best)), strict=True)
-    tables = [
-        outcome_table(Answers(*part), s, 0, index + i) for i, (part, s) in enumerate(zip(parts, sets, strict=True))
-    ]
+    tables = outcome_tables(rows, sets, index)
     keys: dict[str, Any] = {"kind": kind, "start": window.start, "stop": window.stop, "control": control}
     return pd.concat(tables, ignore_index=True).drop(columns="group").assign(**keys)[[*keys, *COLUMNS]]
 

@@ -15,6 +15,7 @@ import nnsight
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm import tqdm
 from transformers import DynamicCache
 
 from ..models.architecture import submodule
@@ -122,6 +123,28 @@ def batches(model: Model, sets: Sequence[PromptSet], budget: int = TOKEN_BUDGET)
         group.append(s)
     if group:
         yield pack(group, model.pad_id)
+
+
+def numbered(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str = ""
+) -> Iterator[tuple[list[PromptSet], int, Batch]]:
+    """Batch by batch: its sets, the number of the first of them, and the batch; with a title, a bar shows progress."""
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    first = 0
+    with tqdm(total=len(sets), desc=title, unit="set", delay=2, leave=False, disable=not title) as bar:
+        for batch in batches(model, sets):
+            members = sets[first : first + len(batch.input_ids)]
+            yield members, first, batch
+            first += len(members)
+            bar.update(len(members))
+
+
+def captures(
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str
+) -> Iterator[tuple[list[PromptSet], int, Batch, Capture]]:
+    """`numbered`, with one forward of each batch: its patterns and inputs, too."""
+    for members, first, batch in numbered(model, prompt_sets, title):
+        yield members, first, batch, capture(model, batch, pattern=True, inputs=True)
 
 
 def capture(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,8 @@ from ..errors import HeadError
 from ..models.model import Model
 
 Head = tuple[int, int]  # layer and head, both from 0
+HEAD = ["layer", "head"]  # the columns that name one
+CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 
 
 def every_head(model: Model) -> list[Head]:
@@ -50,6 +52,11 @@ def random_groups(heads: Sequence[Head], size: int, number: int, *, seed: int = 
     return [sorted(heads[i] for i in rng.choice(len(heads), size=size, replace=False)) for _ in range(number)]
 
 
+def heads_in(groups: Mapping[str, Sequence[Head]]) -> list[Head]:
+    """Every head of some groups, once."""
+    return sorted({head for heads in groups.values() for head in heads})
+
+
 def pairs(table: pd.DataFrame, n: int | None = None) -> list[Head]:
     """The first n (layer, head) pairs of a table of heads."""
     part = table.iloc[:n]
@@ -70,7 +77,14 @@ def random_heads(heads: Sequence[Head], n_heads: int, rng: np.random.Generator) 
     return control
 
 
-HEAD = ["layer", "head"]
+def beside_random(heads: Sequence[Head], n_heads: int, seed: Sequence[int]) -> dict[str, list[Head]]:
+    """The in-context heads, and as a control random heads of the same layers, if these layers have others.
+
+    Args:
+        n_heads: of one layer of the model.
+    """
+    control = random_heads(heads, n_heads, np.random.default_rng(seed))
+    return {CHOSEN: list(heads), **({RANDOM: control} if control else {})}
 
 
 def control_heads(model: Model, heads: Sequence[Head], draws: int, seed: int = 0) -> list[Head]:
@@ -88,6 +102,7 @@ def is_in(table: pd.DataFrame, heads: Sequence[Head]) -> pd.Series:
 
 
 def by_layer(heads: Sequence[Head]) -> dict[int, list[int]]:
+    """Numbers of the heads of each layer, each once, in order."""
     layers: dict[int, list[int]] = defaultdict(list)
     for layer, head in sorted(set(heads)):
         layers[layer].append(head)

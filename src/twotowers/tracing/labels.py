@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
-from ..models.model import Model
+from ..models.architecture import Architecture
 from ..prompts.packing import Batch
 from ..prompts.sets import PromptSet
-from .capture import Capture, batches, capture
+from .capture import Capture
+from .projection import values_of
 
 
 def label_positions(sets: Sequence[PromptSet], first: int = 0) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def label_positions(sets: Sequence[PromptSet], first: int = 0) -> pd.DataFrame:
 
     Returns:
         `prompt` (its number among these), `set, query, gold, demonstration, label, same`, `position` of the label
-        token in the prompt, and `token, other`: tokens of its label and of the other one.
+        in the prompt, and its `token`.
     """
     rows: list[tuple[object, ...]] = []
     prompt = 0
@@ -32,27 +32,10 @@ def label_positions(sets: Sequence[PromptSet], first: int = 0) -> pd.DataFrame:
         tokens = dict(zip(s.labels, s.label_ids, strict=True))
         for query, (p, (_, gold)) in enumerate(zip(s.prompts, s.queries, strict=True)):
             for i, (position, (_, label)) in enumerate(zip(p.label_positions, s.demonstrations, strict=True)):
-                other = s.labels[1 - s.labels.index(label)]
-                facts = (prompt, number, query, gold, i, label, label == gold)
-                rows.append((*facts, position, tokens[label], tokens[other]))
+                rows.append((prompt, number, query, gold, i, label, label == gold, position, tokens[label]))
             prompt += 1
-    names = ["prompt", "set", "query", "gold", "demonstration", "label", "same", "position", "token", "other"]
+    names = ["prompt", "set", "query", "gold", "demonstration", "label", "same", "position", "token"]
     return pd.DataFrame(rows, columns=names)
-
-
-def captures(
-    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str
-) -> Iterator[tuple[pd.DataFrame, Batch, Capture]]:
-    """Batch by batch: the label positions of its prompts, the batch, and one forward of it."""
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
-    first = 0
-    with tqdm(total=len(sets), desc=title, unit="set", delay=2, leave=False) as bar:
-        for batch in batches(model, sets):
-            size = len(batch.input_ids)
-            frame = label_positions(sets[first : first + size], first)
-            yield frame, batch, capture(model, batch, pattern=True, inputs=True)
-            first += size
-            bar.update(size)
 
 
 def at_labels(captured: Capture, batch: Batch, frame: pd.DataFrame, layer: int) -> Float[Tensor, "R d"]:
@@ -60,6 +43,14 @@ def at_labels(captured: Capture, batch: Batch, frame: pd.DataFrame, layer: int) 
     assert captured.inputs is not None
     prompt, position = (torch.tensor(frame[name].to_numpy()) for name in ("prompt", "position"))
     return captured.inputs[layer][batch.row[prompt], batch.index[prompt, position]]
+
+
+def values_at_labels(
+    arch: Architecture, captured: Capture, batch: Batch, frame: pd.DataFrame, layer: int, heads: Sequence[int]
+) -> Float[Tensor, "R h d_h"]:
+    """Value of every label position for some heads of a layer, not weighted."""
+    prompt, position = (torch.tensor(frame[name].to_numpy()) for name in ("prompt", "position"))
+    return values_of(arch, captured, layer, heads)[batch.row[prompt], batch.index[prompt, position]]
 
 
 def weights(captured: Capture, frame: pd.DataFrame, layer: int, head: int) -> Float[Tensor, " R"]:

@@ -13,8 +13,8 @@ from ..models.model import Model
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet
 from .ablation import ablate
-from .answers import Answers, outcome_table
-from .capture import TOKEN_BUDGET, answers, batches, remember
+from .answers import Answers, outcome_table, outcome_tables
+from .capture import TOKEN_BUDGET, answers, numbered, remember
 from .heads import Head, require_heads
 
 
@@ -67,11 +67,8 @@ def outcomes(
 def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFrame:
     """As `outcomes`, for groups that are all empty: many sets in one forward."""
     tables: list[pd.DataFrame] = []
-    for batch in batches(model, sets):
-        rows, index = answers(model, batch), len(tables)
-        sizes = batch.row.bincount().tolist()
-        parts = zip(*(x.split(sizes) for x in (rows.labels, rows.log_norm, rows.best)), strict=True)
-        tables += [outcome_table(Answers(*part), sets[index + i], 0, index + i) for i, part in enumerate(parts)]
+    for members, first, batch in numbered(model, sets):
+        tables += outcome_tables(answers(model, batch), members, first)
     table = pd.concat(tables, ignore_index=True)
     return pd.concat([table.assign(group=number) for number in range(n_groups)], ignore_index=True)
 

@@ -25,12 +25,13 @@ from .capture import (
     remembered,
     require_weights,
 )
+from .heads import Head, by_layer
 
 
 def without_position(
     model: Model,
     batch: Batch,
-    heads: Sequence[tuple[int, int]],
+    heads: Sequence[Head],
     strength: float = 1.0,
     intact: Capture | None = None,
 ) -> tuple[Answers, Float[Tensor, "N K S"]]:
@@ -55,7 +56,7 @@ def without_position(
     """
     if not batch.even:
         raise ValueError("every row of the batch needs as many prompts as the others")
-    layers = {layer: [head for other, head in heads if other == layer] for layer in sorted({i for i, _ in heads})}
+    layers = by_layer(heads)
     if model.remote:
         answered, weights = _flattened(model, batch, batch, layers, strength)
     else:

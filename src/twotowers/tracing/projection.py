@@ -104,6 +104,33 @@ def label_direction(arch: Architecture, captured: Capture, batch: Batch) -> Floa
     return (labels[:, 1] - labels[:, 0]) * arch.norm_scale(captured.resid_pre[-1])
 
 
+def carried_back(
+    arch: Architecture, layer: int, heads: Sequence[int], towards: Float[Tensor, "N d"]
+) -> Float[Tensor, "N h d_h"]:
+    """A direction through each head's W_O, so that to project a value onto it costs d_h products and not d."""
+    return torch.einsum("hed,nd->nhe", arch.norm_shape(arch.w_o(layer)[list(heads)]), towards)
+
+
+def prompt_values(
+    arch: Architecture, captured: Capture, batch: Batch, layer: int, heads: Sequence[int]
+) -> Float[Tensor, "N S h d_h"]:
+    """`values_of`, from packed to prompt coordinates; arbitrary beyond a prompt's end."""
+    return values_of(arch, captured, layer, heads)[batch.row[:, None], batch.index.clamp(min=0)]
+
+
+def written(
+    arch: Architecture,
+    captured: Capture,
+    batch: Batch,
+    layer: int,
+    heads: Sequence[int],
+    weights: Float[Tensor, "N h S"],
+) -> Float[Tensor, "N d"]:
+    """Sum of weights * vo over some heads of a layer and all positions; with the pattern's, what the heads write."""
+    z = torch.einsum("nhs,nshe->nhe", weights, prompt_values(arch, captured, batch, layer, heads))
+    return torch.einsum("nhe,hed->nd", z, arch.w_o(layer)[list(heads)])
+
+
 def values_minus(
     arch: Architecture,
     captured: Capture,
@@ -113,7 +140,5 @@ def values_minus(
     towards: Float[Tensor, "N d"],
 ) -> Float[Tensor, "N h S"]:
     """M(vo) of every position of every prompt; arbitrary beyond a prompt's end."""
-    # The direction is carried back through W_O, so that a position costs d_h products and not d.
-    direction = torch.einsum("hed,nd->nhe", arch.norm_shape(arch.w_o(layer)[list(heads)]), towards)
-    value = values_of(arch, captured, layer, heads)[batch.row[:, None], batch.index.clamp(min=0)]  # [N, S, h, d_h]
+    value, direction = prompt_values(arch, captured, batch, layer, heads), carried_back(arch, layer, heads, towards)
     return torch.einsum("nshe,nhe->nhs", value, direction)

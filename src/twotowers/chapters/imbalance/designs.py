@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ...prompts.sets import CONTENT_FREE, TEMPLATES, Pair, PromptSet, prompt_set
+from ...prompts.sets import CONTENT_FREE, Pair, PromptSet
 from ...prompts.tasks import Half
+from ...prompts.variants import rebuilt
 from ...study import Study
 
 DEMONSTRATIONS = 8  # of an imbalanced prompt; fewer if the study has fewer, never fewer than 4
@@ -22,7 +23,7 @@ def share_sets(study: Study, half: Half = "evaluation") -> dict[float, list[Prom
     Set i has the same queries, words and categories at every share; the order is drawn anew at each.
     """
     n, sets = number_of_demonstrations(study), sources(study, half)
-    return {k / n: [rebuilt(study, s, pairs) for s, pairs in draws(study, half, k, sets)] for k in range(1, n)}
+    return {k / n: [rebuilt(study.model, s, pairs) for s, pairs in draws(study, half, k, sets)] for k in range(1, n)}
 
 
 def number_of_demonstrations(study: Study) -> int:
@@ -54,13 +55,6 @@ def draws(
         yield s, [chosen[j] for j in order]
 
 
-def rebuilt(
-    study: Study, s: PromptSet, demonstrations: Sequence[Pair], queries: Sequence[Pair] | None = None
-) -> PromptSet:
-    text, separator = TEMPLATES[study.model.template]
-    return prompt_set(study.model, demonstrations, queries or s.queries, template=text, separator=separator)
-
-
 def longest_query(s: PromptSet) -> Pair:
     """Of prompts with the same demonstrations, that query makes the longest one behind any others, too."""
     return max(zip(s.queries, s.prompts, strict=True), key=lambda pair: len(pair[1].ids))[0]
@@ -80,10 +74,12 @@ def dropped_sets(study: Study, half: Half = "evaluation", drops: int = 2) -> dic
     """
     n = number_of_demonstrations(study)
     drawn = list(draws(study, half, n // 2))
-    variants = {BALANCED: [rebuilt(study, s, pairs) for s, pairs in drawn]}
+    variants = {BALANCED: [rebuilt(study.model, s, pairs) for s, pairs in drawn]}
     for label in drawn[0][0].labels:
         for i in range(min(drops, n // 2)):
-            variants[f"{label} dropped {i + 1}"] = [rebuilt(study, s, _without(pairs, label, i)) for s, pairs in drawn]
+            variants[f"{label} dropped {i + 1}"] = [
+                rebuilt(study.model, s, _without(pairs, label, i)) for s, pairs in drawn
+            ]
     return variants
 
 
@@ -94,7 +90,7 @@ def content_free_sets(study: Study, variants: Mapping[str, Sequence[PromptSet]])
 
 def content_free(study: Study, prompt_sets: Sequence[PromptSet]) -> list[PromptSet]:
     """The same demonstrations with one query that has no content; its label counts for nothing."""
-    return [rebuilt(study, s, s.demonstrations, [(CONTENT_FREE, s.labels[0])]) for s in prompt_sets]
+    return [rebuilt(study.model, s, s.demonstrations, [(CONTENT_FREE, s.labels[0])]) for s in prompt_sets]
 
 
 def _without(demonstrations: Sequence[Pair], label: str, index: int) -> list[Pair]:

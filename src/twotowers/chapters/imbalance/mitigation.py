@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ...models.architecture import Architecture
 from ...models.model import Model
@@ -21,10 +20,12 @@ from ...paper import PAPER_STRENGTH
 from ...prompts.sets import PromptSet
 from ...statistics import estimate
 from ...tracing.answers import SAME, Answers, answer_table, two_way
-from ...tracing.capture import Batch, Capture, answers, batches
-from ...tracing.heads import Head
+from ...tracing.capture import Batch, Capture, answers, batches, captures
+from ...tracing.heads import CHOSEN, RANDOM, Head, by_layer
+from ...tracing.labels import position_kinds
+from ...tracing.projection import written
 from .designs import BALANCED
-from .response import CHOSEN, RANDOM, at_positions, captures, label_positions, named
+from .response import named
 
 STRENGTHS = (PAPER_STRENGTH, 0.1, 0.3, 1.0, 3.0)
 MEASURES = {  # columns in which a remedy is judged, with their names on a page
@@ -58,18 +59,15 @@ def mitigate(
     """
     groups = named(heads)
     tables = []
-    total = sum(len(sets) for sets in variants.values())
-    with tqdm(total=total, desc="mitigation", unit="set", delay=2, leave=False) as bar:
-        for variant, sets in variants.items():
-            for start, part, batch, captured in captures(model, sets):
-                for name, members in groups.items():
-                    added = minority_values(model.arch, batch, captured, members, part)
-                    for strength in dict.fromkeys((0.0, *strengths)):
-                        final = captured.resid_pre[-1] + strength * added
-                        changed = answers_from(model, final, batch) if strength and added.any() else captured.answers
-                        row = answer_table(changed, part, start)
-                        tables.append(row.assign(heads=name, strength=strength, variant=variant))
-                bar.update(len(part))
+    for variant, sets in variants.items():
+        for part, start, batch, captured in captures(model, sets, f"mitigation, {variant}"):
+            for name, members in groups.items():
+                added = minority_values(model.arch, batch, captured, members, part)
+                for strength in dict.fromkeys((0.0, *strengths)):
+                    final = captured.resid_pre[-1] + strength * added
+                    changed = answers_from(model, final, batch) if strength and added.any() else captured.answers
+                    row = answer_table(changed, part, start)
+                    tables.append(row.assign(heads=name, strength=strength, variant=variant))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -77,12 +75,17 @@ def minority_values(
     arch: Architecture, batch: Batch, captured: Capture, heads: Sequence[Head], sets: Sequence[PromptSet]
 ) -> Float[Tensor, "N d"]:
     """What strength 1 adds: majority / minority times pattern * vo, summed over heads and minority positions."""
-    positions, is_label = label_positions(sets)
+    assert captured.pattern is not None
+    kinds = position_kinds(sets, batch)
+    is_label = torch.stack([kinds == 0, kinds == 1], dim=-1)  # [N, S, 2]
     counts = is_label.sum(1)
     minority = (is_label & (counts < counts.max(1, keepdim=True).values)[:, None]).any(-1)
     ratio = counts.max(1).values / counts.min(1).values.clamp(min=1)
-    _, weighted = at_positions(arch, batch, captured, heads, positions)
-    return (weighted * (minority * ratio[:, None])[..., None]).sum((0, 2))
+    share = (minority * ratio[:, None])[:, None]
+    added = torch.zeros(len(kinds), arch.d_model)
+    for layer, numbers in by_layer(heads).items():
+        added += written(arch, captured, batch, layer, numbers, captured.pattern[layer][:, numbers] * share)
+    return added
 
 
 def calibrate(model: Model, intact: pd.DataFrame, free: Mapping[str, Sequence[PromptSet]]) -> pd.DataFrame:

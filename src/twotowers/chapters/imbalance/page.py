@@ -18,8 +18,9 @@ from ...publishing.plots import banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, LABEL_COLOURS, MARKERS, STYLE, WIDTH
 from ...statistics import Estimate
+from ...tracing.heads import CHOSEN, RANDOM
 from .mitigation import CALIBRATION, MEASURES, NONE, OWN, PAPER
-from .response import CHOSEN, DIFFERENCE, RANDOM
+from .response import DIFFERENCE
 
 TITLES = {
     "probability": "how probable foo is",

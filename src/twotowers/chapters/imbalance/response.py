@@ -8,35 +8,29 @@ second of a set's two sorted labels and a logit difference is foo's logit minus 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
 from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, rank_agreement, summarise
 from ...tracing.answers import SAME, answer_table
-from ...tracing.capture import Batch, Capture, batches, capture
-from ...tracing.heads import Head, random_heads
+from ...tracing.capture import Batch, Capture, captures
+from ...tracing.heads import CHOSEN, RANDOM, Head, beside_random, by_layer
+from ...tracing.labels import position_kinds
+from ...tracing.projection import label_direction, values_minus
 
-CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 DIFFERENCE = "difference"  # of the two
 
 
 def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:
-    """The in-context heads, and as a control random heads of the same layers, if these layers have others.
-
-    Args:
-        n_heads: of one layer of the model.
-    """
-    control = random_heads(heads, n_heads, np.random.default_rng([seed, 5]))
-    return {CHOSEN: list(heads), **({RANDOM: control} if control else {})}
+    """`heads.beside_random` with the chapter's own draw."""
+    return beside_random(heads, n_heads, [seed, 5])
 
 
 # Answers, attention and weighted values by share
@@ -62,66 +56,32 @@ def imbalance(
     """
     groups = named(heads)
     tables = []
-    total = sum(len(sets) for sets in prompt_sets_by_share.values())
-    with tqdm(total=total, desc="imbalance", unit="set", delay=2, leave=False) as bar:
-        for share, sets in prompt_sets_by_share.items():
-            for start, part, batch, captured in captures(model, sets):
-                shown = answer_table(captured.answers, part, start).assign(share=share)
-                positions, is_label = label_positions(part)
-                for name, members in groups.items():
-                    attention, weighted = at_positions(model.arch, batch, captured, members, positions)
-                    minus = logit_minus(model.arch, weighted, captured.resid_pre[-1], batch.label_ids)
-                    sums = {}
-                    for i, label in enumerate(("bar", "foo")):
-                        sums[f"attention_{label}"] = (attention * is_label[..., i]).sum((0, 2)).double().numpy()
-                        sums[f"values_{label}"] = (minus * is_label[..., i]).sum((0, 2)).double().numpy()
-                    tables.append(shown.assign(heads=name, **sums))
-                bar.update(len(part))
+    for share, sets in prompt_sets_by_share.items():
+        for part, start, batch, captured in captures(model, sets, f"imbalance, {share:.0%} foo"):
+            shown = answer_table(captured.answers, part, start).assign(share=share)
+            kinds = position_kinds(part, batch)
+            tables += [
+                shown.assign(heads=name, **label_sums(model.arch, batch, captured, kinds, members))
+                for name, members in groups.items()
+            ]
     return pd.concat(tables, ignore_index=True)
 
 
-def label_positions(sets: Sequence[PromptSet]) -> tuple[Int[Tensor, "N P"], Bool[Tensor, "N P 2"]]:
-    """Label positions of every prompt, and which of the two labels stands there (neither: padding)."""
-    rows = [(prompt.label_positions, s) for s in sets for prompt in s.prompts]
-    width = max(len(places) for places, _ in rows)
-    positions = torch.zeros(len(rows), width, dtype=torch.long)
-    is_label = torch.zeros(len(rows), width, 2, dtype=torch.bool)
-    for n, (places, s) in enumerate(rows):
-        positions[n, : len(places)] = torch.tensor(places)
-        for p, (_, label) in enumerate(s.demonstrations):
-            is_label[n, p, s.labels.index(label)] = True
-    return positions, is_label
-
-
-def at_positions(
-    arch: Architecture, batch: Batch, captured: Capture, heads: Sequence[Head], positions: Int[Tensor, "N P"]
-) -> tuple[Float[Tensor, "A N P"], Float[Tensor, "A N P d"]]:
-    """For A heads: attention of the last position on some positions of each prompt, and pattern * vo there (eq-head).
-
-    Args:
-        captured: with patterns and inputs.
-        positions: in each prompt's own coordinates.
-    """
+def label_sums(
+    arch: Architecture, batch: Batch, captured: Capture, kinds: Int[Tensor, "N S"], heads: Sequence[Head]
+) -> dict[str, np.ndarray]:
+    """The columns `attention_bar` to `values_foo` of `imbalance`; `kinds` is of `labels.position_kinds`."""
     assert captured.pattern is not None
-    assert captured.inputs is not None
-    packed = batch.index.gather(1, positions)
-    attention = torch.zeros(len(heads), *positions.shape)
-    weighted = torch.zeros(len(heads), *positions.shape, arch.d_model)
-    for i, (layer, head) in enumerate(heads):
-        entering = arch.norm_in(layer, captured.inputs[layer][batch.row[:, None], packed])
-        w_v, b_v = arch.w_v(layer)
-        attention[i] = captured.pattern[layer, :, head].gather(1, positions)
-        weighted[i] = attention[i, ..., None] * ((entering @ w_v[head] + b_v[head]) @ arch.w_o(layer)[head])
-    return attention, weighted
-
-
-def logit_minus(
-    arch: Architecture, v: Float[Tensor, "A N P d"], final: Float[Tensor, "N d"], label_ids: Int[Tensor, "N 2"]
-) -> Float[Tensor, "A N P"]:
-    """M of parts of each prompt's residual: foo's logit minus bar's, the final norm's scale frozen (eq-logit-minus)."""
-    w_u = arch.w_u()
-    direction = (w_u[label_ids[:, 1]] - w_u[label_ids[:, 0]]) * arch.norm_scale(final)
-    return torch.einsum("anpd,nd->anp", arch.norm_shape(v), direction)
+    sums = {f"{of}_{label}": np.zeros(len(kinds)) for of in ("attention", "values") for label in ("bar", "foo")}
+    towards = label_direction(arch, captured, batch)
+    for layer, numbers in by_layer(heads).items():
+        attention = captured.pattern[layer][:, numbers]  # [N, h, S]
+        weighted = attention * values_minus(arch, captured, batch, layer, numbers, towards)
+        for code, label in enumerate(("bar", "foo")):
+            here = (kinds == code)[:, None]
+            sums[f"attention_{label}"] += (attention * here).sum((1, 2)).double().numpy()
+            sums[f"values_{label}"] += (weighted * here).sum((1, 2)).double().numpy()
+    return sums
 
 
 # What the share changes, set by set
@@ -233,12 +193,3 @@ def _slope(x: pd.Series, y: pd.Series) -> float:
 
 def named(heads: Sequence[Head] | Mapping[str, Sequence[Head]]) -> Mapping[str, Sequence[Head]]:
     return heads if isinstance(heads, Mapping) else {CHOSEN: heads}
-
-
-def captures(model: Model, sets: Sequence[PromptSet]) -> Iterator[tuple[int, Sequence[PromptSet], Batch, Capture]]:
-    """Batches of sets with the index of the first one, captured."""
-    start = 0
-    for batch in batches(model, sets):
-        part = sets[start : start + len(batch.input_ids)]
-        yield start, part, batch, capture(model, batch, pattern=True, inputs=True)
-        start += len(part)

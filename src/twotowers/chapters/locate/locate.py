@@ -16,12 +16,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
-from ...tracing.capture import batches, capture
+from ...tracing.capture import capture, numbered
 from ...tracing.projection import increases
 
 COMPONENTS = ("attention", "mlp")
@@ -98,15 +97,11 @@ def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Locate
     """Log-probability increase of every attention layer, MLP layer and head, for each prompt's gold label."""
     sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
     layers, heads = [], []
-    bar = tqdm(total=len(sets), desc="locate", unit="set", delay=2, leave=False)
-    with bar:
-        for batch in batches(model, sets):
-            captured = capture(model, batch)
-            gold = batch.label_ids.gather(1, batch.gold[:, None]).squeeze(1)
-            by_layer, by_head = increases(model.arch, captured, gold)
-            layers.append(by_layer)
-            heads.append(by_head)
-            bar.update(len(batch.input_ids))
+    for _, _, batch in numbered(model, sets, "locate"):
+        gold = batch.label_ids.gather(1, batch.gold[:, None]).squeeze(1)
+        of_layers, of_heads = increases(model.arch, capture(model, batch), gold)
+        layers.append(of_layers)
+        heads.append(of_heads)
     return Located(
         gold=tuple(label for s in sets for _, label in s.queries),
         set_index=tuple(i for i, s in enumerate(sets) for _ in s.queries),

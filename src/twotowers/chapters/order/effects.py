@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ...statistics import Estimate, estimate, summarise
-from .order import CHOSEN, Ordered
+from ...tracing.heads import CHOSEN
+from .order import Ordered
 
 MEASURES = ("accuracy", "margin", "attention")  # whose standard deviation over orders is taken
 

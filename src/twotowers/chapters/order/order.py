@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ...models.model import Model
 from ...prompts.packing import Batch
@@ -22,11 +21,10 @@ from ...prompts.sets import PromptSet
 from ...prompts.variants import Order, reorder, rotations
 from ...study import Study
 from ...tracing.answers import Answers
-from ...tracing.capture import batches, capture
-from ...tracing.heads import Head, random_heads
+from ...tracing.capture import capture, numbered
+from ...tracing.heads import CHOSEN, Head, beside_random
 from ...tracing.position_free import without_position
 
-CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 ORDERS = 8  # orders of a set below scale `paper`
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of the mitigation, tried on the selection half
 
@@ -74,13 +72,8 @@ def order(
 
 
 def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:
-    """The in-context heads, and as a control random heads of the same layers, if these layers have others.
-
-    Args:
-        n_heads: of one layer of the model.
-    """
-    control = random_heads(heads, n_heads, np.random.default_rng([seed, 6]))
-    return {CHOSEN: list(heads), **({RANDOM: control} if control else {})}
+    """`heads.beside_random` with the chapter's own draw."""
+    return beside_random(heads, n_heads, [seed, 6])
 
 
 def try_strengths(
@@ -131,15 +124,11 @@ def in_orders(
         reorder(model, prompt_sets[s], way, template) for s, way in zip(jobs["set"], jobs["permutation"], strict=True)
     ]
     tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = [], []
-    done = 0
-    with tqdm(total=len(jobs), desc="order", unit="prompt set", delay=2, leave=False) as bar:
-        for batch in batches(model, reordered):
-            here = slice(done, done + len(batch.input_ids))
-            for name, strength, answered, weights in _runs(model, batch, groups, strengths):
-                for table, rows in zip(tables, _tables(reordered[here], jobs[here], answered, weights), strict=True):
-                    table.append(rows.assign(heads=name, strength=strength))
-            done = here.stop
-            bar.update(len(batch.input_ids))
+    for members, first, batch in numbered(model, reordered, "order"):
+        own = jobs[first : first + len(members)]
+        for name, strength, answered, weights in _runs(model, batch, groups, strengths):
+            for table, rows in zip(tables, _tables(members, own, answered, weights), strict=True):
+                table.append(rows.assign(heads=name, strength=strength))
     prompts, attention = (pd.concat(table, ignore_index=True) for table in tables)
     return Ordered(prompts, attention)
 

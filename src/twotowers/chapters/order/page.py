@@ -15,8 +15,8 @@ from ...publishing.plots import banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, MARKERS, ORANGE
 from ...statistics import Estimate
+from ...tracing.heads import CHOSEN, RANDOM
 from .effects import MEASURES
-from .order import CHOSEN, RANDOM
 
 LINES = {CHOSEN: ("in-context heads", ORANGE, "o", "-"), RANDOM: ("random heads", BLUE, "s", "--")}
 TITLES = {"accuracy": "accuracy", "margin": "margin (logits)", "attention": "attention to a label"}

@@ -22,7 +22,7 @@ from ...prompts.packing import Batch
 from ...prompts.sets import Prompt, PromptSet
 from ...statistics import Estimate, estimate, summarise
 from ...tracing.answers import window_rows
-from ...tracing.capture import batches, remember
+from ...tracing.capture import numbered, remember
 from ...tracing.cutting import cut
 
 KINDS = ("text_to_label", "query_to_last")
@@ -81,11 +81,10 @@ def block(
                 f"{model.name} has no layers {window[0]} to {window[-1]}: its layers are 0 to "
                 f"{model.arch.n_layers - 1}."
             )
-    tables, index = [], 0
+    tables = []
     steps = 2 * len(kinds) * sum(model.arch.n_layers - window.start for window in chosen)
     with tqdm(total=len(sets) * steps, desc="block", unit="layer", delay=2, leave=False) as bar:
-        for batch in batches(model, sets):
-            members = sets[index : index + len(batch.input_ids)]
+        for members, index, batch in numbered(model, sets):
             unchanged, intact = remember(model, batch)
             for kind in kinds:
                 tables.append(window_rows(unchanged, members, index, kind, range(0), False))
@@ -96,7 +95,6 @@ def block(
                         rows = cut(model, batch, removed, window, intact)
                         tables.append(window_rows(rows, members, index, kind, window, control))
                         bar.update(len(members) * (model.arch.n_layers - window.start))
-            index += len(members)
     return pd.concat(tables, ignore_index=True)
 
 

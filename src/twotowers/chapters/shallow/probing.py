@@ -24,7 +24,7 @@ from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...prompts.tasks import Half, Task
 from ...statistics import summarise
-from ...tracing.capture import batches, capture
+from ...tracing.capture import capture, numbered
 
 WHERE = ("text", "label", "shuffled")
 FOLDS = 4  # of words, and as many of demonstration sets
@@ -128,18 +128,17 @@ def demonstration_residuals(
     model: Model, sets: Sequence[PromptSet], layers: Sequence[int]
 ) -> tuple[Float[Tensor, "K M d"], Float[Tensor, "K M d"]]:
     """Residual entering K layers at the last text token and at the label of all M demonstrations, set by set."""
-    texts, labels, index = [], [], 0
-    for batch in batches(model, sets):
+    texts, labels = [], []
+    for members, _, batch in numbered(model, sets, "read demonstrations"):
         inputs = capture(model, batch, inputs=True).inputs
         assert inputs is not None
         entering = inputs[list(layers)]
         first = 0  # first prompt of a set; its demonstrations are those of all
-        for row, s in enumerate(sets[index : index + len(batch.input_ids)]):
+        for row, s in enumerate(members):
             prompt, packed = s.prompts[0], batch.index[first]
             texts.append(entering[:, row, packed[[end - 1 for _, end in prompt.demonstrations]]])
             labels.append(entering[:, row, packed[list(prompt.label_positions)]])
             first += len(s.prompts)
-        index += len(batch.input_ids)
     return torch.cat(texts, dim=1), torch.cat(labels, dim=1)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
-from ...tracing.heads import HEAD, Head, control_heads, every_head, is_in
+from ...tracing.heads import HEAD, Head, control_heads, deep_heads, is_in
 from .reading import PROMPT, read_heads
 
 IN_CONTEXT, SHARPEST, CONTROL = "in-context heads", "sharpest heads", "random deep heads"
@@ -71,7 +71,7 @@ def sharpest_heads(model: Model, prompt_sets: Sequence[PromptSet], number: int |
 
     They are a choice, so make it on the selection half.
     """
-    deep = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2]
+    deep = deep_heads(model)
     if not deep:
         return []
     means = towers(model, prompt_sets, deep).groupby(HEAD)["auc"].mean().sort_values(ascending=False, kind="stable")
@@ -96,11 +96,6 @@ def head_groups(
     control = control_heads(model, heads, draws, seed)
     groups = {IN_CONTEXT: list(heads), SHARPEST: list(ranked[: len(heads)]), CONTROL: control}
     return {name: group for name, group in groups.items() if group}
-
-
-def heads_in(groups: Mapping[str, Sequence[Head]]) -> list[Head]:
-    """Every head of some groups, once."""
-    return sorted({head for heads in groups.values() for head in heads})
 
 
 def above_chance(effects: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ...models.model import Model
 from ...prompts.sets import PromptSet
+from ...tracing.capture import captures
 from ...tracing.heads import Head
-from ...tracing.labels import at_labels, captures, weights
+from ...tracing.labels import at_labels, label_positions, weights
 from .reading import query_and_key
 
 
@@ -27,7 +28,8 @@ def plane(model: Model, s: PromptSet, head: Head, *, arrows: int = 1) -> tuple[p
         arrows: `layer, head, query, demonstration, weight, x, y, to_x, to_y` for each query's largest weights.
     """
     layer, number = head
-    ((frame, batch, captured),) = captures(model, s, "plane")
+    ((members, _, batch, captured),) = captures(model, s, "plane")
+    frame = label_positions(members)
     at = at_labels(captured, batch, frame, layer)[: len(s.demonstrations)]
     q, k = query_and_key(model.arch, layer, number, captured.resid_pre[layer], at)
     queries, keys, share = biplot(q @ k.T * model.arch.score_scale(layer))

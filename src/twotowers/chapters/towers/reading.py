@@ -13,9 +13,10 @@ from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
-from ...tracing.capture import Capture
+from ...tracing.capture import Capture, captures
 from ...tracing.heads import HEAD, Head, by_layer
-from ...tracing.labels import at_labels, captures, described, weights
+from ...tracing.labels import at_labels, described, label_positions, values_at_labels, weights
+from ...tracing.projection import carried_back, label_direction
 
 PROMPT = [*HEAD, "set", "query", "gold"]  # one head in one prompt
 CLASSES = {"same": "same class", "other": "other class"}  # columns of `attention_by_class`, in words
@@ -33,8 +34,8 @@ def read_heads(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads
         `value`: logit minus of vo towards the position's own label, not weighted (equation eq-logit-minus).
     """
     parts = [
-        _read_layer(model.arch, batch, captured, frame, layer, numbers)
-        for frame, batch, captured in captures(model, prompt_sets, "read heads")
+        _read_layer(model.arch, batch, captured, label_positions(members, first), layer, numbers)
+        for members, first, batch, captured in captures(model, prompt_sets, "read heads")
         for layer, numbers in by_layer(heads).items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -78,21 +79,20 @@ def _read_layer(
     last, at = captured.resid_pre[layer], at_labels(captured, batch, frame, layer)
     ends = (batch.index >= 0).sum(1) - 1  # position of each prompt's last token
     cosine = torch.cosine_similarity(last[prompt], at, dim=-1)
-    w_v, b_v = arch.w_v(layer)
-    w_u, entering = arch.w_u(), arch.norm_in(layer, at)
-    towards = w_u[torch.tensor(frame["token"].to_numpy())] - w_u[torch.tensor(frame["other"].to_numpy())]
+    value = values_at_labels(arch, captured, batch, frame, layer, heads)
+    direction = carried_back(arch, layer, heads, label_direction(arch, captured, batch))
+    second = torch.tensor(frame["token"].to_numpy()) == batch.label_ids[prompt, 1]
+    minus = (value * direction[prompt]).sum(-1) * torch.where(second, 1, -1)[:, None]  # [R, h]
     parts = []
-    for head in heads:
+    for i, head in enumerate(heads):
         q, k = query_and_key(arch, layer, head, last, at)
         rotated = arch.rotate(q[None], ends[None])[0, prompt] * arch.rotate(k[None], position[None])[0]
-        vo = (entering @ w_v[head] + b_v[head]) @ arch.w_o(layer)[head]
-        value = (arch.norm_shape(vo) * arch.norm_scale(captured.resid_pre[-1])[prompt] * towards).sum(-1)
         columns = {
             "weight": weights(captured, frame, layer, head),
             "score": rotated.sum(-1) * arch.score_scale(layer),
             "score_unrotated": (q[prompt] * k).sum(-1) * arch.score_scale(layer),
             "cosine": cosine,
-            "value": value,
+            "value": minus[:, i],
         }
         own = described(frame, layer, head)
         parts.append(own.assign(**{name: column.double().numpy() for name, column in columns.items()}))

@@ -18,8 +18,9 @@ from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...prompts.variants import few_queries
 from ...statistics import rank_agreement
+from ...tracing.capture import captures
 from ...tracing.heads import Head, by_layer
-from ...tracing.labels import at_labels, captures, described, weights
+from ...tracing.labels import described, label_positions, values_at_labels, weights
 from ...tracing.projection import log_probability, project
 from .reading import PROMPT
 
@@ -35,16 +36,16 @@ def transfer(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
         nats, softmax over the whole vocabulary.
     """
     parts = []
-    for frame, batch, captured in captures(model, prompt_sets, "transfer"):
+    for members, first, batch, captured in captures(model, prompt_sets, "transfer"):
+        frame = label_positions(members, first)
         prompt, token = torch.tensor(frame["prompt"].to_numpy()), torch.tensor(frame["token"].to_numpy())
         final = captured.resid_pre[-1]
         for layer, numbers in by_layer(heads).items():
-            entering = model.arch.norm_in(layer, at_labels(captured, batch, frame, layer))
-            w_v, b_v = model.arch.w_v(layer)
+            value = values_at_labels(model.arch, captured, batch, frame, layer, numbers)
             base = project(model.arch, captured.resid_pre[layer], final)
-            for head in numbers:
+            for i, head in enumerate(numbers):
                 weight = weights(captured, frame, layer, head)
-                z = weight[:, None] * (entering @ w_v[head] + b_v[head])
+                z = weight[:, None] * value[:, i]
                 rise = position_increases(model.arch, layer, head, z, prompt, base, final, token)
                 columns = {"weight": weight.numpy(), "log_increase": rise.numpy()}
                 parts.append(described(frame, layer, head).assign(**columns))

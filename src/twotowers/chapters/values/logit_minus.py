@@ -7,23 +7,19 @@ is frozen at the prompt's own final residual, so M is linear and needs two rows 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from ...errors import HeadError
 from ...models.model import Model
 from ...paper import PAPER_WEIGHTED
-from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
-from ...tracing.capture import Capture, batches, capture
-from ...tracing.heads import Head, every_head
+from ...tracing.capture import captures
+from ...tracing.heads import Head, by_layer, deep_heads, is_in, require_heads
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
 
@@ -48,11 +44,11 @@ def position_logit_minus(
     Raises:
         HeadError: a head that the model does not have.
     """
-    chosen = by_layer(model, heads)
+    require_heads(model, heads)
     tables = []
     for members, first, batch, captured in captures(model, prompt_sets, "logit minus"):
         kinds, towards = position_kinds(members, batch), label_direction(model.arch, captured, batch)
-        for layer, numbers in chosen.items():
+        for layer, numbers in by_layer(heads).items():
             minus = values_minus(model.arch, captured, batch, layer, numbers, towards)
             assert captured.pattern is not None
             weights = captured.pattern[layer][:, numbers]
@@ -73,7 +69,7 @@ def logit_minus_effect(table: pd.DataFrame, heads: Sequence[Head], column: str =
     Returns:
         `set, query, label, effect`, a row per prompt, in logits; nan if a prompt has no position of one of them.
     """
-    part = _of_heads(table, heads)
+    part = table[is_in(table, heads)]
     first, second = sorted(set(table["kind"]) - {OTHER})
     wide = part.pivot_table(index=["set", "query", "label"], columns="kind", values=column)
     wide = wide.reindex(columns=[first, second])
@@ -114,15 +110,10 @@ def head_groups(
     groups = {f"{label}-heads": list(heads) for label, heads in sorted(selected.items()) if label != "all"}
     groups[IN_CONTEXT] = list(selected["all"])
     taken = {head for heads in groups.values() for head in heads}
-    others = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2 and head not in taken]
+    others = [head for head in deep_heads(model) if head not in taken]
     drawn = np.random.default_rng([seed, 3]).permutation(len(others))[:limit]
     groups[CONTROL] = [others[i] for i in sorted(drawn)]
     return {name: heads for name, heads in groups.items() if heads}
-
-
-def heads_in(groups: Mapping[str, Sequence[Head]]) -> list[Head]:
-    """Every head of some groups, once."""
-    return sorted({head for heads in groups.values() for head in heads})
 
 
 def by_measure(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
@@ -151,40 +142,9 @@ def label_differences(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]
 
 def by_group(table: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
     """Rows of a table of heads for each group that a head is in, with the column `group` in front."""
-    parts = [_of_heads(table, heads).assign(group=name) for name, heads in groups.items()]
+    parts = [table[is_in(table, heads)].assign(group=name) for name, heads in groups.items()]
     result = pd.concat(parts, ignore_index=True)
     return result[["group", *table.columns]]
-
-
-def captures(
-    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], what: str
-) -> Iterator[tuple[list[PromptSet], int, Batch, Capture]]:
-    """Batch by batch: its sets, the index of the first of them, the batch and its capture."""
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
-    first = 0
-    with tqdm(total=len(sets), desc=what, unit="set", delay=2, leave=False) as bar:
-        for batch in batches(model, sets):
-            members = sets[first : first + len(batch.input_ids)]
-            yield members, first, batch, capture(model, batch, pattern=True, inputs=True)
-            first += len(members)
-            bar.update(len(members))
-
-
-def by_layer(model: Model, heads: Sequence[Head]) -> dict[int, list[int]]:
-    """Heads of each layer, each once.
-
-    Raises:
-        HeadError: a head that the model does not have.
-    """
-    known, found = set(every_head(model)), defaultdict(list)
-    for layer, head in dict.fromkeys((int(layer), int(head)) for layer, head in heads):
-        if (layer, head) not in known:
-            raise HeadError(
-                f"{model.name} has no head {(layer, head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
-                f"{model.arch.n_heads - 1}."
-            )
-        found[layer].append(head)
-    return dict(found)
 
 
 def _rows(
@@ -204,8 +164,3 @@ def _rows(
     ]
     columns = ["layer", "head", "kind", "set", "query", "label", "weighted", "unweighted"]
     return pd.concat(parts, ignore_index=True).assign(layer=layer, kind=kind)[columns]
-
-
-def _of_heads(table: pd.DataFrame, heads: Sequence[Head]) -> pd.DataFrame:
-    wanted = pd.DataFrame(list(heads), columns=["layer", "head"], dtype=int)
-    return table.merge(wanted, on=["layer", "head"])

@@ -13,10 +13,11 @@ from torch import Tensor
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
-from ...tracing.heads import Head
+from ...tracing.capture import captures
+from ...tracing.heads import Head, by_layer, require_heads
 from ...tracing.labels import label_places
 from ...tracing.projection import values_of
-from .logit_minus import CONTROL, IN_CONTEXT, by_group, by_layer, captures
+from .logit_minus import CONTROL, IN_CONTEXT, by_group
 
 CHUNK = 256  # positions projected onto the whole vocabulary at a time
 
@@ -36,7 +37,7 @@ def label_in_top(
     Raises:
         HeadError: a head that the model does not have.
     """
-    chosen = by_layer(model, heads)
+    require_heads(model, heads)
     forms: dict[str, list[int]] = {}
     w_u = model.arch.w_u()
     tables = []
@@ -57,7 +58,7 @@ def label_in_top(
                 "label": [members[int(row)].labels[code] for (row, _), code in zip(places, labels, strict=True)],
             }
         )
-        for layer, numbers in chosen.items():
+        for layer, numbers in by_layer(heads).items():
             value = values_of(model.arch, captured, layer, numbers)[places[:, 0], places[:, 1]]  # [P, h, d_h]
             shaped = model.arch.norm_shape(model.arch.w_o(layer))
             for i, head in enumerate(numbers):

@@ -17,9 +17,8 @@ from ...models.model import Model
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...tracing.capture import Capture, capture
-from ...tracing.heads import Head, every_head
+from ...tracing.heads import Head, deep_heads, require_heads
 from ...tracing.projection import increases, project, values_of
-from .logit_minus import by_layer
 
 
 def read_words(
@@ -56,7 +55,7 @@ def read_words(
     assert captured.pattern is not None
     if heads is None:
         heads = _raising(model, captured)
-    by_layer(model, heads)
+    require_heads(model, heads)
     tokens = readable(model, batch.input_ids[0].tolist())
     final = captured.resid_pre[-1].expand(len(tokens), -1)
     rows = []
@@ -132,8 +131,7 @@ def first_head(selected: Mapping[str, Sequence[Head]], label: str) -> Head:
 def _raising(model: Model, captured: Capture) -> list[Head]:
     """The three deep heads that most raise the log-probability of the token that the model would answer."""
     _, rise = increases(model.arch, captured, captured.answers.best)
-    deep = [head for head in every_head(model) if head[0] >= model.arch.n_layers / 2]
-    return sorted(deep, key=lambda head: -float(rise[head[0], head[1], 0]))[:3]
+    return sorted(deep_heads(model), key=lambda head: -float(rise[head[0], head[1], 0]))[:3]
 
 
 def _encode(model: Model, text: str) -> list[int]:
