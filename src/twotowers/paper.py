@@ -109,6 +109,7 @@ CLAIMS: dict[str, Claim] = {
         paper="standard deviation -17 % (abstract of version 3)",
     ),
 }
+PAPER_TOP = 10  # of both of its lists, in which its in-context heads stand
 PAPER_SHARE = 6 / 1024  # heads of a label among all heads: Llama 7B in the paper's version 3
 
 PAPER_STRENGTH = 0.03

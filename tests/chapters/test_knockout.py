@@ -7,8 +7,8 @@ import torch
 
 import twotowers
 from conftest import make_sets
-from twotowers.chapters.knockout.knockout import dose, doses, extra_cost, rank_heads, sweep
-from twotowers.chapters.knockout.serving import in_context_heads, named_groups, own_label_effect
+from twotowers.chapters.knockout.knockout import dose, doses, rank_heads, sweep
+from twotowers.chapters.knockout.serving import in_context_heads, named_groups
 from twotowers.errors import HeadError, MemoryLimitError
 from twotowers.tracing.check import edited
 from twotowers.tracing.heads import every_head, pairs, random_heads
@@ -175,35 +175,6 @@ def test_as_many_in_context_heads_as_in_the_paper():
     heads = in_context_heads(table, located, "foo", n_layers=32)
     assert len(heads) == 6
     assert heads["layer"].min() >= 16
-
-
-def test_effects_of_claims_have_the_predicted_sign():
-    """C4 and C5 are positive for heads that serve, zero for heads that do nothing, negative for the reverse."""
-    rows = [(k, s, q, a) for k, a in (("top", 0.0), ("random", 1.0)) for s in (0, 1) for q in (0, 1)]
-    removed = pd.DataFrame(rows, columns=["kind", "set", "query", "accuracy"]).assign(removed=3)
-    assert extra_cost(removed, 3)["effect"].tolist() == [1.0] * 4
-    reverse = removed.assign(kind=removed["kind"].map({"top": "random", "random": "top"}))
-    assert extra_cost(reverse, 3)["effect"].tolist() == [-1.0] * 4
-    served = {
-        ("foo-heads", "foo"): 0.2,
-        ("foo-heads", "bar"): 1.0,
-        ("bar-heads", "bar"): 0.4,
-        ("bar-heads", "foo"): 1.0,
-    }
-    for table, expected in (
-        (served, 0.7),
-        ({}, 0.0),
-        ({(n, "foo" if g == "bar" else "bar"): a for (n, g), a in served.items()}, -0.7),
-    ):
-        prompts = pd.DataFrame(
-            [
-                {"name": n, "label": g, "set": s, "accuracy": table.get((n, g), 1.0)}
-                for n in ("none", "foo-heads", "bar-heads")
-                for g in ("foo", "bar")
-                for s in (0, 1)
-            ]
-        )
-        assert own_label_effect(prompts)["effect"].tolist() == pytest.approx([expected] * 2)
 
 
 def test_dose_curve_has_top_and_random_heads_and_the_intact_model(tiny, two_sets):

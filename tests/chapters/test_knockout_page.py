@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from facts import make_facts
 
-from twotowers.chapters.knockout import knockout, page, serving
+from twotowers.chapters.knockout import group, knockout, page, serving
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
 from twotowers.statistics import summarise
@@ -111,14 +111,6 @@ def test_a_dose_curve_has_the_accuracy_of_both_labels():
     assert cells["overall"][1, "top"].tolist() == pytest.approx([0.4, 0.4])
 
 
-def test_the_extra_cost_is_missing_without_any_random_head():
-    table = removed_of(DOSES)
-    assert knockout.extra_cost(table, 1)["effect"].tolist() == pytest.approx([0.5, 0.4] * 2)
-    without = knockout.extra_cost(removed_of(DOSES, {(1, "random"): 0}), 1)
-    assert without["effect"].isna().all()
-    assert without["set"].tolist() == [0, 0, 1, 1]
-
-
 def swept_of(margins):
     """A sweep from layer.head -> (margin of bar, of foo)."""
     rows = [
@@ -136,30 +128,30 @@ def test_heads_of_each_label_are_chosen_in_the_order_of_labels():
     located.loc[(located["label"] == "foo") & (located["head"] == 1), "log_increase"] = 9.0
     table = serving.serving_heads(swept, located, n_layers=2)
     assert table[["label", "layer", "head"]].to_numpy().tolist() == [["bar", 1, 0], ["foo", 1, 1]]
-    assert serving.by_label(table, ("foo", "bar")) == {"bar": [(1, 0)], "foo": [(1, 1)], "all": [(1, 0), (1, 1)]}
+    assert serving.by_label(table, ("foo", "bar")) == {"bar": [(1, 0)], "foo": [(1, 1)]}
 
 
 def test_one_layer_has_no_heads_that_serve():
     swept = swept_of({(-1, -1): (5, 5), (0, 0): (0, 0)})
     table = serving.serving_heads(swept, located_of([[5.0]]), n_layers=1)
     heads = serving.by_label(table, ("bar", "foo"))
-    assert heads == {"bar": [], "foo": [], "all": []}
+    assert heads == {"bar": [], "foo": []}
     assert serving.with_controls(heads, 1) == {"none": []}
-    assert serving.own_label_effect(prompts_of({"none": (1.0, 1.0)}))["effect"].isna().tolist() == [True, True]
+    assert group.own_label_effect(prompts_of({"none": (1.0, 1.0)}))["effect"].isna().tolist() == [True, True]
     compared = serving.compare_rankings(ranked_of([[1.0]]), located_of([[5.0]]), [])
     assert compared["in_context"].tolist() == [False]
     assert serving.deep_agreement(compared, n_layers=1) is None
 
 
 def test_controls_are_drawn_from_the_same_layers():
-    heads = {"bar": [(3, 0)], "foo": [(3, 0), (2, 1)], "all": [(2, 1), (3, 0)]}
+    heads = {"bar": [(3, 0)], "foo": [(3, 0), (2, 1)]}
     groups = serving.with_controls(heads, 3, seed=5)
     assert list(groups) == list(GROUPS)
     assert groups["foo-heads"] == [(3, 0), (2, 1)]
     assert [layer for layer, _ in groups["random for foo-heads"]] == [2, 3]
     assert not {*groups["random for foo-heads"]} & {*heads["foo"]}
     assert groups == serving.with_controls(heads, 3, seed=5)
-    alone = {"bar": [(1, 0)], "foo": [(3, 0)], "all": [(1, 0), (3, 0)]}
+    alone = {"bar": [(1, 0)], "foo": [(3, 0)]}
     assert list(serving.with_controls(alone, 1)) == ["none", "bar-heads", "foo-heads"]
 
 
@@ -184,7 +176,7 @@ def test_without_two_heads_or_two_values_there_is_no_correlation(increase):
 
 
 def test_heads_frames_and_names_the_most_harmful():
-    drawing, caption, alt = figure_of(page.HEADS, make_facts(), {"ranked": ranked_of(DROPS)})
+    drawing, caption, alt = figure_of(page.HEADS, make_facts(), {"ranked": ranked_of(DROPS), "prompts": 64})
     assert "mean over 64 prompts of the selection half. Framed: the most harmful head (8.3% of all). Blue" in caption
     assert alt == (
         "Heat map of heads by layer. 8 of 12 cells lie within a tenth of the largest value around zero. The most "
@@ -197,19 +189,19 @@ def test_heads_frames_and_names_the_most_harmful():
 
 def test_several_harmful_heads_are_named():
     ranked = ranked_of(np.arange(200.0).reshape(10, 20))
-    _, caption, alt = figure_of(page.HEADS, make_facts(n_layers=10, n_heads=20), {"ranked": ranked})
+    _, caption, alt = figure_of(page.HEADS, make_facts(n_layers=10, n_heads=20), {"ranked": ranked, "prompts": 64})
     assert "Framed: the 2 most harmful heads (1.0% of all)." in caption
     assert "The most harmful heads, as layer.head, are 9.19, 9.18; the largest loss is 199.00 logits." in alt
 
 
 def test_dose_draws_top_and_random_heads_for_each_gold_label():
     curve = knockout.dose_curve(removed_of(DOSES))
-    drawing, caption, alt = figure_of(page.DOSE, make_facts(), {"curve": curve})
+    drawing, caption, alt = figure_of(page.DOSE, make_facts(), {"curve": curve, "sets": 32})
     drawn = [{line.get_label(): list(line.get_ydata()) for line in ax.get_lines()} for ax in drawing.axes]
     assert [ax.get_title() for ax in drawing.axes] == ["gold label bar", "gold label foo"]
     assert [d[page.TOP_HEADS] for d in drawn] == [[1.0, 0.5], [0.8, 0.3]]
     assert [d[page.RANDOM] for d in drawn] == [[1.0, 1.0], [0.8, 0.7]]
-    assert "as many random heads of the same layers, 3 draws, for each gold label. Bands: 95% bootstrap" in caption
+    assert "as many random heads of the same layers, 3 draws, for each gold label. Bands: 95% intervals" in caption
     assert alt == (
         "Two line charts, one per gold label. With no head removed, accuracy over both labels is 90%. With one head "
         "removed, accuracy over both labels is 40% for the most harmful and 85% for random heads."
@@ -260,9 +252,11 @@ def test_the_cost_of_the_most_harmful_heads(number, accuracy, zeroed, expected):
     doses = {k: v for k, v in DOSES.items() if k[0] == 0} | {(number, "top"): accuracy, (number, "random"): (1.0, 0.7)}
     curve = knockout.dose_curve(removed_of(doses, {(number, "random"): zeroed}))
     assert call(page.COST.write, make_facts(), {"curve": curve, "number": number}) == expected
-    fewer = "(fewer where these have too few others)" in call(page.DOSE.caption, make_facts(), {"curve": curve})
+    fewer = "(fewer where these have too few others)" in call(
+        page.DOSE.caption, make_facts(), {"curve": curve, "sets": 32}
+    )
     assert fewer == (zeroed < number)
-    without = "there are no random heads" in call(page.DOSE.alt, make_facts(), {"curve": curve})
+    without = "there are no random heads" in call(page.DOSE.alt, make_facts(), {"curve": curve, "sets": 32})
     assert without == (zeroed == 0)
 
 
@@ -308,7 +302,7 @@ def test_agreement_rings_and_names_the_heads_of_the_labels():
     assert sorted(text.get_text() for text in ax.texts) == ["2.2", "3.0"]
     assert ax.collections[1].get_offsets().tolist() == [[3.0, 1.5], [0.5, 0.0]]
     assert len(ax.collections[0].get_offsets()) == 4
-    assert "Ringed: heads that are foo-heads or bar-heads. Spearman's rank correlation: 0.46." in caption
+    assert "Ringed: the in-context heads. Spearman's rank correlation: 0.46." in caption
     assert alt == (
         "Scatter plot of 6 heads. 1 lies within a tenth of the largest value of each score around the origin; 2 heads "
         "are ringed. Spearman's rank correlation: 0.46."
@@ -346,8 +340,8 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, drops, increases, sele
         warnings.simplefilter("ignore", PendingDeprecationWarning)  # of seaborn's use of matplotlib
         rho = serving.deep_agreement(compared, n_layers=facts.n_layers)
         given = {
-            page.HEADS: {"ranked": ranked},
-            page.DOSE: {"curve": curve},
+            page.HEADS: {"ranked": ranked, "prompts": 8 * sets},
+            page.DOSE: {"curve": curve, "sets": sets},
             page.COST: {"curve": curve, "number": int(ranked["top"].sum())},
             page.GROUPS: {"split": split, "groups": groups},
             page.CHANGE: {"split": split, "serving": chosen},

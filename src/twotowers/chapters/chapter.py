@@ -95,6 +95,11 @@ class Page:
         return self.study.evaluation
 
     @property
+    def labels(self) -> tuple[str, str]:
+        """The two labels, sorted."""
+        return self.study.evaluation[0].labels
+
+    @property
     def scale(self) -> Scale:
         return self.study.scale
 

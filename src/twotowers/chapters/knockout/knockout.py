@@ -125,16 +125,3 @@ def dose_curve(removed: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     curve = summarise(removed, [*keys, "label"], "accuracy", seed=seed)
     pooled = removed.groupby(keys, as_index=False).agg(zeroed=("zeroed", "max"), overall=("accuracy", "mean"))
     return curve.merge(pooled, on=keys)
-
-
-def extra_cost(removed: pd.DataFrame, n: int) -> pd.DataFrame:
-    """C4 from a `dose` table: accuracy with random heads removed minus with the top n, a row per prompt.
-
-    The effect is missing if the layers of the top heads have no others to remove.
-    """
-    part = removed[removed["removed"] == n]
-    chosen = part.groupby(["kind", "set", "query"])["accuracy"].mean()
-    effect = chosen["random"] - chosen["top"]
-    if "zeroed" in part and not part.loc[part["kind"] == "random", "zeroed"].any():
-        effect[:] = np.nan
-    return effect.rename("effect").reset_index()

@@ -28,8 +28,8 @@ def heads_figure(ranked: pd.DataFrame) -> Drawing:
     return head_map(ranked, "margin_drop", title="margin lost (logits)", marked=_top(ranked))
 
 
-def _heads_caption(facts: Facts, ranked: pd.DataFrame) -> str:
-    number, prompts = len(_top(ranked)), facts.selection_sets * facts.queries
+def _heads_caption(ranked: pd.DataFrame, prompts: int) -> str:
+    number = len(_top(ranked))
     if number == len(ranked):
         framed = "Framed: the only head"
     else:
@@ -83,13 +83,13 @@ def dose_figure(curve: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _dose_caption(facts: Facts, curve: pd.DataFrame) -> str:
+def _dose_caption(facts: Facts, curve: pd.DataFrame, sets: int) -> str:
     random = curve[curve["kind"] == "random"]
     fewer = " (fewer where these have too few others)" if (random["zeroed"] < random["removed"]).any() else ""
     return (
         f"Accuracy over the full vocabulary on the evaluation half when the most harmful heads are removed together, "
         f"beside as many random heads of the same layers{fewer}, {_counted(facts.draws, 'draw')}, for each gold label. "
-        f"{_intervals(facts)}"
+        f"{_intervals(sets)}"
     )
 
 
@@ -206,11 +206,10 @@ def agreement_figure(facts: Facts, compared: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _agreement_caption(facts: Facts, rho: float | None) -> str:
-    ringed = " or ".join(f"{label}-heads" for label in facts.labels[::-1])
+def _agreement_caption(rho: float | None) -> str:
     return (
-        f"Log-probability increase against margin lost, one point a head of the deep half, both on the selection half. "
-        f"Ringed: heads that are {ringed}. {_rho(rho)}."
+        "Log-probability increase against margin lost, one point a head of the deep half, both on the selection half. "
+        f"Ringed: the in-context heads. {_rho(rho)}."
     )
 
 
@@ -294,7 +293,7 @@ def _percent(share: float, digits: int = 0) -> str:
     return format(share, f".{digits}%") if np.isfinite(share) else "not known"
 
 
-def _intervals(facts: Facts) -> str:
-    if facts.evaluation_sets < 2:
+def _intervals(sets: int) -> str:
+    if sets < 2:
         return "From one demonstration set, so without intervals."
-    return f"Bands: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."
+    return f"Bands: 95% intervals over {sets} demonstration sets."

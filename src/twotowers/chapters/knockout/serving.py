@@ -62,9 +62,8 @@ def serving_heads(swept: pd.DataFrame, located: pd.DataFrame, *, n_layers: int) 
 
 
 def by_label(serving: pd.DataFrame, labels: Sequence[str]) -> dict[str, list[Head]]:
-    """The heads of a `serving_heads` table by the label that they serve, best first, and `all` of them in order."""
-    heads = {label: pairs(serving[serving["label"] == label]) for label in sorted(labels)}
-    return heads | {"all": sorted({head for own in heads.values() for head in own})}
+    """The heads of a `serving_heads` table by the label that they serve, best first."""
+    return {label: pairs(serving[serving["label"] == label]) for label in sorted(labels)}
 
 
 def with_controls(heads: Mapping[str, Sequence[Head]], n_heads: int, *, seed: int = 0) -> dict[str, list[Head]]:
@@ -77,24 +76,9 @@ def with_controls(heads: Mapping[str, Sequence[Head]], n_heads: int, *, seed: in
         no group is empty but "none": a label without heads has none, nor has one whose layers have no other heads.
     """
     rng = np.random.default_rng([seed, 2])
-    own = {f"{label}-heads": list(chosen) for label, chosen in heads.items() if label != "all" and chosen}
+    own = {f"{label}-heads": list(chosen) for label, chosen in heads.items() if chosen}
     random = {f"random for {name}": random_heads(chosen, n_heads, rng) for name, chosen in own.items()}
     return {"none": [], **own, **{name: drawn for name, drawn in random.items() if drawn}}
-
-
-def own_label_effect(prompts: pd.DataFrame) -> pd.DataFrame:
-    """C5 from a `named_groups` table with "none" and "<label>-heads": accuracy lost on prompts of the heads' own
-    label minus that on prompts of the other label, mean over both labels; a row per demonstration set.
-
-    The effect is missing if a label has no heads.
-    """
-    means = prompts.groupby(["name", "label", "set"])["accuracy"].mean().unstack("set")
-    labels = sorted(prompts["label"].unique())
-    if not {f"{own}-heads" for own in labels} <= set(prompts["name"]):
-        return pd.DataFrame({"set": means.columns, "effect": np.nan})
-    lost = {own: means.loc["none"] - means.loc[f"{own}-heads"] for own in labels}
-    effect = sum(lost[own].loc[own] - lost[own].drop(index=own).iloc[0] for own in labels) / len(labels)
-    return effect.rename("effect").reset_index()
 
 
 def compare_rankings(ranked: pd.DataFrame, located: pd.DataFrame, selected: Sequence[Head]) -> pd.DataFrame:

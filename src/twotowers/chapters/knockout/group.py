@@ -1,0 +1,155 @@
+"""The in-context heads as a group: without them, at their mean, and alone; beside random groups of the same layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from ...models.model import Model
+from ...paper import PAPER_TOP
+from ...prompts.packing import pack
+from ...prompts.sets import PromptSet
+from ...prompts.variants import rebuilt
+from ...statistics import summarise
+from ...tracing.answers import outcome_table
+from ...tracing.capture import batches, capture
+from ...tracing.exchange import in_choices
+from ...tracing.heads import HEAD, Head, deep_heads, is_deep, random_heads
+from ...tracing.outcomes import outcomes
+from ...tracing.rewriting import rewrite
+
+GROUPS = 20  # random groups: enough that being better than all of them is one in twenty
+INTACT, ZEROED, RANDOM = "nothing removed", "in-context heads zeroed", "random heads zeroed, same layers"
+AT_MEAN, OTHERS, ALL_DEEP = (
+    "in-context heads at their mean",
+    "all other deep heads at their mean",
+    "all deep heads at their mean",
+)
+
+
+def zeroed(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head], *, seed: int = 0) -> pd.DataFrame:
+    """Outcomes with nothing removed, without the heads, and without each of the random groups of the same layers.
+
+    Returns:
+        rows of `outcomes` with `name` and `draw` (-1 but for random groups, of which there are none if the layers
+        have no other heads).
+    """
+    rng = np.random.default_rng([seed, 5])
+    drawn = [random_heads(heads, model.arch.n_heads, rng) for _ in range(GROUPS)]
+    choices = [(INTACT, -1, []), (ZEROED, -1, list(heads)), *((RANDOM, i, own) for i, own in enumerate(drawn) if own)]
+    table = outcomes(model, sets, [own for *_, own in choices])
+    return _named(table, [choice[:2] for choice in choices])
+
+
+def mean_z(model: Model, sets: Sequence[PromptSet]) -> Float[Tensor, "L H d_h"]:
+    """Mean of z at the last position over all prompts of some sets."""
+    total, n = torch.zeros(()), 0
+    for batch in batches(model, sets):
+        z = capture(model, batch).z
+        total, n = total + z.sum(1), n + z.shape[1]
+    return total / n
+
+
+def at_mean(
+    model: Model, sets: Sequence[PromptSet], heads: Sequence[Head], mean: Float[Tensor, "L H d_h"]
+) -> pd.DataFrame:
+    """Outcomes with z at the last position replaced by its mean over other prompts: mean ablation and sufficiency.
+
+    Args:
+        mean: over the selection prompts, as `mean_z`.
+
+    Returns:
+        as `zeroed`: of these heads, of all other deep heads, and of all deep heads.
+    """
+    choices = {AT_MEAN: list(heads), OTHERS: deep_heads(model, heads), ALL_DEEP: deep_heads(model)}
+    tables = []
+    for index, s in enumerate(tqdm(sets, desc="mean", unit="set", delay=2, leave=False)):
+        batch = pack([s], model.pad_id)
+        intact = capture(model, batch, inputs=True)
+        new = [{h: mean[h].expand(len(s.prompts), -1) for h in own} for own in choices.values()]
+        rows = in_choices(rewrite(model, batch, intact, new), len(new))
+        tables += [outcome_table(part, s, number, index) for number, part in enumerate(rows)]
+    return _named(pd.concat(tables, ignore_index=True), [(name, -1) for name in choices])
+
+
+def _named(table: pd.DataFrame, keys: Sequence[tuple[str, int]]) -> pd.DataFrame:
+    return table.join(pd.DataFrame(keys, columns=["name", "draw"]), on="group").drop(columns="group")
+
+
+def lost(table: pd.DataFrame, value: str = "accuracy_two_way") -> tuple[pd.DataFrame, list[float]]:
+    """C4 from a `zeroed` table: what is lost without the heads, a row per prompt, and mean losses of random groups."""
+    keys = ["set", "query"]
+    intact = table[table["name"] == INTACT].set_index(keys)[value]
+    without = table[table["name"] == ZEROED].set_index(keys)[value]
+    drawn = table[table["name"] == RANDOM].groupby("draw")[value].mean()
+    return (intact - without).rename("effect").reset_index(), [float(intact.mean() - mean) for mean in drawn]
+
+
+def conditions(*tables: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Margin and two-way accuracy of each condition; of random groups one row each, without an interval.
+
+    Returns:
+        `name, draw, measure, mean, low, high`, in the order of appearance.
+    """
+    long = pd.concat(tables).melt(
+        ["name", "draw", "set"], ["margin", "accuracy_two_way"], var_name="measure", value_name="value"
+    )
+    table = summarise(long, ["name", "draw", "measure"], "value", seed=seed)
+    return table.assign(**{end: table[end].where(table["name"] != RANDOM) for end in ("low", "high")})
+
+
+def own_label_effect(prompts: pd.DataFrame) -> pd.DataFrame:
+    """C5 from a `named_groups` table with "none" and "<label>-heads": the least of what each label's heads cost its own
+    prompts, and of what their removal gains the other label's, in accuracy; a row per demonstration set.
+
+    The effect is missing if a label has no heads.
+    """
+    means = prompts.groupby(["name", "label", "set"])["accuracy"].mean().unstack("set")
+    labels = sorted(prompts["label"].unique())
+    if not {f"{own}-heads" for own in labels} <= set(prompts["name"]):
+        return pd.DataFrame({"set": means.columns, "effect": np.nan})
+    parts = []
+    for own in labels:
+        change = means.loc["none"] - means.loc[f"{own}-heads"]
+        parts += [change.loc[own], *(-change.loc[other] for other in labels if other != own)]
+    return pd.concat(parts, axis=1).min(axis=1, skipna=False).rename("effect").rename_axis("set").reset_index()
+
+
+def dealt(model: Model, s: PromptSet, rng: np.random.Generator) -> PromptSet:
+    """The set with its labels dealt to the demonstrations at random, so that they say nothing of the texts."""
+    labels = rng.permutation([label for _, label in s.demonstrations])
+    pairs = [(text, str(label)) for (text, _), label in zip(s.demonstrations, labels, strict=True)]
+    return rebuilt(model, s, pairs)
+
+
+def all_dealt(model: Model, sets: Sequence[PromptSet], seed: int = 0) -> list[PromptSet]:
+    """Every set as `dealt`."""
+    rng = np.random.default_rng([seed, 6])
+    return [dealt(model, s, rng) for s in sets]
+
+
+def beside(effects: pd.DataFrame, control: pd.DataFrame) -> pd.DataFrame:
+    """How much larger an effect is than the same one in a control, `set, effect`; missing where one of them is."""
+    difference = effects.groupby("set")["effect"].mean() - control.groupby("set")["effect"].mean()
+    return difference.rename("effect").reset_index()
+
+
+def paper_rule(
+    ranked: pd.DataFrame, located: pd.DataFrame, n_layers: int, label: str, top: int = PAPER_TOP
+) -> list[Head]:
+    """The deep heads that the paper's own rule takes for one label: among the first ten of both lists.
+
+    Args:
+        ranked: `rank_heads` on the prompts of that gold label; `located`: `Located.heads`.
+    """
+    both = []
+    for table, score in ((ranked, "margin_drop"), (located[located["label"] == label], "log_increase")):
+        deep = table[[is_deep(layer, n_layers) for layer in table["layer"]]].sort_values(score, ascending=False)
+        both.append({(int(layer), int(head)) for layer, head in deep[HEAD].head(top).to_numpy()})
+    return sorted(set.intersection(*both))

@@ -1,0 +1,149 @@
+"""What the chapter on knock-out shows of the in-context heads: how they were chosen, and what the group carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from ...publishing.markdown import table_text
+from ...publishing.plots import panels
+from ...publishing.publish import Facts, Figure, Text
+from ...publishing.style import BLUE, GREY, ORANGE
+from .group import ALL_DEEP, AT_MEAN, INTACT, OTHERS, RANDOM, ZEROED
+from .scores import SCORES
+
+AGAINST = -0.1  # of the largest exchange score: heads below that are named, as they work against the others
+LISTED = 12  # heads of the table
+NAMES = {
+    "exchange": "exchange X",
+    "values": "values exchanged",
+    "label_edge": "label edges E",
+    "direct_margin": "written directly D",
+    "induction": "induction",
+    "previous_token": "previous token",
+}
+
+
+def named(heads: Sequence[Sequence[int]]) -> str:
+    """Heads as layer.head."""
+    return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
+
+
+def _scores(scores: pd.DataFrame, heads: Sequence[Sequence[int]]) -> str:
+    """The heads with the highest exchange scores, the chosen ones in bold, beside what else each does."""
+    chosen = {(layer, head) for layer, head in heads}
+    best = scores.dropna(subset="exchange").sort_values("exchange", ascending=False, kind="stable").head(LISTED)
+    rows = []
+    for row in best.itertuples():
+        name = f"{row.layer}.{row.head}"
+        cells = [f"{getattr(row, score):z.2f}" for score in SCORES]
+        rows.append([f"**{name}**" if (row.layer, row.head) in chosen else name, *cells])
+    return table_text(["head", *(NAMES[score] for score in SCORES)], rows)
+
+
+SCORE_TABLE = Text("knockout-scores", write=_scores)
+
+
+def _chosen(
+    facts: Facts,
+    scores: pd.DataFrame,
+    heads: Sequence[Sequence[int]],
+    paper: Mapping[str, Sequence[Sequence[int]]],
+) -> str:
+    """Which heads are in-context, which work against them, and what the paper's own rule would have taken."""
+    known = scores.dropna(subset="exchange")
+    value = {(r.layer, r.head): float(r.exchange) for r in known.itertuples()}
+    own = [value[layer, head] for layer, head in heads]
+    are = "The in-context head is" if len(heads) == 1 else f"The {len(heads)} in-context heads are"
+    text = f"{are} **{named(heads)}** ({len(heads) / facts.all_heads:.1%} of all)."
+    if own and min(own) <= 0:
+        text += f" {sum(x <= 0 for x in own)} of them lose no margin with the query of another class."
+    against = known[known["exchange"] < AGAINST * max(known["exchange"].max(), 0)].sort_values("exchange")
+    if len(against) and known["exchange"].max() > 0:
+        few = list(zip(against["layer"], against["head"], strict=True))[:3]
+        text += f" Against them work most of all {named(few)}: with the query of another class the margin *grows*."
+    if len(own) > 1 and np.ptp(known["exchange"]) > 0:
+        rank = known[["exchange", "induction"]].corr(method="spearman").iloc[0, 1]
+        text += f" Over all heads the rank correlation of exchange and induction score is {rank:z.2f}."
+    taken = [f"for *{label}* {named(own)}" if own else f"for *{label}* it is empty" for label, own in paper.items()]
+    return f"{text} The paper's own rule, the first ten of both of its lists: {'; '.join(taken)}."
+
+
+CHOSEN = Text("knockout-chosen", write=_chosen)
+
+MEASURES = {"margin": "margin (logits)", "accuracy_two_way": "accuracy between the two labels"}
+ORDER = (INTACT, ZEROED, RANDOM, AT_MEAN, OTHERS, ALL_DEEP)
+
+
+def group_figure(conditions: pd.DataFrame) -> Drawing:
+    """Margin and accuracy, a row for each condition; a mark for each random group.
+
+    Columns `name, draw, measure, mean, low, high`.
+    """
+    figure, axes = panels(2, height=3.2, sharey=True)
+    names = [name for name in ORDER if name in set(conditions["name"])]
+    for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
+        for y, name in enumerate(names):
+            part = conditions[(conditions["name"] == name) & (conditions["measure"] == measure)]
+            if name == RANDOM:
+                ax.plot(part["mean"], [y] * len(part), "|", color=BLUE, markersize=11)
+                continue
+            whiskers = [(part["mean"] - part["low"]).fillna(0), (part["high"] - part["mean"]).fillna(0)]
+            ax.errorbar(part["mean"], [y] * len(part), xerr=whiskers, fmt="o", color=ORANGE, capsize=3)
+        ax.axvline(0.5 if measure != "margin" else 0, color=GREY, linestyle=":", linewidth=1.3)
+        ax.set(xlabel=title)
+    axes[1].set_xlim(0, 1.02)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def _group_caption(facts: Facts, conditions: pd.DataFrame) -> str:
+    drawn = conditions[conditions["name"] == RANDOM]["draw"].nunique()
+    bars = f"a bar each for {drawn} random groups of the same layers" if drawn else "there are no random groups"
+    sets = f"Whiskers: 95% intervals over {facts.evaluation_sets} demonstration sets."
+    return (
+        "Margin, and accuracy between the two labels, on the evaluation half: without the in-context heads (zeroed at "
+        f"every position; {bars}), and with heads replaced at the last position by their mean over the selection half. "
+        f"Dotted: no margin, and guessing. {sets if facts.evaluation_sets > 1 else ''}"
+    )
+
+
+def _group_alt(conditions: pd.DataFrame) -> str:
+    sentences = []
+    for name in (name for name in ORDER if name in set(conditions["name"])):
+        part = conditions[conditions["name"] == name].pivot_table(index="draw", columns="measure", values="mean")
+        margin, accuracy = part["margin"], part["accuracy_two_way"]
+        if name == RANDOM:
+            span = f"margin {margin.min():z.2f} to {margin.max():z.2f}, accuracy {accuracy.min():.0%} to"
+            sentences.append(f"{name}: {span} {accuracy.max():.0%}.")
+        else:
+            sentences.append(f"{name}: margin {margin.item():z.2f}, accuracy {accuracy.item():.0%}.")
+    return " ".join(["Two charts of points in rows.", *sentences])
+
+
+GROUP = Figure("knockout-group", draw=group_figure, caption=_group_caption, alt=_group_alt)
+
+
+def _carried(conditions: pd.DataFrame) -> str:
+    """What is left of the margin without the heads, and with them alone."""
+    means = conditions[conditions["measure"] == "margin"].groupby("name")["mean"].mean()
+    intact = means[INTACT]
+    if not np.isfinite(intact) or intact <= 0:
+        return "The intact model has no margin, so there is nothing that a group of heads could carry."
+    share = {name: means[name] / intact for name in ORDER[1:] if name in means}
+    words = [f"Without the in-context heads **{share[ZEROED]:.0%}** of the margin is left"]
+    if RANDOM in share:
+        words[0] += f", without random heads of the same layers {share[RANDOM]:.0%} on average"
+    words.append(f"With them at their mean {share[AT_MEAN]:.0%} is left")
+    words.append(
+        f"with all *other* deep heads at their mean **{share[OTHERS]:.0%}**, with all deep heads at theirs "
+        f"{share[ALL_DEEP]:.0%}"
+    )
+    return f"{words[0]}. {words[1]}, {words[2]}."
+
+
+CARRIED = Text("knockout-carried", write=_carried)
