@@ -12,10 +12,10 @@ from .chapter import Chapter
 REGISTRY: tuple[Chapter, ...] = (
     Chapter("task", hands_on=("accuracy",)),
     Chapter("locate"),
-    Chapter("knockout", hands_on=("heads",)),
+    Chapter("knockout", hands_on=("heads", "ranking")),
     Chapter("shallow"),
     Chapter("values", reads=("heads",)),
-    Chapter("towers", reads=("heads",)),
+    Chapter("towers", reads=("heads", "ranking")),
     Chapter("imbalance", reads=("heads",)),
     Chapter("order", reads=("heads",)),
     Chapter("claims"),

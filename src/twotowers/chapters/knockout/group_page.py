@@ -12,6 +12,8 @@ from ...publishing.markdown import table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREY, ORANGE
+from ...statistics import rank_agreement
+from ...tracing.heads import pairs
 from .group import ALL_DEEP, AT_MEAN, INTACT, OTHERS, RANDOM, ZEROED
 from .scores import SCORES
 
@@ -37,10 +39,9 @@ def _scores(scores: pd.DataFrame, heads: Sequence[Sequence[int]]) -> str:
     chosen = {(layer, head) for layer, head in heads}
     best = scores.dropna(subset="exchange").sort_values("exchange", ascending=False, kind="stable").head(LISTED)
     rows = []
-    for row in best.itertuples():
-        name = f"{row.layer}.{row.head}"
-        cells = [f"{getattr(row, score):z.2f}" for score in SCORES]
-        rows.append([f"**{name}**" if (row.layer, row.head) in chosen else name, *cells])
+    for head, values in zip(pairs(best), best[[*SCORES]].to_numpy(dtype=float), strict=True):
+        name = named([head])
+        rows.append([f"**{name}**" if head in chosen else name, *(f"{value:z.2f}" for value in values)])
     return table_text(["head", *(NAMES[score] for score in SCORES)], rows)
 
 
@@ -55,7 +56,7 @@ def _chosen(
 ) -> str:
     """Which heads are in-context, which work against them, and what the paper's own rule would have taken."""
     known = scores.dropna(subset="exchange")
-    value = {(r.layer, r.head): float(r.exchange) for r in known.itertuples()}
+    value = dict(zip(pairs(known), known["exchange"].astype(float), strict=True))
     own = [value[layer, head] for layer, head in heads]
     are = "The in-context head is" if len(heads) == 1 else f"The {len(heads)} in-context heads are"
     text = f"{are} **{named(heads)}** ({len(heads) / facts.all_heads:.1%} of all)."
@@ -63,10 +64,10 @@ def _chosen(
         text += f" {sum(x <= 0 for x in own)} of them lose no margin with the query of another class."
     against = known[known["exchange"] < AGAINST * max(known["exchange"].max(), 0)].sort_values("exchange")
     if len(against) and known["exchange"].max() > 0:
-        few = list(zip(against["layer"], against["head"], strict=True))[:3]
-        text += f" Against them work most of all {named(few)}: with the query of another class the margin *grows*."
+        few = named(pairs(against, 3))
+        text += f" Against them work most of all {few}: with the query of another class the margin *grows*."
     if len(own) > 1 and np.ptp(known["exchange"]) > 0:
-        rank = known[["exchange", "induction"]].corr(method="spearman").iloc[0, 1]
+        rank = rank_agreement(known["exchange"], known["induction"])
         text += f" Over all heads the rank correlation of exchange and induction score is {rank:z.2f}."
     taken = [f"for *{label}* {named(own)}" if own else f"for *{label}* it is empty" for label, own in paper.items()]
     return f"{text} The paper's own rule, the first ten of both of its lists: {'; '.join(taken)}."
