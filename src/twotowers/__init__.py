@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .models.model import Model, load
     from .prompts.sets import PromptSet, prompt_set
     from .publishing.ledger import ledger
+    from .statistics import Verdict, holm, judge
     from .tracing.check import check
 
 __version__ = "0.1.0"
@@ -36,9 +37,12 @@ _PLACES = {
     "Model": "models.model",
     "PromptSet": "prompts.sets",
     "UserError": "errors",
+    "Verdict": "statistics",
     "block": "chapters.shallow.blocking",
     "check": "tracing.check",
+    "holm": "statistics",
     "imbalance": "chapters.imbalance.response",
+    "judge": "statistics",
     "knockout": "chapters.knockout.knockout",
     "ledger": "publishing.ledger",
     "load": "models.model",
@@ -55,9 +59,12 @@ __all__ = [
     "Model",
     "PromptSet",
     "UserError",
+    "Verdict",
     "block",
     "check",
+    "holm",
     "imbalance",
+    "judge",
     "knockout",
     "ledger",
     "load",
