@@ -25,14 +25,8 @@ def shortened(s: PromptSet, share: int) -> PromptSet:
 
 def prompt_set_of(s: PromptSet, query: int) -> PromptSet:
     """One query of a set by itself, as one plain prompt."""
-    return PromptSet(
-        s.demonstrations,
-        (s.queries[query],),
-        s.labels,
-        s.label_ids,
-        (s.prompts[query],),
-        len(s.prompts[query].ids) - 1,
-    )
+    prompt = s.prompts[query]
+    return replace(s, queries=(s.queries[query],), prompts=(prompt,), shared=len(prompt.ids) - 1)
 
 
 Order = tuple[int, ...]  # which demonstration stands in the first place, in the second, ...
@@ -63,7 +57,8 @@ def reorder(model: Model, s: PromptSet, permutation: Order, template: str | None
         raise PromptError(f"An order of {n} demonstrations names each of 0 to {n - 1} once, unlike {permutation}.")
     text, separator = TEMPLATES[template or model.template]
     demonstrations = [s.demonstrations[i] for i in permutation]
-    return prompt_set(model, demonstrations, s.queries, template=text, separator=separator)
+    made = prompt_set(model, demonstrations, s.queries, template=text, separator=separator)
+    return replace(made, categories=s.categories)
 
 
 def swapped(s: PromptSet) -> PromptSet:
@@ -88,6 +83,7 @@ def swapped(s: PromptSet) -> PromptSet:
         demonstrations=exchange(s.demonstrations),
         queries=exchange(s.queries),
         prompts=tuple(retokenise(prompt) for prompt in s.prompts),
+        categories=(s.categories[1], s.categories[0]),
     )
 
 

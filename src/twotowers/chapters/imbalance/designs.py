@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -58,7 +59,8 @@ def rebuilt(
     study: Study, s: PromptSet, demonstrations: Sequence[Pair], queries: Sequence[Pair] | None = None
 ) -> PromptSet:
     text, separator = TEMPLATES[study.model.template]
-    return prompt_set(study.model, demonstrations, queries or s.queries, template=text, separator=separator)
+    made = prompt_set(study.model, demonstrations, queries or s.queries, template=text, separator=separator)
+    return replace(made, categories=s.categories)
 
 
 def longest_query(s: PromptSet) -> Pair:
