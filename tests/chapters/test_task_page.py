@@ -64,7 +64,7 @@ def test_shots_says_where_accuracy_begins_and_ends():
     drawing, caption, alt = figure_of(page.SHOTS, make_facts(), {"shots": shots})
     assert caption == (
         "Accuracy by the number of demonstrations of each label: 87.5% over the full vocabulary with 8, 25.0% with "
-        "one. The queries are the same at every point. Bands: 95% bootstrap intervals over 32 demonstration sets."
+        "one. The queries are the same at every point. Bands: 95% intervals over 32 demonstration sets."
     )
     assert alt == (
         "Line chart. Full-vocabulary accuracy goes from 25% with one demonstration of each label to 88% with 8; "
@@ -121,7 +121,7 @@ def test_templates_names_every_bar():
     templates = templates_of((0.9, 0.7), (0.8, 0.6))
     drawing, caption, alt = figure_of(page.TEMPLATES, make_facts(), {"templates": templates})
     assert "with 8 demonstrations of each label" in caption
-    assert caption.endswith("Whiskers: 95% bootstrap intervals over 32 demonstration sets.")
+    assert caption.endswith("Whiskers: 95% intervals over 32 demonstration sets.")
     assert alt == (
         "Bar chart of accuracy by template and gold label. lines, gold label bar: 90%; lines, gold label foo: 70%; "
         "paper, gold label bar: 80%; paper, gold label foo: 60%."

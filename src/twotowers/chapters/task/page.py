@@ -203,4 +203,4 @@ def _percent(share: float, digits: int = 0) -> str:
 def _intervals(facts: Facts, drawn: str) -> str:
     if facts.evaluation_sets < 2:
         return "From one demonstration set, so without intervals."
-    return f"{drawn}: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."
+    return f"{drawn}: 95% intervals over {facts.evaluation_sets} demonstration sets."
