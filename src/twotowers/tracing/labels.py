@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ..models.model import Model
 from ..prompts.packing import Batch
 from ..prompts.sets import PromptSet
+from .answers import require_finite
 from .capture import Capture, batches, capture
 
 
@@ -50,7 +51,9 @@ def captures(
         for batch in batches(model, sets):
             size = len(batch.input_ids)
             frame = label_positions(sets[first : first + size], first)
-            yield frame, batch, capture(model, batch, pattern=True, inputs=True)
+            captured = capture(model, batch, pattern=True, inputs=True)
+            require_finite(captured.answers.log_norm)
+            yield frame, batch, captured
             first += size
             bar.update(size)
 

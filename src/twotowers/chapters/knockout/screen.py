@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...tracing.ablation import attributions
+from ...tracing.answers import require_finite
 from ...tracing.capture import batches
 from ...tracing.heads import Head, pairs
 from .knockout import rank_heads, sweep
@@ -32,6 +34,7 @@ def screen(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> pd.Dat
     sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
     weights = np.array([len(s.prompts) for s in sets], dtype=float)
     estimates = np.concatenate([attributions(model, batch).numpy() for batch in batches(model, sets, TOKENS)], axis=2)
+    require_finite(torch.from_numpy(estimates))
     mean = estimates @ (weights / weights.sum())
     layer, head = np.indices(mean.shape).reshape(2, -1)
     table = pd.DataFrame({"layer": layer, "head": head, "margin_drop": mean.ravel()})

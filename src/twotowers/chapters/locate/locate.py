@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
+from ...tracing.answers import require_finite
 from ...tracing.capture import batches, capture
 from ...tracing.projection import increases
 
@@ -102,6 +103,7 @@ def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Locate
     with bar:
         for batch in batches(model, sets):
             captured = capture(model, batch)
+            require_finite(captured.answers.labels, captured.answers.log_norm)
             gold = batch.label_ids.gather(1, batch.gold[:, None]).squeeze(1)
             by_layer, by_head = increases(model.arch, captured, gold)
             layers.append(by_layer)
