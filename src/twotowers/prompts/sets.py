@@ -228,9 +228,25 @@ def _encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
             raise PromptError(
                 f"The tokenizer of {model.name} does not know '{text[start:end]}'; use words that it knows."
             )
-    if _tokens(offsets, (len(text) - 1, len(text)))[1] != len(ids):
+    require_embedded(model, ids)
+    if _tokens(model, text, offsets, (len(text) - 1, len(text)))[1] != len(ids):
         raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
     return ids, offsets
+
+
+def require_embedded(model: Reader, ids: Sequence[int]) -> None:
+    """Refuse tokens that were added to the tokenizer, but not to the model.
+
+    Raises:
+        PromptError: a token has no row in the model's embedding; a reader that is no model has any token.
+    """
+    rows = getattr(getattr(model, "config", None), "vocab_size", None)
+    for token in ids:
+        if rows is not None and token >= rows:
+            raise PromptError(
+                f"The tokenizer of {model.name} has the token '{model.tokenizer.convert_ids_to_tokens(token)}', number "
+                f"{token}, but the model embeds {rows} only; leave it out of prompts, or resize the model's embedding."
+            )
 
 
 def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str) -> Prompt:
@@ -254,8 +270,8 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
     texts: list[Span] = []
     labels: list[Span] = []
     for characters, label_characters in spans[:-1]:
-        texts.append(_tokens(offsets, characters, labels[-1][0] if labels else 0))
-        labels.append(_tokens(offsets, label_characters, texts[-1][0]))
+        texts.append(_tokens(model, text, offsets, characters, labels[-1][0] if labels else 0))
+        labels.append(_tokens(model, text, offsets, label_characters, texts[-1][0]))
     for (_, label), (first, end) in zip(demonstrations, labels, strict=True):
         if end - first != 1:
             raise LabelError(
@@ -266,11 +282,11 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
         ids=tuple(ids),
         demonstrations=tuple(texts),
         label_positions=tuple(first for first, _ in labels),
-        query=_tokens(offsets, spans[-1][0], labels[-1][0]),
+        query=_tokens(model, text, offsets, spans[-1][0], labels[-1][0]),
     )
 
 
-def _tokens(offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
+def _tokens(model: Reader, text: str, offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
     """The tokens that overlap a span of characters, of those from `start` on; a long prompt has many spans."""
     inside = []
     for i in range(start, len(offsets)):
@@ -278,6 +294,10 @@ def _tokens(offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
             break
         if offsets[i][1] > characters[0]:
             inside.append(i)
+    if not inside:
+        raise PromptError(
+            f"The tokenizer of {model.name} keeps nothing of '{text[slice(*characters)]}'; use words that it knows."
+        )
     return inside[0], inside[-1] + 1
 
 

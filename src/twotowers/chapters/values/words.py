@@ -15,7 +15,7 @@ from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.packing import Batch
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, require_embedded
 from ...tracing.capture import Capture, capture
 from ...tracing.heads import Head, every_head
 from ...tracing.projection import increases, project, values_of
@@ -139,7 +139,11 @@ def _raising(model: Model, captured: Capture) -> list[Head]:
 def _encode(model: Model, text: str) -> list[int]:
     if not text.strip():
         raise PromptError("The prompt to read is empty; give a text such as 'apple : foo saw : bar pear :'.")
-    return model.tokenizer(text.rstrip())["input_ids"]  # a label brings its own leading space
+    ids = model.tokenizer(text.rstrip())["input_ids"]  # a label brings its own leading space
+    if not ids:
+        raise PromptError(f"The tokenizer of {model.name} keeps nothing of '{text.strip()}'; use words that it knows.")
+    require_embedded(model, ids)
+    return ids
 
 
 def _one_prompt(model: Model, ids: Sequence[int]) -> Batch:
