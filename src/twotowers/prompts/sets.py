@@ -13,8 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..errors import LabelError, PromptError
-from .tasks import Half, Task
+from ..errors import LabelError, PromptError, require_seed
+from .tasks import Task, find_half
 
 CONTENT_FREE = "N/A"
 
@@ -92,8 +92,8 @@ class PromptSet:
 
 def prompt_set(
     model: Reader,
-    demonstrations: Sequence[Pair],
-    queries: Sequence[Pair],
+    demonstrations: Sequence[Any],
+    queries: Sequence[Any],
     *,
     template: str = TEMPLATES["lines"][0],
     separator: str = TEMPLATES["lines"][1],
@@ -110,6 +110,7 @@ def prompt_set(
         LabelError: labels that are not two, or not one token each.
         PromptError: empty texts, a template that cannot be used, or a prompt longer than the model's context.
     """
+    demonstrations, queries = _as_pairs(demonstrations), _as_pairs(queries)
     if not demonstrations or not queries:
         raise PromptError("A prompt set needs at least one demonstration and one query; give both lists.")
     found = sorted({label for _, label in (*demonstrations, *queries)})
@@ -126,13 +127,39 @@ def prompt_set(
                     f"use a template or separator with a space or line break around it."
                 )
     return PromptSet(
-        demonstrations=tuple(demonstrations),
-        queries=tuple(queries),
+        demonstrations=demonstrations,
+        queries=queries,
         labels=labels,
         label_ids=(ids[labels[0]], ids[labels[1]]),
         prompts=tuple(prompts),
         shared=_shared_prefix(model, prompts),
     )
+
+
+def as_sets(prompt_sets: PromptSet | Sequence[PromptSet]) -> list[PromptSet]:
+    """One prompt set or several, as a list.
+
+    Raises:
+        PromptError: there is none, or something else among them.
+    """
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    if not sets or not all(isinstance(s, PromptSet) for s in sets):
+        raise PromptError("Prompt sets are given as a list of at least one, each of them made by prompt_set.")
+    return sets
+
+
+def _as_pairs(given: Sequence[Any]) -> tuple[Pair, ...]:
+    pairs = []
+    for pair in given:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise PromptError(f"Demonstrations and queries are (text, label) pairs, unlike {pair!r}.")
+        text, label = pair
+        if not isinstance(text, str):
+            raise PromptError(f"The text {text!r} is no text; give it in quotes.")
+        if not isinstance(label, str):
+            raise LabelError(f"The label {label!r} of '{text}' is no text; give it in quotes.")
+        pairs.append((text, label))
+    return tuple(pairs)
 
 
 def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[str, int]:
@@ -169,7 +196,7 @@ def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[st
 def sample_sets(
     model: Reader,
     task: Task,
-    half: Half,
+    half: str,
     *,
     n_sets: int,
     shots: int,
@@ -186,7 +213,10 @@ def sample_sets(
 
     Raises:
         TaskError: a category has too few texts.
+        UnknownNameError, SeedError: no such half; a seed that is none.
     """
+    own = find_half(half)
+    require_seed(seed)
     if n_queries % 2:
         raise PromptError(f"{n_queries} queries cannot be balanced over two labels; ask for an even number.")
     each = n_queries // 2
@@ -199,7 +229,7 @@ def sample_sets(
         demonstrations: list[Pair] = []
         queries: list[Pair] = []
         for category, label in zip(categories, labels, strict=True):
-            texts = rng.permutation(np.array(task.texts[category][half], dtype=object))
+            texts = rng.permutation(np.array(task.texts[category][own], dtype=object))
             demonstrations += [(text, label) for text in texts[:shots]]
             queries += [(text, label) for text in texts[len(texts) - each :]]
         demonstrations = [demonstrations[j] for j in rng.permutation(len(demonstrations))]

@@ -96,6 +96,13 @@ def load_task(name: str) -> Task:
     return replace(task, name=f"{task.name}{_SHOTS}{shots}", shots=shots) if shots else task
 
 
+def find_half(name: str) -> Half:
+    for half in HALVES:
+        if half == name:
+            return half
+    raise UnknownNameError("half", str(name), HALVES)
+
+
 def portable(name: str) -> str:
     """The same task's name from any working folder: a path becomes absolute."""
     asked, shots = _shots(name)

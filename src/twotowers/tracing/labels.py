@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..models.model import Model
 from ..prompts.packing import Batch
-from ..prompts.sets import PromptSet
+from ..prompts.sets import PromptSet, as_sets
 from .answers import require_finite
 from .capture import Capture, batches, capture
 
@@ -45,7 +45,7 @@ def captures(
     model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str
 ) -> Iterator[tuple[pd.DataFrame, Batch, Capture]]:
     """Batch by batch: the label positions of its prompts, the batch, and one forward of it."""
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     first = 0
     with tqdm(total=len(sets), desc=title, unit="set", delay=2, leave=False) as bar:
         for batch in batches(model, sets):

@@ -56,7 +56,7 @@ def mitigate(
         a row per group of heads, strength, variant and prompt: `heads, strength, variant, set, query, label,
         p_foo, p_foo_two_way, p_gold` (two-way), `accuracy, accuracy_two_way, logit_difference`.
     """
-    groups = named(heads)
+    groups = named(model, heads)
     tables = []
     total = sum(len(sets) for sets in variants.values())
     with tqdm(total=total, desc="mitigation", unit="set", delay=2, leave=False) as bar:

@@ -17,13 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...statistics import estimate, rank_agreement, summarise
 from ...tracing.answers import SAME, answer_table
 from ...tracing.capture import Batch, Capture, batches, capture
-from ...tracing.heads import Head, random_heads
+from ...tracing.heads import Head, Heads, as_heads, random_heads
 
 CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 DIFFERENCE = "difference"  # of the two
@@ -45,7 +46,7 @@ def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, lis
 def imbalance(
     model: Model,
     prompt_sets_by_share: Mapping[float, Sequence[PromptSet]],
-    heads: Sequence[Head] | Mapping[str, Sequence[Head]],
+    heads: Heads | Mapping[str, Heads],
 ) -> pd.DataFrame:
     """Answers and what heads do at the label positions, for prompt sets with different shares of foo.
 
@@ -60,11 +61,14 @@ def imbalance(
         `attention_foo, attention_bar` of the last position, and `values_foo, values_bar`, logit minus of
         pattern * vo, in logits.
     """
-    groups = named(heads)
+    groups = named(model, heads)
+    by_share = {share: as_sets(sets) for share, sets in prompt_sets_by_share.items()}
+    if not by_share:
+        raise PromptError("Prompt sets are given by their share of foo, such as {0.25: sets, 0.5: others}.")
     tables = []
-    total = sum(len(sets) for sets in prompt_sets_by_share.values())
+    total = sum(len(sets) for sets in by_share.values())
     with tqdm(total=total, desc="imbalance", unit="set", delay=2, leave=False) as bar:
-        for share, sets in prompt_sets_by_share.items():
+        for share, sets in by_share.items():
             for start, part, batch, captured in captures(model, sets):
                 shown = answer_table(captured.answers, part, start).assign(share=share)
                 positions, is_label = label_positions(part)
@@ -231,8 +235,9 @@ def _slope(x: pd.Series, y: pd.Series) -> float:
 # Shared with the mitigation
 
 
-def named(heads: Sequence[Head] | Mapping[str, Sequence[Head]]) -> Mapping[str, Sequence[Head]]:
-    return heads if isinstance(heads, Mapping) else {CHOSEN: heads}
+def named(model: Model, heads: Heads | Mapping[str, Heads]) -> dict[str, list[Head]]:
+    groups = heads if isinstance(heads, Mapping) else {CHOSEN: heads}
+    return {name: as_heads(model, own) for name, own in groups.items()}
 
 
 def captures(model: Model, sets: Sequence[PromptSet]) -> Iterator[tuple[int, Sequence[PromptSet], Batch, Capture]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...models.model import Model
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...statistics import estimate, summarise
 from ...tracing.answers import require_finite
 from ...tracing.capture import batches, capture
@@ -97,7 +97,7 @@ class Located:
 
 def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:
     """Log-probability increase of every attention layer, MLP layer and head, for each prompt's gold label."""
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     layers, heads = [], []
     bar = tqdm(total=len(sets), desc="locate", unit="set", delay=2, leave=False)
     with bar:

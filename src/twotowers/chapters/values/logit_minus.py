@@ -16,14 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from ...errors import HeadError
 from ...models.model import Model
 from ...paper import PAPER_WEIGHTED
 from ...prompts.packing import Batch
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...statistics import summarise
 from ...tracing.capture import Capture, batches, capture
-from ...tracing.heads import Head, every_head
+from ...tracing.heads import Head, Heads, as_heads, every_head
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
 
@@ -160,7 +159,7 @@ def captures(
     model: Model, prompt_sets: PromptSet | Sequence[PromptSet], what: str
 ) -> Iterator[tuple[list[PromptSet], int, Batch, Capture]]:
     """Batch by batch: its sets, the index of the first of them, the batch and its capture."""
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     first = 0
     with tqdm(total=len(sets), desc=what, unit="set", delay=2, leave=False) as bar:
         for batch in batches(model, sets):
@@ -170,19 +169,14 @@ def captures(
             bar.update(len(members))
 
 
-def by_layer(model: Model, heads: Sequence[Head]) -> dict[int, list[int]]:
+def by_layer(model: Model, heads: Heads) -> dict[int, list[int]]:
     """Heads of each layer, each once.
 
     Raises:
         HeadError: a head that the model does not have.
     """
-    known, found = set(every_head(model)), defaultdict(list)
-    for layer, head in dict.fromkeys((int(layer), int(head)) for layer, head in heads):
-        if (layer, head) not in known:
-            raise HeadError(
-                f"{model.name} has no head {(layer, head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
-                f"{model.arch.n_heads - 1}."
-            )
+    found = defaultdict(list)
+    for layer, head in dict.fromkeys(as_heads(model, heads)):
         found[layer].append(head)
     return dict(found)
 

@@ -17,15 +17,14 @@ from ...models.model import Model
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet, require_embedded
 from ...tracing.capture import Capture, capture
-from ...tracing.heads import Head, every_head
+from ...tracing.heads import Head, Heads, as_heads, every_head
 from ...tracing.projection import increases, project, values_of
-from .logit_minus import by_layer
 
 
 def read_words(
     model: Model,
     prompt: str | PromptSet,
-    heads: Sequence[Head] | None = None,
+    heads: Heads | None = None,
     *,
     query: int = 0,
     top: int = 10,
@@ -56,7 +55,7 @@ def read_words(
     assert captured.pattern is not None
     if heads is None:
         heads = _raising(model, captured)
-    by_layer(model, heads)
+    heads = as_heads(model, heads)
     tokens = readable(model, batch.input_ids[0].tolist())
     final = captured.resid_pre[-1].expand(len(tokens), -1)
     rows = []
