@@ -35,6 +35,10 @@ class PromptError(UserError):
     """A prompt that cannot be built, or is longer than the model's context."""
 
 
+class SeedError(UserError):
+    """A seed that is no whole number from 0."""
+
+
 class ModelError(UserError):
     """A model that cannot be found, reached or read."""
 
@@ -81,3 +85,9 @@ class ChapterError(Exception):
 
 class SiteError(Exception):
     """A site that was built with warnings, or lacks a page or a figure."""
+
+
+def require_seed(seed: object) -> None:
+    """Raise `SeedError` unless a seed is a whole number from 0."""
+    if not hasattr(seed, "__index__") or seed.__index__() < 0:
+        raise SeedError(f"{seed!r} is no seed; give a whole number from 0.")

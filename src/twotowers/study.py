@@ -12,11 +12,11 @@ import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from .errors import UnknownNameError
+from .errors import UnknownNameError, require_seed
 from .models.loading import Loading
 from .models.model import Model, open_model
 from .prompts.sets import TEMPLATES, PromptSet, sample_sets
-from .prompts.tasks import Half, Task, load_task
+from .prompts.tasks import Task, load_task
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Study:
         return self.sets("evaluation")
 
     def sets(
-        self, half: Half, *, shots: int | None = None, template: str | None = None, n_sets: int | None = None
+        self, half: str, *, shots: int | None = None, template: str | None = None, n_sets: int | None = None
     ) -> list[PromptSet]:
         """Prompt sets of this study with other shots, template (a key of `TEMPLATES`) or number."""
         text, separator = TEMPLATES[template or self.model.template]
@@ -130,6 +130,7 @@ def open_study(
     Raises:
         UserError: an unknown model, task or scale; a task that is too small.
     """
+    require_seed(seed)
     texts, size, how = load_task(task), find_scale(scale), loading or Loading()
     fewer = replace(size, shots=min(size.shots, texts.shots or size.shots))
     return Study(open_model(model, **asdict(how)), texts, fewer, seed, how)

@@ -1,5 +1,6 @@
 """The page on the task: what it says of given results, without a model."""
 
+import html
 import re
 import warnings
 
@@ -185,3 +186,10 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, mean, numbers, sets):
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
         f"task-{name}.{ending}" for name in ("shots", "templates") for ending in ("svg", "png", "csv", "json")
     }
+
+
+def test_what_a_task_says_of_itself_is_no_markup():
+    account = "The source is '<script>alert(1)</script>.csv'. 4 '$10 *to* $20 {ref}`x` _y_ [z](w)\r# head'."
+    said = call(page.ACCOUNT.write, make_facts(account=account), {})
+    assert not set("<>$*`_[]{}()#\r\n") & set(re.sub(r"&#\d+;", "", said))
+    assert html.unescape(said) == " ".join(account.split())

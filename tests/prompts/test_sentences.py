@@ -148,7 +148,7 @@ def test_spaces_and_line_breaks_inside_a_sentence_become_one_space():
 def test_the_account_names_source_numbers_and_reasons(source):
     source("sst2", [*rows(SETS["sst2"]), ("too short", 0)])
     said = load_task("sst2").account
-    for part in ("101 rows", "1 shorter than 5 words", "50 *negative* and 50 *positive*", "30 were drawn", COMMIT[:12]):
+    for part in ("101 rows", "1 shorter than 5 words", "50 'negative' and 50 'positive'", "30 were drawn", COMMIT[:12]):
         assert part in said
 
 

@@ -118,9 +118,11 @@ def test_a_parquet_file_without_the_columns(folder):
     refused(folder, "some.parquet has no column 'text'", "rename")
 
 
-def test_a_row_without_a_label_is_named(folder):
+def test_a_row_without_a_label_is_left_out_and_told(folder):
     datasets.Dataset.from_dict({"text": TEXTS, "label": [*LABELS[:-1], None]}).to_parquet(folder / "some.parquet")
-    refused(folder, "some.parquet, row 8, column 'label' is empty")
+    task = load_task(str(folder))
+    assert task.facts["dropped"] == {"repeated": 0, "without a label": 1}
+    assert "Left out were 1 without a label." in task.account
 
 
 def test_broken_files_are_refused(folder):

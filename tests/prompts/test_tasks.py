@@ -137,9 +137,6 @@ ERRORS = {
     "empty file": ("", ["no column 'label' and no column 'text'", "row 1"]),
     "no text column": ("word,label\napple,fruit\n", ["no column 'text'", "row 1"]),
     "no label column": ("text,class\napple,fruit\n", ["no column 'label'", "row 1"]),
-    "empty text": (GOOD + " ,fruit\n", ["row 10", "column 'text' is empty"]),
-    "empty label": (GOOD + "kiwi,\n", ["row 10", "column 'label' is empty"]),
-    "missing label": (GOOD + "kiwi\n", ["row 10", "column 'label' is empty"]),
     "two labels": (
         GOOD + "apple,tool\n",
         ["row 10", "column 'text'", "'apple'", "'fruit' in row 2"],

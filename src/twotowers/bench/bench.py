@@ -251,14 +251,14 @@ def _against_edited(model: Model, s: PromptSet, heads: Sequence[Head]) -> float:
     """As `_difference`, against the model with the head's slice of W_O set to zero."""
     table = outcomes(model, [s], [[head] for head in heads])
     ours = torch.tensor(table["margin"].to_numpy()).reshape(len(heads), -1)
-    worst, batch = 0.0, pack([s], model.pad_id)
+    differences, batch = [], pack([s], model.pad_id)
     for row, head in zip(ours, heads, strict=True):
         with edited(model, *head):
             labels = answers(model, batch).labels
         gold = torch.tensor(s.gold)
         margin = labels.gather(1, gold[:, None]) - labels.gather(1, 1 - gold[:, None])
-        worst = max(worst, float((row - margin.squeeze(1)).abs().max()))
-    return worst
+        differences.append((row - margin.squeeze(1)).abs().max())
+    return float(torch.stack(differences).max())
 
 
 def _agreement(model: Model, half: Model | None, sets: Sequence[PromptSet]) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def _agreement(model: Model, half: Model | None, sets: Sequence[PromptSet]) -> d
         both = ranked.merge(coarse, on=["layer", "head"], suffixes=("", "_coarse"))
         found["bfloat16_worst"] = pairs(coarse, len(found["worst"]))
         found["bfloat16_rank_agreement"] = rank_agreement(both["margin_drop"], both["margin_drop_coarse"])
-        found["bfloat16_difference"] = float((both["margin_drop"] - both["margin_drop_coarse"]).abs().max())
+        found["bfloat16_difference"] = float((both["margin_drop"] - both["margin_drop_coarse"]).abs().max(skipna=False))
     return found
 
 

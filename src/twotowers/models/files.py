@@ -1,4 +1,4 @@
-"""Where a model's files are: the installed wheel, a local folder or the hub; what they say; how they are fetched."""
+"""Where a model's files are: the installed wheel, a local folder or the hub; how they are fetched."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import ModelError, UnknownNameError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
-from .families import family_of
-from .quantised import bytes_per_weight, method_of
+from .quantised import bytes_per_weight
 from .registry import REGISTRY, WHEELS
 
 COPY_DIGESTS = "digests.json"  # of a converted copy's files
@@ -95,7 +93,7 @@ def weight_bytes(folder: Path, dtype: torch.dtype, quantise: str | None = None) 
         quantise: how the matrices of the blocks are quantised while they load, if they are.
     """
     total = 0
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         if file.suffix != ".safetensors":
             total += file.stat().st_size
             continue
@@ -117,59 +115,9 @@ def weight_bytes(folder: Path, dtype: torch.dtype, quantise: str | None = None) 
     return total
 
 
-def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
-    """Configuration and tokenizer in a folder, which must hold weights too if they are asked for.
-
-    Raises:
-        ModelError, FamilyError: something is missing or broken, the family is not known, or weights are quantised in
-            a way that is not.
-    """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
-    try:
-        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError, OSError):
-        model_type = None
-    if not isinstance(model_type, str):
-        raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
-    family_of(_ModelType(model_type))
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ModelError(f"{folder} has no tokenizer (tokenizer.json); fetch the whole model.")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises plain Exception for a broken file
-        raise ModelError(
-            f"The configuration or tokenizer in {folder} cannot be read ({first_line(error)}); fetch them again."
-        ) from error
-    method_of(config)
-    if weights:
-        _require_weights(folder)
-    return config, tokenizer
-
-
-@dataclass(frozen=True)
-class _ModelType:
-    model_type: str
-
-
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: safetensors if there are any, else PyTorch's own."""
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-
-
-def _require_weights(folder: Path) -> None:
-    files = _weight_files(folder)
-    if not files:
-        raise ModelError(f"{folder} has no weights (*.safetensors); fetch the whole model.")
-    for index in folder.glob(f"*{files[0].suffix}.index.json"):
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
-            raise ModelError(f"{index} cannot be read; fetch the whole model again.") from None
-        missing = sorted(shards - {file.name for file in files})
-        if missing:
-            raise ModelError(f"{folder} lacks the weight file {missing[0]}; fetch the whole model.")
 
 
 def _wheel_file(package: str) -> Path:
@@ -298,7 +246,7 @@ def _gated(repo: str) -> ModelError:
 
 
 def _folder_digest(folder: Path) -> str:
-    return _sha256(_weight_files(folder))
+    return _sha256(weight_files(folder))
 
 
 def sidecars(folder: Path) -> dict[str, str]:

@@ -27,7 +27,8 @@ from ..hub import first_line
 from . import parallel
 from .architecture import Architecture, submodule
 from .families import Family, family_of
-from .files import find_source, read_folder, sidecars, weight_bytes
+from .files import find_source, sidecars, weight_bytes
+from .folder import read_folder
 from .packed import pack_linears
 from .quantised import dequantise_linears, method_of, require_method, settings_for, version
 from .registry import DTYPES, REGISTRY

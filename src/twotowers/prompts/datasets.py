@@ -140,15 +140,15 @@ def choose(key: str, classes: str = "") -> tuple[str, str]:
 
 
 def account(facts: Mapping[str, Any]) -> str:
-    """What became of the rows of a data set, in MyST text for a page."""
+    """What became of the rows of a data set, in plain text."""
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in facts["dropped"].items())
     names = facts["sentences"]
-    left = " and ".join(f"{facts['left'][name]:,} *{name}*" for name in names)
+    left = " and ".join(f"{facts['left'][name]:,} '{name}'" for name in names)
     over = sum(facts["passed_over"][name] for name in names)
     number = next(iter(names.values()))
-    revision = f", revision `{facts['revision'][:12]}`" if facts["revision"] else ""
+    revision = f", revision {facts['revision'][:12]}" if facts["revision"] else ""
     return (
-        f"The source is `{facts['source']}` ({' and '.join(facts['splits'])}{revision}) with {facts['rows']:,} rows. "
+        f"The source is '{facts['source']}' ({' and '.join(facts['splits'])}{revision}) with {facts['rows']:,} rows. "
         f"Left out were {dropped}; that leaves {left}. From each of the two classes {number:,} were drawn at random "
         f"with a fixed seed, passing over {over:,} that are part of another sentence."
     )

@@ -14,9 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from ..errors import LabelError, PromptError
+from ..errors import LabelError, PromptError, require_seed
 from .design import category_pairs
-from .tasks import Half, Task
+from .tasks import Task, find_half
 
 CONTENT_FREE = "N/A"
 
@@ -96,8 +96,8 @@ class PromptSet:
 
 def prompt_set(
     model: Reader,
-    demonstrations: Sequence[Pair],
-    queries: Sequence[Pair],
+    demonstrations: Sequence[Any],
+    queries: Sequence[Any],
     *,
     template: str = TEMPLATES["lines"][0],
     separator: str = TEMPLATES["lines"][1],
@@ -114,6 +114,7 @@ def prompt_set(
         LabelError: labels that are not two, or not one token each.
         PromptError: empty texts, a template that cannot be used, or a prompt longer than the model's context.
     """
+    demonstrations, queries = _as_pairs(demonstrations), _as_pairs(queries)
     if not demonstrations or not queries:
         raise PromptError("A prompt set needs at least one demonstration and one query; give both lists.")
     found = sorted({label for _, label in (*demonstrations, *queries)})
@@ -130,13 +131,39 @@ def prompt_set(
                     f"use a template or separator with a space or line break around it."
                 )
     return PromptSet(
-        demonstrations=tuple(demonstrations),
-        queries=tuple(queries),
+        demonstrations=demonstrations,
+        queries=queries,
         labels=labels,
         label_ids=(ids[labels[0]], ids[labels[1]]),
         prompts=tuple(prompts),
         shared=_shared_prefix(model, prompts),
     )
+
+
+def as_sets(prompt_sets: PromptSet | Sequence[PromptSet]) -> list[PromptSet]:
+    """One prompt set or several, as a list.
+
+    Raises:
+        PromptError: there is none, or something else among them.
+    """
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    if not sets or not all(isinstance(s, PromptSet) for s in sets):
+        raise PromptError("Prompt sets are given as a list of at least one, each of them made by prompt_set.")
+    return sets
+
+
+def _as_pairs(given: Sequence[Any]) -> tuple[Pair, ...]:
+    pairs = []
+    for pair in given:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise PromptError(f"Demonstrations and queries are (text, label) pairs, unlike {pair!r}.")
+        text, label = pair
+        if not isinstance(text, str):
+            raise PromptError(f"The text {text!r} is no text; give it in quotes.")
+        if not isinstance(label, str):
+            raise LabelError(f"The label {label!r} of '{text}' is no text; give it in quotes.")
+        pairs.append((text, label))
+    return tuple(pairs)
 
 
 def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[str, int]:
@@ -173,7 +200,7 @@ def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[st
 def sample_sets(
     model: Reader,
     task: Task,
-    half: Half,
+    half: str,
     *,
     n_sets: int,
     shots: int,
@@ -190,7 +217,10 @@ def sample_sets(
 
     Raises:
         TaskError: a category has too few texts.
+        UnknownNameError, SeedError: no such half; a seed that is none.
     """
+    own = find_half(half)
+    require_seed(seed)
     if n_queries % 2:
         raise PromptError(f"{n_queries} queries cannot be balanced over two labels; ask for an even number.")
     each = n_queries // 2
@@ -202,7 +232,7 @@ def sample_sets(
         demonstrations: list[Pair] = []
         queries: list[Pair] = []
         for category, label in zip(categories, labels, strict=True):
-            texts = rng.permutation(np.array(task.texts[category][half], dtype=object))
+            texts = rng.permutation(np.array(task.texts[category][own], dtype=object))
             demonstrations += [(text, label) for text in texts[:shots]]
             queries += [(text, label) for text in texts[len(texts) - each :]]
         demonstrations = [demonstrations[j] for j in rng.permutation(len(demonstrations))]
@@ -239,9 +269,25 @@ def _encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
             raise PromptError(
                 f"The tokenizer of {model.name} does not know '{text[start:end]}'; use words that it knows."
             )
-    if _tokens(offsets, (len(text) - 1, len(text)))[1] != len(ids):
+    require_embedded(model, ids)
+    if _tokens(model, text, offsets, (len(text) - 1, len(text)))[1] != len(ids):
         raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
     return ids, offsets
+
+
+def require_embedded(model: Reader, ids: Sequence[int]) -> None:
+    """Refuse tokens that were added to the tokenizer, but not to the model.
+
+    Raises:
+        PromptError: a token has no row in the model's embedding; a reader that is no model has any token.
+    """
+    rows = getattr(getattr(model, "config", None), "vocab_size", None)
+    for token in ids:
+        if rows is not None and token >= rows:
+            raise PromptError(
+                f"The tokenizer of {model.name} has the token '{model.tokenizer.convert_ids_to_tokens(token)}', number "
+                f"{token}, but the model embeds {rows} only; leave it out of prompts, or resize the model's embedding."
+            )
 
 
 def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str) -> Prompt:
@@ -265,8 +311,8 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
     texts: list[Span] = []
     labels: list[Span] = []
     for characters, label_characters in spans[:-1]:
-        texts.append(_tokens(offsets, characters, labels[-1][0] if labels else 0))
-        labels.append(_tokens(offsets, label_characters, texts[-1][0]))
+        texts.append(_tokens(model, text, offsets, characters, labels[-1][0] if labels else 0))
+        labels.append(_tokens(model, text, offsets, label_characters, texts[-1][0]))
     for (_, label), (first, end) in zip(demonstrations, labels, strict=True):
         if end - first != 1:
             raise LabelError(
@@ -277,11 +323,11 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
         ids=tuple(ids),
         demonstrations=tuple(texts),
         label_positions=tuple(first for first, _ in labels),
-        query=_tokens(offsets, spans[-1][0], labels[-1][0]),
+        query=_tokens(model, text, offsets, spans[-1][0], labels[-1][0]),
     )
 
 
-def _tokens(offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
+def _tokens(model: Reader, text: str, offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
     """The tokens that overlap a span of characters, of those from `start` on; a long prompt has many spans."""
     inside = []
     for i in range(start, len(offsets)):
@@ -289,6 +335,10 @@ def _tokens(offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
             break
         if offsets[i][1] > characters[0]:
             inside.append(i)
+    if not inside:
+        raise PromptError(
+            f"The tokenizer of {model.name} keeps nothing of '{text[slice(*characters)]}'; use words that it knows."
+        )
     return inside[0], inside[-1] + 1
 
 

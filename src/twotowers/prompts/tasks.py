@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -38,7 +40,7 @@ class Task:
         digest: SHA-256 of the texts and their split.
         shots: most demonstrations of each label in a prompt; None leaves it to the scale.
         own: the texts are a user's file or folder, whose name says little.
-        facts: where the texts come from and what was left out, for the provenance; `account` says it on a page.
+        facts: where the texts come from and what was left out, for the provenance; `account` says it, in plain text.
     """
 
     name: str
@@ -85,13 +87,20 @@ def load_task(name: str) -> Task:
         task = replace(_split(asked, lists), account=account)
     elif key in datasets.SETS:
         task = _of_sentences(key, classes)
-    elif Path(asked).suffix in (".csv", ".parquet") or Path(asked).exists():
+    elif tables.is_path(asked):
         task = _own(Path(asked), tables.read(Path(asked)))
     else:
         raise UnknownNameError(
             "task", asked, BUILT_IN, hint=" (or give a CSV file with the columns text,label, or a folder)"
         )
     return replace(task, name=f"{task.name}{_SHOTS}{shots}", shots=shots) if shots else task
+
+
+def find_half(name: str) -> Half:
+    for half in HALVES:
+        if half == name:
+            return half
+    raise UnknownNameError("half", str(name), HALVES)
 
 
 def portable(name: str) -> str:
@@ -120,12 +129,12 @@ def _of_sentences(key: str, classes: str) -> Task:
     return replace(task, shots=datasets.SHOTS, facts=drawn.facts, account=datasets.account(drawn.facts))
 
 
-def _own(path: Path, rows: Sequence[Row]) -> Task:
-    """A user's own rows, all of them: the same row twice counts once, everything else that is odd is an error."""
-    given: dict[str, dict[str, str]] = {}  # category -> text -> split
+def _own(path: Path, table: tables.Table) -> Task:
+    """A user's own rows: what is missing or repeated is left out and counted, what contradicts is an error."""
+    rows, dropped = _present(table.rows)
     first: dict[str, Row] = {}
     for row in rows:
-        _require_cells(row)
+        _require_usable(row)
         before = first.setdefault(row.text, row)
         if before.label != row.label:
             raise TaskError(
@@ -137,41 +146,121 @@ def _own(path: Path, rows: Sequence[Row]) -> Task:
                 f"{row.place}, column 'split': '{row.text}' is in the other half in {before.seen_from(row)}; keep "
                 f"one of them."
             )
-        given.setdefault(row.label, {})[row.text] = row.split
-    if len(given) < 2:
-        found = f"only '{next(iter(given))}'" if given else "no rows"
-        raise TaskError(f"{path}, column 'label' has {found}; at least two different labels are needed.")
-    given = dict(sorted(given.items()))  # the order of rows changes nothing, nor which category gets which label
     splits = {row.split for row in rows}
-    if splits == {""}:
-        task = _split(path.name, {category: list(texts) for category, texts in given.items()})
-    elif "" in splits:
+    if len(splits) > 1 and "" in splits:
         raise TaskError(f"{path}, column 'split' is filled in some rows only; fill it in every row or in none.")
+    texts, alike, torn = _once(first)
+    if len(texts) < 2:
+        found = f"only '{next(iter(texts))}'" if texts else "no rows"
+        left = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+        raise TaskError(
+            f"{path}, column 'label' has {found}; at least two different labels are needed"
+            + (f" (left out were {left})." if left else ".")
+        )
+    if splits == {""}:
+        task = _split(path.name, texts)
     else:
         halves = {
-            category: {half: tuple(t for t, s in texts.items() if s == half) for half in HALVES}
-            for category, texts in given.items()
+            category: {half: tuple(t for t in own if first[t].split == half) for half in HALVES}
+            for category, own in texts.items()
         }
         task = _task(path.name, halves)
-    facts = {"source": path.name, "rows": len(rows), "dropped": {"repeated": len(rows) - len(first)}}
-    texts = {category: len(own) for category, own in given.items()}
-    return replace(task, own=True, facts=facts | {"texts": texts}, account=_own_account(facts, texts))
+    counted = {"repeated": len(rows) - len(first), **({"alike": len(alike)} if alike else {}), **dropped}
+    numbers = {category: len(own) for category, own in texts.items()}
+    facts = {"source": path.name, "rows": len(table.rows), "dropped": counted, "texts": numbers}
+    facts |= {name: list(own) for name in ("unused", "unread") if (own := getattr(table, name))}
+    account = _own_account(facts, alike, torn)
+    return replace(task, own=True, facts=facts, account=account)
 
 
-def _own_account(facts: Mapping[str, Any], texts: Mapping[str, int]) -> str:
-    counts = ", ".join(f"{number:,} *{category}*" for category, number in texts.items())
-    return (
-        f"The source is `{facts['source']}` with {facts['rows']:,} rows; {facts['dropped']['repeated']:,} that say the "
-        f"same as another count once with it. Its texts by category: {counts}."
-    )
+def _present(rows: Sequence[Row]) -> tuple[list[Row], dict[str, int]]:
+    """The rows that have a text and a label, and how many others there are, by what they say instead."""
+    present, dropped = [], Counter[str]()
+    for row in rows:
+        missing = next((name for name in tables.COLUMNS if tables.is_missing(getattr(row, name))), None)
+        if missing is None:
+            present.append(row)
+        else:
+            written = getattr(row, missing)
+            dropped[f"without a {missing}" + (f" (written '{written}')" if written else "")] += 1
+    return present, dict(sorted(dropped.items()))
 
 
-def _require_cells(row: Row) -> None:
+def _once(first: Mapping[str, Row]) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """Texts by category, each in one spelling: the smallest, so that the order of rows changes nothing.
+
+    Were two spellings in two halves, heads would be judged on texts that they were chosen on.
+
+    Returns:
+        the texts, in the order of the file; the other spellings; texts of which a spelling is in another category.
+    """
+    spellings: dict[tuple[str, str], list[str]] = {}
+    for text, row in first.items():
+        spellings.setdefault((row.label, _spelt_plainly(text)), []).append(text)
+    texts: dict[str, list[str]] = {}
+    for (category, _), alike in spellings.items():
+        texts.setdefault(category, []).append(min(alike))
+    times = Counter(plain for _, plain in spellings)
+    torn = sorted(min(own) for (_, plain), own in spellings.items() if times[plain] > 1)
+    others = sorted(text for alike in spellings.values() for text in alike if text != min(alike))
+    return dict(sorted(texts.items())), others, torn
+
+
+def _spelt_plainly(text: str) -> str:
+    """A text without case, marks around it and the width of its spaces; marks alone stay what they are."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    marks = {c for c in plain if unicodedata.category(c)[0] == "P"} - set("#%&@-")  # C# is not C, nor -5 a 5
+    return plain.strip("".join(marks) + " ") or plain
+
+
+def _own_account(facts: Mapping[str, Any], alike: Sequence[str], torn: Sequence[str]) -> str:
+    """What became of the rows of a user's own task, in plain text."""
+    dropped = dict(facts["dropped"])
+    said = [
+        f"The source is '{facts['source']}' with {facts['rows']:,} rows; {dropped.pop('repeated'):,} that say the same "
+        f"as another count once with it."
+    ]
+    if dropped.pop("alike", 0):
+        said.append(
+            f"{len(alike):,} that differ from another only in case, spaces or the marks around them count once with "
+            f"it, in one half: {_named(alike)}."
+        )
+    if dropped:
+        said.append(f"Left out were {', '.join(f'{number:,} {reason}' for reason, number in dropped.items())}.")
+    counts = ", ".join(f"{number:,} '{name}'" for name, number in facts["texts"].items())
+    said.append(f"Its texts by category: {counts}.")
+    if torn:
+        said.append(f"In two categories, though in different spellings, are {_named(torn)}.")
+    names = list(facts["texts"])
+    times = Counter(map(_named_plainly, names))
+    if near := [name for name in names if times[_named_plainly(name)] > 1]:
+        said.append(
+            f"The categories {_named(near)} differ only in how they are written; each counts as one of its own."
+        )
+    if "unused" in facts:
+        said.append(f"Not used are {len(facts['unused']):,} other columns: {_named(facts['unused'])}.")
+    if "unread" in facts:
+        said.append(f"Not read are {len(facts['unread']):,} other files: {_named(facts['unread'])}.")
+    return " ".join(said)
+
+
+def _named_plainly(category: str) -> str:
+    """A category's name as a number, if it is one, or else spelt plainly."""
+    try:
+        return str(float(category))
+    except ValueError:
+        return _spelt_plainly(category)
+
+
+def _named(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(f"'{name}'" for name in names[:most]) + more
+
+
+def _require_usable(row: Row) -> None:
     for column, value in (("text", row.text), ("label", row.label)):
-        if not value:
-            raise TaskError(f"{row.place}, column '{column}' is empty; fill it in or remove the row.")
-    if "\n" in row.text:
-        raise TaskError(f"{row.place}, column 'text' has a line break; put each text on one line.")
+        if "\n" in value or "\r" in value:
+            raise TaskError(f"{row.place}, column '{column}' has a line break; put each {column} on one line.")
     if row.split not in ("", *HALVES):
         raise TaskError(
             f"{row.place}, column 'split' is '{row.split}'; use selection or evaluation (heads are chosen on the one "

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import PromptError
-from .sets import TEMPLATES, Pair, Prompt, PromptSet, Reader, prompt_set
+from ..models.model import Model
+from .sets import TEMPLATES, Pair, Prompt, PromptSet, prompt_set
 
 
 def alone(s: PromptSet) -> PromptSet:
@@ -42,7 +43,7 @@ def rotations(n: int, number: int) -> list[Order]:
     return list(dict.fromkeys(way for rotation in turned for way in (rotation, rotation[::-1])))
 
 
-def reorder(model: Reader, s: PromptSet, permutation: Order, template: str | None = None) -> PromptSet:
+def reorder(model: Model, s: PromptSet, permutation: Order, template: str | None = None) -> PromptSet:
     """The same demonstrations in another order, before the same queries.
 
     Args:
@@ -58,7 +59,7 @@ def reorder(model: Reader, s: PromptSet, permutation: Order, template: str | Non
 
 
 def rebuilt(
-    model: Reader,
+    model: Model,
     s: PromptSet,
     demonstrations: Sequence[Pair],
     queries: Sequence[Pair] | None = None,

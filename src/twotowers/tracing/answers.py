@@ -12,14 +12,29 @@ from jaxtyping import Float, Int
 from scipy.special import expit
 from torch import Tensor
 
+from ..errors import ModelError
 from ..prompts.packing import Batch
 from ..prompts.sets import PromptSet
 
 SAME = ("set", "query", "label")  # what names a prompt, whatever its demonstrations are
 
 
+def require_finite(*numbers: Tensor) -> None:
+    """Refuse what a mean would pass over and a comparison call wrong.
+
+    Raises:
+        ModelError: one of the numbers is NaN or infinite.
+    """
+    if not all(bool(x.isfinite().all()) for x in numbers):
+        raise ModelError(
+            "The model answers with what is no number (NaN or infinity); look at its weights with twotowers check, or "
+            "load it in float32."
+        )
+
+
 def answer_table(rows: Answers, sets: Sequence[PromptSet], start: int) -> pd.DataFrame:
     """A row per prompt: answers, probabilities and accuracies; sets are numbered from `start`."""
+    require_finite(rows.labels, rows.log_norm)
     gold = torch.tensor([s.label_ids[g] for s in sets for g in s.gold])
     labels = rows.labels.double()
     prompts = [(start + i, q, label) for i, s in enumerate(sets) for q, (_, label) in enumerate(s.queries)]
@@ -44,6 +59,7 @@ def two_way(difference: pd.Series, gold: pd.Series, s: PromptSet) -> dict[str, p
 
 def outcome_table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.DataFrame:
     """Rows of `outcomes` for one group and one prompt set, the `index`-th."""
+    require_finite(rows.labels, rows.log_norm)
     prompts, gold_index = torch.arange(len(s.gold)), torch.tensor(s.gold)
     gold, other = rows.labels[prompts, gold_index], rows.labels[prompts, 1 - gold_index]
     correct = rows.best == torch.tensor(s.label_ids)[gold_index]

@@ -19,17 +19,15 @@ from tqdm import tqdm
 from ..models.model import Model
 from ..models.parallel import all_heads
 from ..prompts.packing import Batch, pack
-from ..prompts.sets import PromptSet
+from ..prompts.sets import PromptSet, as_sets
 from .answers import Answers, outcome_table, reading
 from .capture import OPTIONS, Capture, Sites, at_lasts, capture, inputs_of, remembered
 from .exchange import in_choices
-from .heads import Head, by_layer, require_heads
+from .heads import Head, Heads, as_heads, by_layer
 from .projection import values_of
 
 
-def balance_attention(
-    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head]
-) -> pd.DataFrame:
+def balance_attention(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Heads) -> pd.DataFrame:
     """Answer every prompt under count-balanced attention in some heads, at the last position; later layers run on.
 
     With as many demonstrations of either label, nothing changes.
@@ -40,19 +38,17 @@ def balance_attention(
     Raises:
         HeadError: no such head.
     """
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     return balanced(model, sets, [heads])
 
 
-def balanced(model: Model, sets: Sequence[PromptSet], groups: Sequence[Sequence[Head]]) -> pd.DataFrame:
+def balanced(model: Model, sets: Sequence[PromptSet], groups: Sequence[Heads]) -> pd.DataFrame:
     """As `balance_attention` for several groups in one pass over the sets; an empty one is the intact model."""
-    for heads in groups:
-        require_heads(model, heads)
-    tables = []
+    members, tables = [as_heads(model, heads) for heads in groups], []
     for index, s in enumerate(tqdm(sets, desc="balance", unit="set", delay=2, leave=False)):
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
-        rows = in_choices(_balanced(model, s, batch, intact, groups), len(groups))
+        rows = in_choices(_balanced(model, s, batch, intact, members), len(members))
         tables += [outcome_table(part, s, number, index) for number, part in enumerate(rows)]
     return pd.concat(tables, ignore_index=True)
 

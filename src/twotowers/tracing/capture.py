@@ -22,8 +22,8 @@ from ..models.architecture import submodule
 from ..models.model import Model
 from ..models.parallel import all_heads
 from ..prompts.packing import Batch, pack
-from ..prompts.sets import PromptSet
-from .answers import Answers, reading
+from ..prompts.sets import PromptSet, as_sets
+from .answers import Answers, reading, require_finite
 
 
 def at_lasts(batch: Batch, residual: Float[Tensor, "B T d"]) -> Float[Tensor, "B n d"]:
@@ -129,7 +129,7 @@ def numbered(
     model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str = ""
 ) -> Iterator[tuple[list[PromptSet], int, Batch]]:
     """Batch by batch: its sets, the number of the first of them, and the batch; with a title, a bar shows progress."""
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     first = 0
     with tqdm(total=len(sets), desc=title, unit="set", delay=2, leave=False, disable=not title) as bar:
         for batch in batches(model, sets):
@@ -144,7 +144,9 @@ def captures(
 ) -> Iterator[tuple[list[PromptSet], int, Batch, Capture]]:
     """`numbered`, with one forward of each batch: its patterns and inputs, too."""
     for members, first, batch in numbered(model, prompt_sets, title):
-        yield members, first, batch, capture(model, batch, pattern=True, inputs=True)
+        captured = capture(model, batch, pattern=True, inputs=True)
+        require_finite(captured.answers.labels, captured.answers.log_norm)
+        yield members, first, batch, captured
 
 
 def capture(

@@ -1,12 +1,13 @@
 """The check: identities that must hold on a model before anything about it is interpreted.
 
 Each identity compares two ways of computing the same thing on that very model. A residual is the largest
-difference relative to the largest value; a model on which one is too large is refused.
+difference relative to the largest value; a model on which one is too large, or is no number, is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pandas as pd
@@ -70,7 +71,7 @@ def check(model: Model) -> pd.DataFrame:
     table["tolerance"] = TOLERANCE[model.arch.dtype]
     table["holds"] = table["residual"] <= table["tolerance"]
     changed = _changed(model, sets[0])
-    last = ("removing all heads of a layer changes the answers", changed, 0.0, changed > 0)
+    last = ("removing all heads of a layer changes the answers", changed, 0.0, 0 < changed < math.inf)
     return pd.concat([table, pd.DataFrame([last], columns=table.columns)], ignore_index=True)
 
 
@@ -81,16 +82,28 @@ def require(model: Model) -> pd.DataFrame:
         CheckError: an identity does not hold; the message names it and its residual.
     """
     table = check(model)
-    for row in table[~table["holds"]].itertuples():
+    for row in table[~table["holds"]].to_dict("records"):
+        if not math.isfinite(row["residual"]):
+            raise CheckError(
+                f"{model.name} fails the check: '{row['identity']}' cannot be measured, since weights or what follows "
+                f"from them are no numbers (NaN or infinity); mend the weights, or use float32."
+            )
         raise CheckError(
-            f"{model.name} fails the check: '{row.identity}' has residual {row.residual:.1e} (tolerance "
-            f"{row.tolerance:.0e}); its results would be wrong, so use float32 or report its family."
+            f"{model.name} fails the check: '{row['identity']}' has residual {row['residual']:.1e} (tolerance "
+            f"{row['tolerance']:.0e}); its results would be wrong, so use float32 or report its family."
         )
     return table
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
+    """The largest difference, relative to the largest value of b; NaN or infinite where either is so anywhere."""
+    largest = (a - b).abs().max()
+    return float(largest / b.abs().max()) if largest != 0 else 0.0
+
+
+def _worst(residuals: Iterable[float]) -> float:
+    """The largest of several residuals; NaN if one is, which Python's own maximum loses."""
+    return float(torch.tensor(list(residuals)).max())
 
 
 def _layers(model: Model) -> Sequence[int]:
@@ -102,7 +115,7 @@ def _layers(model: Model) -> Sequence[int]:
 def _heads(model: Model, captured: Capture) -> float:
     """sum_h z[h] W_O[h] + b_O = attn_out; the worst layer counts."""
     arch, z = model.arch, captured.z
-    return max(
+    return _worst(
         _difference(torch.einsum("nhe,hed->nd", z[i], arch.w_o(i)) + arch.b_o(i), captured.attn_out[i])
         for i in _layers(model)
     )
@@ -112,22 +125,22 @@ def _values(model: Model, captured: Capture, row: Tensor, index: Tensor) -> floa
     """sum_p pattern[h,p] (LN(resid_pre[p]) W_V[h] + b_V[h]) = z[h]."""
     assert captured.pattern is not None
     assert captured.inputs is not None
-    worst = 0.0
+    residuals = []
     for layer in _layers(model):
         entering = model.arch.norm_in(layer, captured.inputs[layer])
         weight, bias = model.arch.w_v(layer)
         own = entering[row[:, None], index.clamp(min=0)]  # [N, S, d]
         value = torch.einsum("nsd,hde->nhse", own, weight) + bias[:, None]
         z = torch.einsum("nhs,nhse->nhe", captured.pattern[layer], value)
-        worst = max(worst, _difference(z, captured.z[layer]))
-    return worst
+        residuals.append(_difference(z, captured.z[layer]))
+    return _worst(residuals)
 
 
 def _scores(model: Model, captured: Capture, row: Tensor, index: Tensor) -> float:
     """softmax_p(rot(q[h]) . rot(k[h,p]) scale) = pattern[h,p], over each prompt's own tokens."""
     assert captured.pattern is not None
     assert captured.inputs is not None
-    arch, worst, own = model.arch, 0.0, index >= 0
+    arch, residuals, own = model.arch, [], index >= 0
     lengths = own.sum(1)
     positions = torch.arange(index.shape[1]).expand(len(index), arch.n_heads, -1)
     for layer in _layers(model):
@@ -138,8 +151,8 @@ def _scores(model: Model, captured: Capture, row: Tensor, index: Tensor) -> floa
         )
         scores = torch.einsum("nhe,nhse->nhs", q[torch.arange(len(q)), :, lengths - 1], k) * arch.score_scale(layer)
         weights = scores.masked_fill(~own[:, None], float("-inf")).softmax(-1)
-        worst = max(worst, _difference(weights, captured.pattern[layer]))
-    return worst
+        residuals.append(_difference(weights, captured.pattern[layer]))
+    return _worst(residuals)
 
 
 def _parts(captured: Capture) -> float:
@@ -191,18 +204,18 @@ def _knockout(model: Model, s: PromptSet) -> float:
     """
     arch, batch = model.arch, pack([s], model.pad_id)
     _, intact = remember(model, batch)
-    worst = 0.0
+    residuals = []
     for layer in sorted({0, arch.n_layers // 2, arch.n_layers - 1}):
         head = layer % arch.n_heads
         zero = torch.zeros(1, arch.n_layers, arch.n_heads, dtype=torch.bool)
         zero[0, layer, head] = True
         traced = ablate(model, batch, zero, *(intact.entering(layer) if intact else ())).labels
         if shared(model):
-            worst = max(worst, _difference(traced, subtract(model, batch, layer, head).labels))
+            residuals.append(_difference(traced, subtract(model, batch, layer, head).labels))
             continue
         with edited(model, layer, head):
-            worst = max(worst, _difference(traced, answers(model, batch).labels))
-    return worst
+            residuals.append(_difference(traced, answers(model, batch).labels))
+    return _worst(residuals)
 
 
 def _exchange(model: Model, s: PromptSet) -> float:

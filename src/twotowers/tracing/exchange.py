@@ -19,19 +19,17 @@ from tqdm import tqdm
 from ..errors import PromptError, UnknownNameError
 from ..models.model import Model
 from ..prompts.packing import Batch, pack
-from ..prompts.sets import PromptSet
+from ..prompts.sets import PromptSet, as_sets
 from .answers import Answers, outcome_table
 from .capture import Capture, capture
-from .heads import Head, by_layer, require_heads
+from .heads import Head, Heads, as_heads, by_layer
 from .projection import values_of
 from .rewriting import rewrite
 
 PARTS = ("none", "query-other", "query-same", "keys", "values", "keys-values")
 
 
-def exchange(
-    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head], part: str
-) -> pd.DataFrame:
+def exchange(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Heads, part: str) -> pd.DataFrame:
     """Answer every prompt with one part of some heads exchanged.
 
     | part | what is exchanged |
@@ -52,20 +50,20 @@ def exchange(
     Raises:
         HeadError, UnknownNameError, PromptError: no such head; no such part; a set whose queries share one label.
     """
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     return exchanges(model, sets, [(heads, part)])
 
 
 def exchanges(
-    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Sequence[Head], str]], first: int = 0
+    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]], first: int = 0
 ) -> pd.DataFrame:
     """As `exchange` for several choices of heads and part, which are the groups, in one pass over the sets.
 
     Args:
         first: number of the first set.
     """
-    for heads, part in choices:
-        require_heads(model, heads)
+    groups = [as_heads(model, heads) for heads, _ in choices]
+    for _, part in choices:
         if part not in PARTS:
             raise UnknownNameError("part", part, PARTS)
     tables = []
@@ -75,10 +73,10 @@ def exchanges(
         new: list[dict[Head, Tensor]] = [{} for _ in choices]
         wanted = {part: [n for n, (_, own) in enumerate(choices) if own == part] for part in PARTS}
         for part, numbers in wanted.items():
-            union = {head for n in numbers for head in choices[n][0]}
+            union = {head for n in numbers for head in groups[n]}
             z = exchanged_z(model, s, batch, intact, sorted(union), part)
             for n in numbers:
-                new[n] = {(layer, head): z[layer, head] for layer, head in choices[n][0]}
+                new[n] = {head: z[head] for head in groups[n]}
         rows = rewrite(model, batch, intact, new)
         tables += [outcome_table(part, s, number, index) for number, part in enumerate(in_choices(rows, len(choices)))]
     return pd.concat(tables, ignore_index=True)

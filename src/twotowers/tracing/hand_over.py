@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..errors import UnknownNameError, UserError
 from ..models.model import Model
 from ..prompts.packing import Batch, pack
-from ..prompts.sets import Prompt, PromptSet, Span
+from ..prompts.sets import Prompt, PromptSet, Span, as_sets
 from ..prompts.variants import swapped
 from .answers import Answers, outcome_table, reading
 from .capture import OPTIONS, Capture, Sites, at_lasts, capture, inputs_of, remembered
@@ -65,7 +65,7 @@ def hand_over(
     chosen = list(range(n_layers + 1)) if layers is None else list(layers)
     if wrong := [layer for layer in chosen if not 0 <= layer <= n_layers]:
         raise UserError(f"{model.name} has no residual {wrong[0]}; layers are 0 to {n_layers}, the final residual.")
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     tables = []
     for index, s in enumerate(tqdm(sets, desc=f"hand over {place}", unit="set", delay=2, leave=False)):
         for layer, rows in _of_set(model, s, place, chosen, within):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,25 +16,34 @@ from ..models.model import Model
 Head = tuple[int, int]  # layer and head, both from 0
 HEAD = ["layer", "head"]  # the columns that name one
 CHOSEN, RANDOM = "in-context", "random"  # groups of heads
+Heads = Sequence[Any] | np.ndarray  # as they are given: checked before they count as heads
+
+
+def as_heads(model: Model, heads: Heads, least: int = 0) -> list[Head]:
+    """Heads as they are given, from Python or as an array, as a list of pairs.
+
+    Raises:
+        HeadError: what is no (layer, head) pair, a head that the model does not have, or fewer than `least`.
+    """
+    try:
+        found = [(operator.index(layer), operator.index(head)) for layer, head in heads]
+    except (TypeError, ValueError):
+        shown = " ".join(repr(heads).split())[:60]
+        raise HeadError(f"Heads are (layer, head) pairs of whole numbers, such as [(0, 1)], unlike {shown}.") from None
+    if len(found) < least:
+        raise HeadError(f"At least {least} head is needed; give (layer, head) pairs, such as [(0, 1)].")
+    known = set(every_head(model))
+    for pair in found:
+        if pair not in known:
+            raise HeadError(
+                f"{model.name} has no head {pair}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
+                f"{model.arch.n_heads - 1}."
+            )
+    return found
 
 
 def every_head(model: Model) -> list[Head]:
     return [(layer, head) for layer in range(model.arch.n_layers) for head in range(model.arch.n_heads)]
-
-
-def require_heads(model: Model, heads: Iterable[Head]) -> None:
-    """Refuse heads that a model does not have.
-
-    Raises:
-        HeadError: one of them is not there.
-    """
-    known = set(every_head(model))
-    for head in heads:
-        if tuple(head) not in known:
-            raise HeadError(
-                f"{model.name} has no head {tuple(head)}: layers are 0 to {model.arch.n_layers - 1} and heads 0 to "
-                f"{model.arch.n_heads - 1}."
-            )
 
 
 def is_deep(layer: int, n_layers: int) -> bool:

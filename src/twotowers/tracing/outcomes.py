@@ -11,17 +11,17 @@ from tqdm import tqdm
 from ..errors import MemoryLimitError
 from ..models.model import Model
 from ..prompts.packing import pack
-from ..prompts.sets import PromptSet
+from ..prompts.sets import PromptSet, as_sets
 from .ablation import ablate
 from .answers import Answers, outcome_table, outcome_tables
 from .capture import TOKEN_BUDGET, answers, numbered, remember
-from .heads import Head, require_heads
+from .heads import Head, Heads, as_heads
 
 
 def outcomes(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],
-    groups: Sequence[Sequence[Head]],
+    groups: Sequence[Heads],
     *,
     budget: int = TOKEN_BUDGET,
 ) -> pd.DataFrame:
@@ -34,24 +34,24 @@ def outcomes(
         a row per group and prompt: `group, set, query, label, accuracy, accuracy_two_way, margin`, where the
         accuracies are 0 or 1 and `label` is the gold label.
     """
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
-    require_heads(model, (head for group in groups for head in group))
-    if not any(groups):
-        return _intact(model, sets, len(groups))
-    lowest = [min((layer for layer, _ in group), default=-1) for group in groups]
-    ordered = sorted((number for number, group in enumerate(groups) if group), key=lowest.__getitem__)
+    sets = as_sets(prompt_sets)
+    members = [as_heads(model, group) for group in groups]
+    if not any(members):
+        return _intact(model, sets, len(members))
+    lowest = [min((layer for layer, _ in group), default=-1) for group in members]
+    ordered = sorted((number for number, group in enumerate(members) if group), key=lowest.__getitem__)
     layers_to_run = sum(model.arch.n_layers - lowest[number] for number in ordered)
     tables = []
     with tqdm(total=len(sets) * layers_to_run, desc="knock-out", unit="layer", delay=2, leave=False) as bar:
         for index, s in enumerate(sets):
             batch = pack([s], model.pad_id)
             unchanged, intact = remember(model, batch)
-            answered = {number: unchanged for number, group in enumerate(groups) if not group}
+            answered = {number: unchanged for number, group in enumerate(members) if not group}
             done = 0
             while done < len(ordered):
                 chosen = ordered[done : done + max(1, budget // batch.input_ids.shape[1])]
                 start = intact.entering(lowest[chosen[0]]) if intact else ()
-                zero = _zero_mask(model, [groups[number] for number in chosen])
+                zero = _zero_mask(model, [members[number] for number in chosen])
                 try:
                     rows = ablate(model, batch, zero, *start)
                 except Exception as error:
@@ -60,7 +60,7 @@ def outcomes(
                 answered |= _by_row(rows, chosen)
                 bar.update(sum(model.arch.n_layers - lowest[number] for number in chosen))
                 done += len(chosen)
-            tables += [outcome_table(answered[number], s, number, index) for number in range(len(groups))]
+            tables += [outcome_table(answered[number], s, number, index) for number in range(len(members))]
     return pd.concat(tables, ignore_index=True)
 
 

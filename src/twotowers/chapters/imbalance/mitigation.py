@@ -57,7 +57,7 @@ def mitigate(
         a row per group of heads, strength, variant and prompt: `heads, strength, variant, set, query, label,
         p_foo, p_foo_two_way, p_gold` (two-way), `accuracy, accuracy_two_way, logit_difference`.
     """
-    groups = named(heads)
+    groups = named(model, heads)
     tables = []
     for variant, sets in variants.items():
         for part, start, batch, captured in captures(model, sets, f"mitigation, {variant}"):

@@ -15,13 +15,14 @@ import pandas as pd
 from jaxtyping import Int
 from torch import Tensor
 
+from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...statistics import estimate, rank_agreement, summarise
 from ...tracing.answers import SAME, answer_table
 from ...tracing.capture import Batch, Capture, captures
-from ...tracing.heads import CHOSEN, RANDOM, Head, beside_random, by_layer
+from ...tracing.heads import CHOSEN, RANDOM, Head, Heads, as_heads, beside_random, by_layer
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
 
@@ -39,7 +40,7 @@ def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, lis
 def imbalance(
     model: Model,
     prompt_sets_by_share: Mapping[float, Sequence[PromptSet]],
-    heads: Sequence[Head] | Mapping[str, Sequence[Head]],
+    heads: Heads | Mapping[str, Heads],
 ) -> pd.DataFrame:
     """Answers and what heads do at the label positions, for prompt sets with different shares of foo.
 
@@ -54,9 +55,12 @@ def imbalance(
         `attention_foo, attention_bar` of the last position, and `values_foo, values_bar`, logit minus of
         pattern * vo, in logits.
     """
-    groups = named(heads)
+    groups = named(model, heads)
+    by_share = {share: as_sets(sets) for share, sets in prompt_sets_by_share.items()}
+    if not by_share:
+        raise PromptError("Prompt sets are given by their share of foo, such as {0.25: sets, 0.5: others}.")
     tables = []
-    for share, sets in prompt_sets_by_share.items():
+    for share, sets in by_share.items():
         for part, start, batch, captured in captures(model, sets, f"imbalance, {share:.0%} foo"):
             shown = answer_table(captured.answers, part, start).assign(share=share)
             kinds = position_kinds(part, batch)
@@ -191,5 +195,6 @@ def _slope(x: pd.Series, y: pd.Series) -> float:
 # Shared with the mitigation
 
 
-def named(heads: Sequence[Head] | Mapping[str, Sequence[Head]]) -> Mapping[str, Sequence[Head]]:
-    return heads if isinstance(heads, Mapping) else {CHOSEN: heads}
+def named(model: Model, heads: Heads | Mapping[str, Heads]) -> dict[str, list[Head]]:
+    groups = heads if isinstance(heads, Mapping) else {CHOSEN: heads}
+    return {name: as_heads(model, own) for name, own in groups.items()}

@@ -16,7 +16,7 @@ import pandas as pd
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
-from ...tracing.heads import Head, every_head, random_heads
+from ...tracing.heads import Head, Heads, as_heads, every_head, random_heads
 from ...tracing.outcomes import outcomes
 
 ONE_PERCENT = 0.01  # of all heads: as many as the paper removes
@@ -25,7 +25,7 @@ ONE_PERCENT = 0.01  # of all heads: as many as the paper removes
 def knockout(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],
-    heads: Literal["each"] | Sequence[Head] = "each",
+    heads: Literal["each"] | Heads = "each",
 ) -> pd.DataFrame:
     """Accuracy and margin with heads zeroed, over all prompts of all sets.
 
@@ -40,8 +40,8 @@ def knockout(
     Raises:
         HeadError: a head that the model does not have.
     """
-    each = heads == "each"
-    groups = [[head] for head in every_head(model)] if heads == "each" else [list(heads)]
+    each = isinstance(heads, str)
+    groups = [[head] for head in every_head(model)] if each else [as_heads(model, heads)]
     result = outcomes(model, prompt_sets, groups)
     means = result.groupby("group")[["accuracy", "accuracy_two_way", "margin"]].mean().reset_index(drop=True)
     if each:

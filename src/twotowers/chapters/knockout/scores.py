@@ -10,7 +10,7 @@ import torch
 
 from ...models.model import Model
 from ...prompts.packing import Batch, pack
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...tracing.capture import capture
 from ...tracing.exchange import exchanged_z, exchanges
 from ...tracing.heads import HEAD, Head, every_head, is_deep, pairs
@@ -39,7 +39,7 @@ def head_scores(
         straight into the logits; `induction` and `previous_token`, mean attention on repeated random tokens to the
         token behind the earlier copy, and to the token before.
     """
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     table, heads = _edge_scores(model, sets), every_head(model)
     if len(heads) > exact:
         screened = exchange_estimates(model, sets)

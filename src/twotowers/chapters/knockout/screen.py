@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ...models.model import Model
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...tracing.ablation import attributions
+from ...tracing.answers import require_finite
 from ...tracing.capture import batches
 from ...tracing.heads import Head, pairs
 from .knockout import rank_heads, sweep
@@ -29,9 +31,10 @@ def screen(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> pd.Dat
     Returns:
         `layer, head, margin_drop` (logits; the first-order estimate, mean over the prompts of all sets).
     """
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     weights = np.array([len(s.prompts) for s in sets], dtype=float)
     estimates = np.concatenate([attributions(model, batch).numpy() for batch in batches(model, sets, TOKENS)], axis=2)
+    require_finite(torch.from_numpy(estimates))
     mean = estimates @ (weights / weights.sum())
     layer, head = np.indices(mean.shape).reshape(2, -1)
     table = pd.DataFrame({"layer": layer, "head": head, "margin_drop": mean.ravel()})

@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.model import Model
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...statistics import estimate, summarise
+from ...tracing.answers import require_finite
 from ...tracing.capture import capture, numbered
 from ...tracing.projection import increases
 
@@ -95,11 +96,13 @@ class Located:
 
 def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:
     """Log-probability increase of every attention layer, MLP layer and head, for each prompt's gold label."""
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     layers, heads = [], []
     for _, _, batch in numbered(model, sets, "locate"):
+        captured = capture(model, batch)
+        require_finite(captured.answers.labels, captured.answers.log_norm)
         gold = batch.label_ids.gather(1, batch.gold[:, None]).squeeze(1)
-        of_layers, of_heads = increases(model.arch, capture(model, batch), gold)
+        of_layers, of_heads = increases(model.arch, captured, gold)
         layers.append(of_layers)
         heads.append(of_heads)
     return Located(

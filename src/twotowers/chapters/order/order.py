@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ...models.model import Model
 from ...prompts.packing import Batch
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...prompts.variants import Order, reorder, rotations
 from ...study import Study
 from ...tracing.answers import Answers
 from ...tracing.capture import capture, numbered
-from ...tracing.heads import CHOSEN, Head, beside_random
+from ...tracing.heads import CHOSEN, Head, Heads, as_heads, beside_random
 from ...tracing.position_free import without_position
 
 ORDERS = 8  # orders of a set below scale `paper`
@@ -51,7 +51,7 @@ class Ordered:
 def order(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],
-    heads: Sequence[Head],
+    heads: Heads,
     orders: Sequence[Order] | None = None,
 ) -> pd.DataFrame:
     """Answers of every prompt with its demonstrations in many orders, and the attention of some heads to the labels.
@@ -66,9 +66,11 @@ def order(
     Raises:
         PromptError: an order that is no permutation of a set's demonstrations.
     """
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
     chosen = rotations(len(sets[0].demonstrations), ORDERS) if orders is None else orders
-    return in_orders(model, sets, {"chosen": heads}, chosen).prompts.drop(columns=["heads", "strength"])
+    return in_orders(model, sets, {"chosen": as_heads(model, heads, least=1)}, chosen).prompts.drop(
+        columns=["heads", "strength"]
+    )
 
 
 def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:

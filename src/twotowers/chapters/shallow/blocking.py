@@ -16,10 +16,10 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm import tqdm
 
-from ...errors import UnknownNameError, UserError
+from ...errors import UnknownNameError, UserError, require_seed
 from ...models.model import Model
 from ...prompts.packing import Batch
-from ...prompts.sets import Prompt, PromptSet
+from ...prompts.sets import Prompt, PromptSet, as_sets
 from ...statistics import Estimate, estimate, summarise
 from ...tracing.answers import window_rows
 from ...tracing.capture import numbered, remember
@@ -72,7 +72,8 @@ def block(
         UnknownNameError: no such kind of edge.
         LayerError: a window beyond the model's layers.
     """
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    sets = as_sets(prompt_sets)
+    require_seed(seed)
     kinds = [edges] if isinstance(edges, str) else list(edges)
     chosen = [window or range(0) for window in ([layers] if isinstance(layers, range) else layers)]
     for window in chosen:

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from ...paper import PAPER_ACCURACY
+from ...publishing.markdown import escape
 from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, LABEL_COLOURS, MARKERS
@@ -18,7 +19,8 @@ from .accuracy import FULL, TWO_WAY
 
 
 def _account(facts: Facts) -> str:
-    return facts.account
+    """What the task says of itself, as it is: names of files and categories may hold anything."""
+    return re.sub(r"[^\s.,;]+|[.,;](?=\S)", lambda word: escape(word[0]), " ".join(facts.account.split()))
 
 
 ACCOUNT = Text("task-account", write=_account)

@@ -15,20 +15,20 @@ import pandas as pd
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
-from ...tracing.heads import HEAD, Head, control_heads, deep_heads, is_in
+from ...tracing.heads import HEAD, Head, Heads, as_heads, control_heads, deep_heads, is_in
 from .reading import PROMPT, read_heads
 
 IN_CONTEXT, SHARPEST, CONTROL = "in-context heads", "sharpest heads", "random deep heads"
 SCORES = {"auc": "q·k", "auc_unrotated": "q·k without rotation", "auc_cosine": "cosine of the residuals"}
 
 
-def towers(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Sequence[Head]) -> pd.DataFrame:
+def towers(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Heads) -> pd.DataFrame:
     """The metric test: how well q.k of each head tells label positions of the query's class from the others.
 
     Returns:
         a row per head and prompt, as `metric`.
     """
-    return metric(read_heads(model, prompt_sets, heads))
+    return metric(read_heads(model, prompt_sets, as_heads(model, heads, least=1)))
 
 
 def auc(table: pd.DataFrame, column: str) -> pd.Series:

@@ -19,7 +19,7 @@ from ...paper import PAPER_WEIGHTED
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
 from ...tracing.capture import captures
-from ...tracing.heads import Head, by_layer, deep_heads, is_in, require_heads
+from ...tracing.heads import Head, by_layer, deep_heads, is_in
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
 
@@ -44,7 +44,7 @@ def position_logit_minus(
     Raises:
         HeadError: a head that the model does not have.
     """
-    require_heads(model, heads)
+    heads = as_heads(model, heads)
     tables = []
     for members, first, batch, captured in captures(model, prompt_sets, "logit minus"):
         kinds, towards = position_kinds(members, batch), label_direction(model.arch, captured, batch)

@@ -14,7 +14,7 @@ from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
 from ...tracing.capture import captures
-from ...tracing.heads import Head, by_layer, require_heads
+from ...tracing.heads import Head, as_heads, by_layer
 from ...tracing.labels import label_places
 from ...tracing.projection import values_of
 from .logit_minus import CONTROL, IN_CONTEXT, by_group
@@ -37,7 +37,7 @@ def label_in_top(
     Raises:
         HeadError: a head that the model does not have.
     """
-    require_heads(model, heads)
+    heads = as_heads(model, heads)
     forms: dict[str, list[int]] = {}
     w_u = model.arch.w_u()
     tables = []

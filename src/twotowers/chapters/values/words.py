@@ -15,16 +15,16 @@ from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.packing import Batch
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, require_embedded
 from ...tracing.capture import Capture, capture
-from ...tracing.heads import Head, deep_heads, require_heads
+from ...tracing.heads import Head, Heads, as_heads, deep_heads
 from ...tracing.projection import increases, project, values_of
 
 
 def read_words(
     model: Model,
     prompt: str | PromptSet,
-    heads: Sequence[Head] | None = None,
+    heads: Heads | None = None,
     *,
     query: int = 0,
     top: int = 10,
@@ -55,7 +55,7 @@ def read_words(
     assert captured.pattern is not None
     if heads is None:
         heads = _raising(model, captured)
-    require_heads(model, heads)
+    heads = as_heads(model, heads)
     tokens = readable(model, batch.input_ids[0].tolist())
     final = captured.resid_pre[-1].expand(len(tokens), -1)
     rows = []
@@ -137,7 +137,11 @@ def _raising(model: Model, captured: Capture) -> list[Head]:
 def _encode(model: Model, text: str) -> list[int]:
     if not text.strip():
         raise PromptError("The prompt to read is empty; give a text such as 'apple : foo saw : bar pear :'.")
-    return model.tokenizer(text.rstrip())["input_ids"]  # a label brings its own leading space
+    ids = model.tokenizer(text.rstrip())["input_ids"]  # a label brings its own leading space
+    if not ids:
+        raise PromptError(f"The tokenizer of {model.name} keeps nothing of '{text.strip()}'; use words that it knows.")
+    require_embedded(model, ids)
+    return ids
 
 
 def _one_prompt(model: Model, ids: Sequence[int]) -> Batch:

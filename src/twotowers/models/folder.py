@@ -1,0 +1,167 @@
+"""What a model's folder says: its configuration and its tokenizer, or why it is no model that can be read."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sentencepiece import SentencePieceProcessor
+from transformers import AutoConfig, AutoTokenizer, LlamaTokenizer
+
+from ..errors import ModelError
+from ..hub import first_line
+from .families import family_of
+from .files import weight_files
+from .quantised import method_of
+
+# The largest sizes that count as a model's: a wrong one would fill the memory before anything is compared with it.
+LARGEST = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 1_000),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "num_key_value_heads", "head_dim"), 10_000),
+    **dict.fromkeys(("hidden_size", "n_embd"), 200_000),
+    **dict.fromkeys(("intermediate_size", "n_inner"), 2_000_000),
+    "vocab_size": 10_000_000,
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), 1_000_000_000),
+}
+SENTENCEPIECE = ("llama", "mistral")  # families whose first releases have no other tokenizer than tokenizer.model
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
+
+def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
+    """Configuration and tokenizer in a folder, which must hold weights too if they are asked for.
+
+    Raises:
+        ModelError, FamilyError: something is missing or broken, the family is not known, or weights are quantised in
+            a way that is not.
+    """
+    _refuse_adapter(folder, weights)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
+    settings = _json(folder / "config.json")
+    model_type = settings.get("model_type")
+    if not isinstance(model_type, str):
+        raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
+    family_of(_ModelType(model_type))
+    _require_sizes(folder, settings)
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(f"{folder} has no tokenizer (tokenizer.json); fetch the whole model.")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever a setting of a wrong kind makes transformers raise
+        raise ModelError(
+            f"The configuration in {folder} cannot be read ({first_line(error)}); mend its config.json, or take the "
+            f"original one."
+        ) from error
+    try:
+        tokenizer = _tokenizer(folder, model_type)
+    except Exception as error:  # the tokenizers library raises plain Exception for a broken file
+        raise ModelError(
+            f"The tokenizer in {folder} cannot be read ({first_line(error)}); {_remedy(folder, error)}."
+        ) from error
+    method_of(config)
+    if weights:
+        _require_weights(folder)
+    return config, tokenizer
+
+
+@dataclass(frozen=True)
+class _ModelType:
+    model_type: str
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse_adapter(folder: Path, weights: bool) -> None:
+    found = [name for name in ADAPTER if (folder / name).is_file()]
+    if not found:
+        return
+    base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
+    whole = not weights or set(weight_files(folder)) - {folder / name for name in ADAPTER}  # or weights lie elsewhere
+    if whole and (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} has an adapter ({found[0]}) beside its weights; merge it into them (merge_and_unload of peft), "
+            f"or move it elsewhere to read the model without it."
+        )
+    raise ModelError(
+        f"{folder} is an adapter ({found[0]}), no whole model; merge it into its base"
+        + (f" {base}" if isinstance(base, str) else "")
+        + " (merge_and_unload of peft) and save the result with its tokenizer."
+    )
+
+
+def _require_sizes(folder: Path, settings: dict[str, Any]) -> None:
+    for name, largest in LARGEST.items():
+        size = settings.get(name)
+        if isinstance(size, int | float) and not 1 <= size <= largest:
+            raise ModelError(
+                f"The configuration in {folder} cannot be right: its {name} is {size:,}, which is not between 1 and "
+                f"{largest:,}; mend its config.json."
+            )
+
+
+def _tokenizer(folder: Path, model_type: str) -> Any:
+    """The tokenizer; where SentencePiece's file stands alone, with the first token that its models were trained with.
+
+    transformers reads such a file too, but without that token and, where nothing names a class, without the space
+    that these families put before a text.
+    """
+    settings = _json(folder / "tokenizer_config.json")
+    alone = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if alone:
+        _require_pieces(folder / "tokenizer.model")
+    if not alone or model_type not in SENTENCEPIECE or "add_bos_token" in settings:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    kind = AutoTokenizer if "tokenizer_class" in settings else LlamaTokenizer
+    return kind.from_pretrained(folder, local_files_only=True, add_bos_token=True)
+
+
+def _require_pieces(file: Path) -> None:
+    """transformers passes over a file that is no SentencePiece model, and makes a tokenizer of nothing."""
+    if not SentencePieceProcessor(model_proto=file.read_bytes()).get_piece_size():
+        raise ValueError("it has no pieces")
+
+
+def _remedy(folder: Path, error: Exception) -> str:
+    """What to do about a tokenizer that cannot be read, from its files first and then from what was said."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json"):
+        file = folder / name
+        if not file.is_file():
+            continue
+        content = file.read_bytes()
+        if content.startswith(b"version https://git-lfs"):
+            return f"{name} is a pointer of git-lfs, so run: git lfs pull"
+        if not content.strip():
+            return f"{name} is empty, so fetch it again"
+        if name.endswith(".json") and not _json(file):
+            return f"{name} is no JSON object, so it is damaged: fetch it again"
+        if name == "tokenizer.model" and not (folder / "tokenizer.json").is_file():
+            if re.fullmatch(rb"[A-Za-z0-9+/=]+ \d+\r?", content.split(b"\n", 1)[0]):
+                return f"{name} is in the format of tiktoken, so give the tokenizer.json of the same model"
+            return f"{name} is no SentencePiece model, so take the original one"
+    if isinstance(error, ImportError):
+        return "install the package that it names"
+    return "open it with AutoTokenizer of transformers, mend what that names, and save it here with save_pretrained"
+
+
+def _require_weights(folder: Path) -> None:
+    files = weight_files(folder)
+    if not files:
+        raise ModelError(f"{folder} has no weights (*.safetensors); fetch the whole model.")
+    for index in folder.glob(f"*{files[0].suffix}.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            raise ModelError(f"{index} cannot be read; fetch the whole model again.") from None
+        missing = sorted(shards - {file.name for file in files})
+        if missing:
+            raise ModelError(f"{folder} lacks the weight file {missing[0]}; fetch the whole model.")
