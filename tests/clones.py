@@ -141,7 +141,7 @@ def made_up(text, parameters, folder, *_, **__):
     page = Page(name, study, Path(folder), dict(parameters["reads"]))
     table = pd.DataFrame({"x": [1, 2, 3], "y": [0.1 + 0.2, 1 / 3, float(study.seed)]})
     page.shown.add(figure_of(name), {"table": table})
-    page.shown.render(figure_of(name))
+    figure = page.shown.render(figure_of(name))
     for handed in registry.find(name).hands_on:
         value = accuracies(study, 0.9) if handed == "accuracy" else {"all": [[0, 1]], "foo": [[0, 1]]}
         page.hand_on(handed, value)
@@ -151,7 +151,9 @@ def made_up(text, parameters, folder, *_, **__):
         page.judge(claim, effects, random=[0.0] * 20, control=effects, before=effects)
     for handed in registry.find(name).reads:
         page.handed(handed)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A chapter")])
+    shown = nbformat.v4.new_output("display_data", {"text/markdown": figure})
+    cells = [nbformat.v4.new_markdown_cell("# A chapter"), nbformat.v4.new_code_cell("page.show()", outputs=[shown])]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
     nbformat.write(notebook, Path(folder) / f"{name}.ipynb")
 
 

@@ -10,6 +10,8 @@ import time
 import nbformat
 import papermill
 import pytest
+from nbclient.exceptions import CellTimeoutError
+from papermill.clientwrap import PapermillNotebookClient
 
 from clones import go, read, run_of, write_chapter
 from twotowers.errors import ChapterError, UserError
@@ -71,6 +73,21 @@ def test_chapters_side_by_side_have_their_own_folder_and_share_the_cores(root, m
     for name in ("task", "locate"):
         (output,) = [o for cell in read(run_of(root), name).cells for o in cell.get("outputs", ())]
         assert output.text.split() == [str(max(1, pipeline.cores() // 2)), "True"]
+
+
+def test_output_that_comes_late_is_waited_for_and_a_cell_that_never_ends_is_told(root, model, monkeypatch):
+    write_chapter(root, "task", "print(model)")
+    waits = []
+
+    def execute(client):
+        waits.append(client.iopub_timeout)
+        raise CellTimeoutError("A cell timed out")
+
+    monkeypatch.setattr(PapermillNotebookClient, "execute", execute)
+    with pytest.raises(ChapterError, match="'task' was given up because a cell of it took too long"):
+        go(model)
+    assert min(waits) >= 600  # seconds
+    assert not list(run_of(root).glob(".tmp-*"))
 
 
 def test_a_users_mistake_that_shows_in_the_kernel_is_told_as_such(root, model):

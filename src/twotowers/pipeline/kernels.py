@@ -17,7 +17,7 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from .. import errors
@@ -87,7 +87,7 @@ def execute(
 
     Raises:
         UserError: a mistake of the user's that showed only in the kernel.
-        ChapterError: the chapter stopped, or its kernel died.
+        ChapterError: the chapter stopped or took too long, or its kernel died.
     """
     chapter = source.stem
     connection = folder / ".kernel"
@@ -115,10 +115,16 @@ def execute(
             stderr_file=stream,
             extra_arguments=["--IPKernelApp.log_level=50"],  # no word of the kernel about its sockets
             start_timeout=300,
+            iopub_timeout=3600,  # of a cell that is done, whose output a busy machine may be slow to hand over
             execution_timeout=1800 if parameters["scale"] == "smoke" else None,
         )
     except PapermillExecutionError as error:
         raise _explained(chapter, error) from error
+    except CellTimeoutError as error:
+        raise ChapterError(
+            f"Chapter '{chapter}' was given up because a cell of it took too long; run the same command again when the "
+            f"machine is less busy."
+        ) from error
     except DeadKernelError as error:
         raise ChapterError(
             f"The kernel of chapter '{chapter}' died, most likely for lack of memory; use a smaller scale or model, or "

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from ..bench.page import performance
 from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
 from ..publishing.ledger import atlas, ledger
+from ..publishing.markdown import escape
 from ..publishing.run_folder import RunFolder, digest_of, project_root, runs_of
 from ..toy.page import page as toy_page
 from .freshness import State
@@ -124,12 +126,13 @@ def _stage(root: Path, book: Path, runs: Runs, marked: Marks) -> None:
                     shutil.copy2(run.path / file, target)
             if state := marked.get((run.name, chapter)):
                 _mark(book / "runs" / run.name / f"{chapter}.ipynb", state)
+    titles = _titles(runs)
     pages = {
-        "_atlas.md": atlas({run.title: ledger(run.path) for run in runs}),
+        "_atlas.md": atlas({escape(titles[run]): ledger(run.path) for run in runs}),
         "_performance.md": performance(book / "bench"),
         "_verdicts.md": verdicts.page(book / verdicts.FILE),
         "_toy.md": toy_page(book / "_toy", run="toy-gpt2" if "toy-gpt2" in {run.name for run in runs} else None),
-        "_toc.yml": yaml.safe_dump(_contents(runs), sort_keys=False, allow_unicode=True),
+        "_toc.yml": yaml.safe_dump(_contents(runs, titles), sort_keys=False, allow_unicode=True),
     }
     for name, text in pages.items():
         (book / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
@@ -138,17 +141,23 @@ def _stage(root: Path, book: Path, runs: Runs, marked: Marks) -> None:
 def _mark(page: Path, state: State) -> None:
     """Say at the head of a page that it is not up to date."""
     notebook = nbformat.read(page, as_version=4)
-    reasons = "; ".join(state.reasons).replace("`", "")
-    mark = nbformat.v4.new_markdown_cell(f"```{{warning}}\nThis page is {state.name}: {reasons}.\n```")
+    said = str(state).replace("`", "")
+    mark = nbformat.v4.new_markdown_cell(f"```{{warning}}\nThis page is {said}.\n```")
     notebook.cells.insert(1, mark)
     nbformat.write(notebook, page)
 
 
-def _contents(runs: Runs) -> dict[str, object]:
+def _titles(runs: Runs) -> dict[RunFolder, str]:
+    """What a reader is told of each run; of two models of one name, with the names of their runs."""
+    titles = [run.title for run in runs]
+    return {run: run.title if titles.count(run.title) == 1 else f"{run.title} ({run.name})" for run in runs}
+
+
+def _contents(runs: Runs, titles: Mapping[RunFolder, str]) -> dict[str, object]:
     def part(caption: str, files: list[str]) -> dict[str, object]:
         return {"caption": caption, "chapters": [{"file": file} for file in files]}
 
-    models = [part(run.title, [f"runs/{run.name}/{chapter}" for chapter in chapters]) for run, chapters in runs.items()]
+    models = [part(titles[run], [f"runs/{run.name}/{name}" for name in names]) for run, names in runs.items()]
     parts = [
         part("The method", ["method"]),
         *models,
@@ -201,7 +210,8 @@ def _jupyter_book(root: Path) -> None:
             process.kill()
             raise
     if status:
-        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if "WARNING" in line or "ERROR" in line]
+        said = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))  # Sphinx colours its warnings
+        lines = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
         raise SiteError(f"The site did not build cleanly (see {log}): {' | '.join(lines[:5]) or 'no message'}")
 
 

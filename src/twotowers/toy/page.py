@@ -62,7 +62,7 @@ def page(folder: Path, *, run: str | None = None) -> str:
     """Write the training curve into `figures/` of a folder inside the book, and return the MyST text about it.
 
     Args:
-        run: the name of its run, whose chapters the text then leads to.
+        run: the name of its run, whose chapters the text then leads to; None if there is none.
     """
     source = resources.files(__package__) / "toy-gpt2"
     facts = json.loads((source / "training.json").read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def page(folder: Path, *, run: str | None = None) -> str:
 
 def _links(run: str | None) -> str:
     if run is None:
-        return ""
+        return "\n\nIts chapters are not in this book: run them with `twotowers run --model toy-gpt2`."
     return (
         f"\n\nThe chapter {{doc}}`on shallow layers <runs/{run}/shallow>` says in which layer the last position needs "
         f"the query, and the chapter {{doc}}`on knock-out <runs/{run}/knockout>` which heads it needs."

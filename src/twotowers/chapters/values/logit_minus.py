@@ -19,7 +19,7 @@ from ...paper import PAPER_WEIGHTED
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
 from ...tracing.capture import captures
-from ...tracing.heads import Head, by_layer, deep_heads, is_in
+from ...tracing.heads import Head, as_heads, by_layer, deep_heads, is_in
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
 

@@ -1,0 +1,184 @@
+"""The site, built by Sphinx from made-up runs: whatever a model is called, whatever has gone wrong before."""
+
+import html
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from clones import PROJECT, clone, go, made_up
+from twotowers.errors import SiteError, StalePageError
+from twotowers.pipeline import freshness, site
+from twotowers.pipeline import run as pipeline
+from twotowers.publishing.run_folder import runs_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NAMES = ("qwen2.5_0.5b", "Modèle--é 1", "here/a*b*<i>$1$", "there/a*b*<i>$1$")  # two are called the same
+
+
+@pytest.fixture(scope="module")
+def look():
+    spec = importlib.util.spec_from_file_location("look", PROJECT / ".ci" / "look.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "look", module)
+        spec.loader.exec_module(module)
+        yield lambda root: list(module.problems(root, []))
+
+
+@pytest.fixture(scope="module")
+def book(tiny_folders, tmp_path_factory, one_thread):
+    """A clone with a run of a chapter of each of several models, and its site."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = tmp_path_factory.mktemp("site")
+        root = clone(here / "clone", patch)
+        patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
+        patch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
+        patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: made_up(text, parameters, folder))
+        for number, name in enumerate(NAMES):
+            model = Path(shutil.copytree(tiny_folders["gpt2"], here / name))
+            weights = bytearray((model / "model.safetensors").read_bytes())
+            weights[-4] ^= number  # each has weights of its own
+            (model / "model.safetensors").write_bytes(weights)
+            go(model)
+        site.build()
+        yield root
+
+
+@pytest.fixture
+def root(book):
+    """The same, as it was after the test."""
+    kept = book.with_name("kept")
+    shutil.copytree(book, kept)
+    yield book
+    for name in ("book", "_config.yml"):
+        place = book / name
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        shutil.move(kept / name, place)
+    shutil.rmtree(kept)
+
+
+def text(root, page):
+    return (root / "_build" / "html" / f"{page}.html").read_text(encoding="utf-8")
+
+
+def test_models_of_any_name_have_their_pages_and_figures(book, look):
+    assert look(book) == []
+    assert len(runs_of(book)) == len(NAMES)
+    captions = re.findall(r'class="caption-text">(.*?)<', text(book, "intro"))
+    for name in NAMES:
+        model = html.escape(Path(name).name)
+        assert [caption for caption in captions if caption.startswith(model)], name
+        assert len(set(captions)) == len(captions)
+
+
+def test_every_run_has_a_column_of_the_atlas_also_if_two_models_have_one_name(book):
+    columns = [html.unescape(found) for found in re.findall(r'<th class="head"><p>(.*?)</p>', text(book, "atlas"))]
+    twins = [f"a*b*<i>$1$ ({run.name})" for run in runs_of(book) if run.title == "a*b*<i>$1$"]
+    assert len(twins) == 2
+    assert sorted(columns) == sorted(["claim", *NAMES[:-2], *twins])
+
+
+def test_without_its_run_the_toy_page_says_so_and_leads_nowhere(book):
+    assert "toy-gpt2" not in {run.name for run in runs_of(book)}
+    assert "twotowers run --model toy-gpt2" in text(book, "toy").replace('</span> <span class="pre">', " ")
+
+
+def test_with_nothing_changed_nothing_is_built(book, monkeypatch):
+    monkeypatch.setattr(site, "_jupyter_book", lambda root: pytest.fail("it was built again"))
+    assert site.build() == book / "_build" / "html" / "index.html"
+
+
+def test_a_broken_reference_fails_until_it_is_mended(root, look):
+    page = root / "book" / "cite.md"
+    whole = page.read_text()
+    page.write_text(whole + "\nSee {doc}`nowhere-at-all`.\n")
+    for _ in range(2):
+        with pytest.raises(SiteError, match="nowhere-at-all"):
+            site.build()
+    page.write_text(whole + "\nMended.\n")
+    site.build()
+    assert "Mended." in text(root, "cite")
+    assert look(root) == []
+
+
+def first_run(root):
+    return root / "book" / "runs" / runs_of(root)[0].name
+
+
+def edit(file, new):
+    file.write_text(new(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda run: edit(run / "figures" / "task-made-up.csv", lambda text: text.replace("0.3", "0.4")),
+         "damaged: figures/task-made-up.csv was changed"),
+        (lambda run: edit(run / "figures" / "task-made-up.svg", lambda text: text.replace("<path", "<path ", 1)),
+         "damaged: figures/task-made-up.svg was changed"),
+        (lambda run: (run / "figures" / "task-made-up.svg").write_text(""),
+         "damaged: figures/task-made-up.svg was changed"),
+        (lambda run: (run / "figures" / "task-made-up.png").unlink(), "damaged: figures/task-made-up.png is gone"),
+        (lambda run: (run / "task.ipynb").write_text(""), "damaged: task.ipynb was changed"),
+        (lambda run: edit(run.parents[1] / "chapters" / "task.md", lambda text: text + "\nMore.\n"),
+         "stale: its prose changed"),
+    ],
+)  # fmt: skip
+def test_what_was_edited_since_is_refused_by_name(root, change, why):
+    run = first_run(root)
+    change(run)
+    with pytest.raises(StalePageError, match=f"^The page {run.name}/task is {re.escape(why)}"):
+        site.build()
+
+
+@pytest.mark.parametrize("module", ["tracing/capture.py", "publishing/style.py"])
+def test_edited_code_is_refused_by_name_for_every_run(root, module):
+    file = freshness.PACKAGE / module
+    whole = file.read_text()
+    file.write_text(whole + "\nNEW = 1\n")
+    with pytest.raises(StalePageError, match=f"is stale: the code of {Path(module).parts[0]} changed") as caught:
+        site.build()
+    assert f"(and {len(NAMES) - 1} more)" in str(caught.value)
+    file.write_text(whole)
+
+
+def test_a_page_that_is_published_though_it_is_stale_says_so(root, look):
+    run = first_run(root)
+    edit(run.parents[1] / "chapters" / "task.md", lambda text: text + "\nMore.\n")
+    edit(run / "figures" / "task-made-up.csv", lambda text: text.replace("0.3", "0.4"))
+    site.build(stale=True)
+    assert "This page is damaged: figures/task-made-up.csv was changed." in text(root, f"runs/{run.name}/task")
+    assert "This page is stale: its prose changed." in text(root, f"runs/{runs_of(root)[1].name}/task")
+    assert look(root) == []
+
+
+def test_a_build_that_is_killed_leaves_no_process_and_nothing_in_the_temporary_folder(root, look, tmp_path):
+    edit(root / "book" / "cite.md", lambda text: text + "\nTo be built.\n")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    build = subprocess.Popen(
+        [sys.executable, "-m", "twotowers.cli", "build"], cwd=root, env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    command, pages, deadline = psutil.Process(build.pid), root / "_build" / "html", time.monotonic() + 600
+    while not (left := command.children(recursive=True)) or not any(pages.glob("*.html")):  # until Sphinx writes pages
+        assert build.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    build.kill()
+    build.wait()
+    _, alive = psutil.wait_procs(left, timeout=600)
+    assert not alive
+    assert not list(temporary.rglob("*"))
+    site.build()
+    assert "To be built." in text(root, "cite")
+    assert look(root) == []
