@@ -23,7 +23,7 @@ FIGURES = {
     "task": ["task-shots", "task-templates"],
     "locate": ["locate-heads", "locate-layers"],
     "knockout": ["knockout-agreement", "knockout-dose", "knockout-heads"],
-    "shallow": ["shallow-blocking", "shallow-probe"],
+    "shallow": ["shallow-blocking", "shallow-hand-over", "shallow-probe"],
     "values": ["values-logit-minus", "values-words"],
     "towers": ["towers-attention", "towers-metric", "towers-plane", "towers-swap", "towers-transfer"],
     "imbalance": ["imbalance-mitigation", "imbalance-response"],

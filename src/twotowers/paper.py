@@ -48,7 +48,8 @@ CLAIMS: dict[str, Claim] = {
         "minus the crossing layer of text and separator",
         smallest=LAYER,
         unit="layers",
-        control="the same minus its value under an exchange within a class",
+        control="the lowest share of the intact margin that exchanges of the same places within a class leave, "
+        "at any layer, is above zero: they do not cross",
         needs=("control",),
     ),
     "C2": Claim(
@@ -57,7 +58,8 @@ CLAIMS: dict[str, Claim] = {
         "crossing layer of labels minus that of the query in the hand-over test; the last position is its mirror",
         smallest=LAYER,
         unit="layers",
-        control="the same minus its value under an exchange with a query of the same class",
+        control="the lowest share of the intact margin that exchanges with a query of the same class, and of labels "
+        "within a class, leave, at any layer, is above zero: they do not cross",
         needs=("control",),
     ),
     "C3": Claim(

@@ -3,21 +3,17 @@
 import contextlib
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 import twotowers
 from conftest import DEMONSTRATIONS, QUERIES, make_sets
-from twotowers.chapters.shallow import page as figures_shallow
-from twotowers.chapters.shallow.blocking import KINDS, LayerError, block, blocked, depth_effect, random_edges, windows
+from twotowers.chapters.shallow.blocking import KINDS, LayerError, block, blocked, random_edges, windows
 from twotowers.chapters.shallow.probing import categories, demonstration_residuals, gains, held_out, probe
 from twotowers.errors import PromptError, UnknownNameError
-from twotowers.paper import CLAIMS
 from twotowers.prompts.packing import pack
 from twotowers.prompts.tasks import load_task
 from twotowers.prompts.variants import prompt_set_of
-from twotowers.statistics import judge
 from twotowers.tracing.capture import capture
 from twotowers.tracing.outcomes import outcomes
 
@@ -65,6 +61,8 @@ def test_the_edges_are_those_of_each_prompt(tiny, two_sets, kind):
         row, index = int(batch.row[n]), batch.index[n].tolist()
         if kind == "query_to_last":
             pairs = [(prompt.last, q) for q in range(prompt.query[0], prompt.last)]
+        elif kind == "label_to_last":
+            pairs = [(prompt.last, label) for label in prompt.label_positions]
         else:
             spans = zip(prompt.demonstrations, prompt.label_positions, strict=True)
             pairs = [(label, p) for (first, _), label in spans for p in range(first, label)]
@@ -103,10 +101,10 @@ def test_random_edges_follow_from_the_seed_and_not_from_the_batch(tiny, two_sets
 def test_cutting_in_no_layer_changes_nothing(tiny, two_sets):
     intact = outcomes(tiny, two_sets, [[]])
     table = block(tiny, two_sets, KINDS, range(0))
-    assert len(table) == 2 * 3 * len(intact)  # two kinds: intact, the empty cut, its control
+    assert len(table) == len(KINDS) * 3 * len(intact)  # intact, the empty cut, its control
     for _, part in table.groupby(["kind", "control"]):
         np.testing.assert_allclose(part["margin"], np.tile(intact["margin"], len(part) // len(intact)), atol=1e-4)
-    assert (table["accuracy"] == np.tile(intact["accuracy"], 6)).all()
+    assert (table["accuracy"] == np.tile(intact["accuracy"], 3 * len(KINDS))).all()
 
 
 def test_cutting_changes_answers_and_so_does_the_control(tiny, two_sets):
@@ -157,71 +155,6 @@ def test_what_does_not_exist_is_refused(tiny_gpt2):
         block(tiny_gpt2, sets, "text_to_labels", EARLY)
     with pytest.raises(LayerError, match="no layers 3 to 4: its layers are 0 to 3"):
         block(tiny_gpt2, sets, KINDS, range(3, 5))
-
-
-# Claims C1 and C2, with planted truth
-
-
-def planted(model, kind, silent):
-    """Sets for which attention in the `silent` layers writes nothing and the cut elsewhere costs margin.
-
-    Which label a query counts as is set after a first run, so that the cut does cost, by construction.
-    """
-    alive = LATE if silent == EARLY else EARLY
-    sets = [
-        twotowers.prompt_set(model, demonstrations, QUERIES)
-        for demonstrations in (DEMONSTRATIONS, DEMONSTRATIONS[::-1])
-    ]
-    table = block(model, sets, kind, alive)
-    change = margins(table, stop=alive.stop, control=False) - margins(table, stop=0)
-    relabelled = iter([{True: b, False: {"foo": "bar", "bar": "foo"}[b]}[bool(c < 0)]
-                       for c, b in zip(change, [b for _, b in QUERIES] * 2, strict=True)])  # fmt: skip
-    return [
-        twotowers.prompt_set(model, s.demonstrations, [(text, next(relabelled)) for text, _ in s.queries]) for s in sets
-    ]
-
-
-@pytest.mark.parametrize(("kind", "claim"), zip(KINDS, ("C1", "C2"), strict=True))
-def test_a_model_whose_late_attention_is_dead_supports_the_claim(tiny, kind, claim):
-    with silenced(tiny, LATE):
-        table = block(tiny, planted(tiny, kind, LATE), kind, [EARLY, LATE])
-    effects = depth_effect(table, kind, "margin")
-    assert effects["last"].abs().max() < 1e-4
-    assert effects["first"].min() > 0
-    assert judge(effects, CLAIMS[claim].smallest).verdict == "supported"
-
-
-@pytest.mark.parametrize(("kind", "claim"), zip(KINDS, ("C1", "C2"), strict=True))
-def test_a_model_whose_early_attention_is_dead_contradicts_the_claim(tiny, kind, claim):
-    with silenced(tiny, EARLY):
-        table = block(tiny, planted(tiny, kind, EARLY), kind, [EARLY, LATE])
-    effects = depth_effect(table, kind, "margin")
-    assert effects["first"].abs().max() < 1e-4
-    assert effects["last"].min() > 0
-    assert judge(effects, CLAIMS[claim].smallest).verdict == "contradicted"
-    assert (depth_effect(table, kind)["effect"] <= 0).all()
-
-
-def accuracies(cells, kind="text_to_label"):
-    """A table of `block` from the accuracy of each window: (start, stop, control) -> one number a set."""
-    rows = [
-        (kind, start, stop, control, i, query, "foo", accuracy)
-        for (start, stop, control), values in cells.items()
-        for i, accuracy in enumerate(values)
-        for query in range(2)
-    ]
-    return pd.DataFrame(rows, columns=["kind", "start", "stop", "control", "set", "query", "label", "accuracy"])
-
-
-def test_the_effect_is_what_the_first_window_costs_minus_what_the_last_costs():
-    cells = {(0, 0, False): [1, 1, 0, 1], (0, 2, False): [0, 0, 0, 1], (1, 3, False): [1, 0, 1, 0],
-             (4, 6, False): [1, 1, 0, 0], (0, 2, True): [1, 1, 0, 1], (4, 6, True): [1, 0, 0, 1]}  # fmt: skip
-    effects = depth_effect(accuracies(cells), "text_to_label")
-    assert effects.groupby("set")["effect"].mean().tolist() == [1, 1, 0, -1]
-    assert effects.groupby("set")["first"].mean().tolist() == [1, 1, 0, 0]
-    assert judge(effects, CLAIMS["C1"].smallest).verdict == "inconclusive"
-    control = depth_effect(accuracies(cells), "text_to_label", control=True)
-    assert control.groupby("set")["effect"].mean().tolist() == [0, -1, 0, 0]
 
 
 # The probe
@@ -355,32 +288,3 @@ def test_categories_are_those_of_the_half():
     evaluation = categories(task)
     assert not set(evaluation) & set(categories(task, "selection"))
     assert evaluation[task.texts["animals"]["evaluation"][0]] == "animals"
-
-
-# Figures
-
-
-def lines(ax):
-    return {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
-
-
-def test_blocking_draws_a_panel_a_kind_with_control_and_intact_level():
-    cells = {(0, 0, False): 0.9, (0, 2, False): 0.3, (0, 2, True): 0.8, (2, 4, False): 0.5, (2, 4, True): 0.7}
-    rows = [(kind, *key, mean, mean - 0.1, mean + 0.1) for kind in KINDS for key, mean in cells.items()]
-    table = pd.DataFrame(rows, columns=["kind", "start", "stop", "control", "mean", "low", "high"])
-    figure = figures_shallow.blocking_figure(table)
-    assert [ax.get_title() for ax in figure.axes] == ["text to label", "query to last position"]
-    for ax in figure.axes:
-        drawn = lines(ax)
-        assert drawn["these edges cut"] == [0.3, 0.5]
-        assert drawn["random edges cut"] == [0.8, 0.7]
-        assert drawn["nothing cut"] == [0.9, 0.9]
-
-
-def test_probing_draws_three_places_and_chance():
-    rows = [(layer, where, 0.5 + layer / 10) for where in ("text", "label", "shuffled") for layer in (2, 0)]
-    table = pd.DataFrame(rows, columns=["layer", "where", "mean"]).assign(low=0.4, high=0.9)
-    (ax,) = figures_shallow.probe_figure(table, categories=12).axes
-    drawn = lines(ax)
-    assert drawn["at its label"] == pytest.approx([0.5, 0.7])
-    assert drawn["one of 12 categories"][0] == pytest.approx(1 / 12)

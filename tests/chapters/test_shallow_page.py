@@ -3,7 +3,6 @@
 import re
 import warnings
 
-import numpy as np
 import pandas as pd
 import pytest
 from facts import make_facts
@@ -68,8 +67,9 @@ READ = {
 # Measures
 
 
-def test_few_windows_are_about_seven():
-    assert len(blocking.slide(30)) == 21
+def test_windows_are_fewer_in_deep_models_and_few_are_about_seven():
+    assert len(blocking.slide(16)) == 12
+    assert [w.start for w in blocking.slide(30)] == list(range(0, 21, 2))
     assert [w.start for w in blocking.slide(30, few=True)] == [0, 4, 8, 12, 16, 20]
     assert blocking.slide(1, few=True) == [range(0, 1)]
 
@@ -77,24 +77,6 @@ def test_few_windows_are_about_seven():
 @pytest.mark.parametrize(("n_layers", "layers"), [(1, [0]), (6, [0, 1, 2, 3, 4, 5]), (7, [0, 2, 4, 6])])
 def test_every_other_layer_of_a_deeper_model_is_read(n_layers, layers):
     assert list(probing.layers_to_read(n_layers)) == layers
-
-
-def test_thirds_have_the_costs_of_the_outer_windows():
-    table = blocking.thirds(cuts_of(WINDOWS), "text_to_label")
-    assert table[["cost", "start", "stop"]].to_numpy().tolist() == [
-        ["first", 0, 2],
-        ["last", 4, 6],
-        ["random edges", 0, 6],
-    ]
-    assert table["mean"].tolist() == pytest.approx([0.6, 0.05, 0.075])
-
-
-def test_one_window_has_no_difference_of_two():
-    table = cuts_of(slid_over(1, [0.5], [0.75]))
-    effects = blocking.depth_effect(table, "query_to_last")
-    assert effects["first"].tolist() == effects["last"].tolist() == pytest.approx([0.4] * 4)
-    assert effects["effect"].isna().all()
-    assert np.isnan(blocking.thirds(table, "query_to_last")["mean"].iloc[2])
 
 
 def test_places_have_their_number_of_demonstrations():
@@ -118,17 +100,17 @@ def test_leads_are_differences_of_two_accuracies():
 
 def test_blocking_draws_a_panel_a_kind_with_control_and_intact_level():
     curve = blocking.curve(cuts_of(WINDOWS))
-    drawing, caption, alt = figure_of(page.BLOCKING, make_facts(n_layers=6), {"curve": curve})
-    assert [ax.get_title() for ax in drawing.axes] == ["text to label", "query to last position"]
+    drawing, caption, alt = figure_of(page.BLOCKING, make_facts(n_layers=6), {"curve": curve, "sets": 16})
+    assert [ax.get_title() for ax in drawing.axes] == ["text to label", "query to last", "label to last"]
     for ax in drawing.axes:
         drawn = {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
         assert drawn["these edges cut"] == pytest.approx([0.3, 0.25, 0.5, 0.8, 0.85])
         assert drawn["random edges cut"] == pytest.approx([0.8, 0.85, 0.9, 0.9, 0.875])
         assert drawn["nothing cut"] == pytest.approx([0.9, 0.9])
     assert "with edges cut in a window of 2 layers, by the window's first layer" in caption
-    assert caption.endswith("Bands: 95% intervals over 32 demonstration sets.")
+    assert caption.endswith("Bands: 95% intervals over 16 demonstration sets.")
     assert alt.startswith(
-        "Two line charts, one per kind of edge, of accuracy by first layer of the window, with a line for random "
+        "Three line charts, one per kind of edge, of accuracy by first layer of the window, with a line for random "
         "edges and a level for the intact model. Cutting text to label is costliest in layers 1 to 2,"
     )
 
@@ -189,35 +171,6 @@ def test_where_a_cut_costs_most(n_layers, windows, expected):
         "Line chart of accuracy by first layer of the window, with a line for random edges and a level for the intact "
         f"model. {expected}"
     )
-
-
-@pytest.mark.parametrize(
-    ("windows", "sets", "expected"),
-    [
-        (
-            WINDOWS,
-            2,
-            "Accuracy lost: +60.0% (+60.0% to +60.0%) in the first third (layers 0 to 1) and +5.0% (+5.0% to +5.0%) in "
-            "the last (layers 4 to 5). For random edges the difference of the two is +7.5% (+7.5% to +7.5%).",
-        ),
-        (
-            slid_over(2, [0.9, 1.0], [0.9, 0.8999]),
-            1,
-            "Accuracy lost: +0.0% in the first third (layer 0) and -10.0% in the last (layer 1). For random edges the "
-            "difference of the two is +0.0%.",
-        ),
-        (
-            slid_over(1, [0.5], [0.75]),
-            1,
-            "Accuracy lost: +40.0% in the only window (layer 0). The model has too few layers for a first and a last "
-            "third that differ.",
-        ),
-    ],
-)
-def test_first_third_against_last(windows, sets, expected):
-    thirds = blocking.thirds(cuts_of(windows), "text_to_label")
-    for text in (page.TEXT_THIRDS, page.QUERY_THIRDS):
-        assert call(text.write, make_facts(evaluation_sets=sets), {"thirds": thirds}) == expected
 
 
 def test_the_probe_draws_three_places_and_chance():
@@ -325,12 +278,9 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, n_layers, windows, rea
         warnings.simplefilter("ignore")  # scipy's, of missing numbers
         curve, places = blocking.curve(cuts), probing.by_place(labels)
         leads = probing.leads(labels, len(blocking.windows(n_layers)[0]))
-        thirds = {kind: blocking.thirds(cuts, kind) for kind in blocking.KINDS}
     given = {
-        page.BLOCKING: {"curve": curve},
+        page.BLOCKING: {"curve": curve, "sets": sets},
         page.COSTLIEST: {"curve": curve},
-        page.TEXT_THIRDS: {"thirds": thirds["text_to_label"]},
-        page.QUERY_THIRDS: {"thirds": thirds["query_to_last"]},
         page.PROBE: {"places": places, "categories": 2 if n_layers < 3 else 12},
         page.LEAD: {"leads": leads},
     }

@@ -7,7 +7,7 @@ has left (method page, equation eq-hand-over).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
 import nnsight
@@ -59,36 +59,54 @@ def hand_over(
     Raises:
         UserError: no such place or layer; a set whose queries share one label.
     """
-    if place not in PLACES:
-        raise UnknownNameError("place", place, PLACES)
-    n_layers = model.arch.n_layers
-    chosen = list(range(n_layers + 1)) if layers is None else list(layers)
-    if wrong := [layer for layer in chosen if not 0 <= layer <= n_layers]:
-        raise UserError(f"{model.name} has no residual {wrong[0]}; layers are 0 to {n_layers}, the final residual.")
+    chosen = list(range(model.arch.n_layers + 1)) if layers is None else list(layers)
     sets = as_sets(prompt_sets)
+    return hand_overs(model, sets, {(place, within): chosen}).drop(columns="within")
+
+
+def hand_overs(
+    model: Model, sets: Sequence[PromptSet], choices: Mapping[tuple[str, bool], Sequence[int]]
+) -> pd.DataFrame:
+    """As `hand_over` for several places and their controls, in one pass over the sets.
+
+    Args:
+        choices: for each place, and whether its exchange is made within a class, the layers.
+
+    Returns:
+        the columns of `hand_over`, with `within` behind `place`.
+    """
+    n_layers = model.arch.n_layers
+    for (place, _), layers in choices.items():
+        if place not in PLACES:
+            raise UnknownNameError("place", place, PLACES)
+        if wrong := [layer for layer in layers if not 0 <= layer <= n_layers]:
+            raise UserError(f"{model.name} has no residual {wrong[0]}; layers are 0 to {n_layers}, the final residual.")
     tables = []
-    for index, s in enumerate(tqdm(sets, desc=f"hand over {place}", unit="set", delay=2, leave=False)):
-        for layer, rows in _of_set(model, s, place, chosen, within):
+    for index, s in enumerate(tqdm(sets, desc="hand over", unit="set", delay=2, leave=False)):
+        for (place, within), layer, rows in _of_set(model, s, choices):
             table = outcome_table(rows, s, 0, index).drop(columns="group")
-            tables.append(table.assign(place=place, layer=layer))
-    return pd.concat(tables, ignore_index=True)[["place", "layer", *table.columns.drop(["place", "layer"], "ignore")]]
+            tables.append(table.assign(place=place, within=within, layer=layer))
+    return pd.concat(tables, ignore_index=True)[["place", "within", "layer", *table.columns]]
 
 
 def _of_set(
-    model: Model, s: PromptSet, place: str, layers: Sequence[int], within: bool
-) -> Iterator[tuple[int, Answers]]:
+    model: Model, s: PromptSet, choices: Mapping[tuple[str, bool], Sequence[int]]
+) -> Iterator[tuple[tuple[str, bool], int, Answers]]:
     batch = pack([s], model.pad_id)
     intact = capture(model, batch, inputs=True)
-    source = intact
-    if place == "label" and not within:
-        source = capture(model, pack([swapped(s)], model.pad_id), inputs=True)
-    moves = _moves(s, place, within)
-    to, origin = ([batch.index[prompt, position] for prompt, position in ends] for ends in _ends(moves))
-    for layer in layers:
-        entering, other = (_stream(x, batch)[layer] for x in (intact, source))  # [1, T, d]
-        changed = entering.clone()
-        changed[:, to] = other[:, origin]
-        yield layer, answer_from(model, batch, layer, changed, intact if place == "last" else None)
+    other = None
+    if ("label", False) in choices:
+        other = _stream(capture(model, pack([swapped(s)], model.pad_id), inputs=True), batch)
+    stream = _stream(intact, batch)
+    for (place, within), layers in choices.items():
+        source = stream if other is None or (place, within) != ("label", False) else other
+        moves = _moves(s, place, within)
+        to, origin = ([batch.index[prompt, position] for prompt, position in ends] for ends in _ends(moves))
+        for layer in layers:
+            changed = stream[layer].clone()  # [1, T, d]
+            changed[:, to] = source[layer][:, origin]
+            rows = answer_from(model, batch, layer, changed, intact if place == "last" else None)
+            yield (place, within), layer, rows
 
 
 def _stream(captured: Capture, batch: Batch) -> Float[Tensor, "L1 1 T d"]:

@@ -1,8 +1,7 @@
-"""Shallow layers: where demonstrations merge into their labels, and the query into the last position.
+"""Blocking: attention edges are cut in a window of layers, and the model is asked what it still answers.
 
-Two tests of one claim. *Blocking* cuts attention edges in a window of layers and asks what the model still answers:
-a cut that costs accuracy cut something the answer needs (method page, equation eq-attention, without those
-positions in the softmax). *Probing* asks from which layer on a linear classifier reads a text's category at its label.
+A cut that costs accuracy cut something the answer needs (method page, equation eq-attention, without those positions in
+the softmax).
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from ...errors import UnknownNameError, UserError, require_seed
 from ...models.model import Model
 from ...prompts.packing import Batch
 from ...prompts.sets import Prompt, PromptSet, as_sets
-from ...statistics import Estimate, estimate, summarise
+from ...statistics import summarise
 from ...tracing.answers import window_rows
 from ...tracing.capture import numbered, remember
 from ...tracing.cutting import cut
 
-KINDS = ("text_to_label", "query_to_last")
-FIRST, LAST, RANDOM = "first", "last", "random edges"  # what the costs in the outer thirds are given for
+KINDS = ("text_to_label", "query_to_last", "label_to_last")
+DEEP = 16  # layers, beyond which windows begin at every other one only
 FEW = 7  # windows, about, where there are to be few
 
 
@@ -43,8 +42,8 @@ def windows(n_layers: int, step: int = 1) -> list[range]:
 
 
 def slide(n_layers: int, *, few: bool = False) -> list[range]:
-    """The windows that the chapter slides over the layers: one at every layer, or only a few."""
-    return windows(n_layers, step=max(1, n_layers // FEW) if few else 1)
+    """The windows that the chapter slides over the layers: at every layer, of a deeper model every other, or few."""
+    return windows(n_layers, step=max(1, n_layers // FEW) if few else 2 if n_layers > DEEP else 1)
 
 
 def block(
@@ -59,7 +58,8 @@ def block(
 
     Args:
         edges: `"text_to_label"`: no label position attends to its own demonstration, text and separator;
-            `"query_to_last"`: the last position does not attend to the query; or both.
+            `"query_to_last"`: the last position does not attend to the query; `"label_to_last"`: nor to any label;
+            or several of them.
         layers: one window or several.
         seed: of the random edges; those of a demonstration set are the same in all windows.
 
@@ -105,9 +105,9 @@ def blocked(batch: Batch, sets: Sequence[PromptSet], kind: str) -> Bool[Tensor, 
         raise UnknownNameError("kind of edge", kind, KINDS)
     edges = torch.zeros_like(batch.allowed)
     for n, prompt in enumerate(prompt for s in sets for prompt in s.prompts):
-        for position, first in _merges(prompt, kind):
-            packed = batch.index[n]
-            edges[batch.row[n], packed[position], packed[first:position]] = True
+        packed = batch.index[n]
+        for position, attended in _lost(prompt, kind):
+            edges[batch.row[n], packed[position], packed[attended]] = True
     return edges
 
 
@@ -133,62 +133,19 @@ def random_edges(batch: Batch, edges: Bool[Tensor, "B T T"], seed: Sequence[int]
     return control
 
 
-def depth_effect(table: pd.DataFrame, kind: str, value: str = "accuracy", *, control: bool = False) -> pd.DataFrame:
-    """Claims C1 and C2: what the cut costs in the first window minus what it costs in the last, per prompt.
-
-    Args:
-        table: result of `block`; first and last are the windows with the lowest and the highest start.
-        control: the same for the random edges.
-
-    Returns:
-        `set, query, first, last, effect`: costs (intact minus cut, in units of `value`), and their difference,
-        positive if the first window costs more; it is missing if the first window is the last as well.
-    """
-    part = table[table["kind"] == kind].set_index(["set", "query"])
-    intact = part.loc[part["stop"] == part["start"], value]
-    cuts = part[(part["stop"] > part["start"]) & (part["control"] == control)]
-    costs = {
-        name: intact - cuts.loc[cuts["start"] == start, value]
-        for name, start in (("first", cuts["start"].min()), ("last", cuts["start"].max()))
-    }
-    effect = costs["first"] - costs["last"]
-    if cuts["start"].nunique() < 2:
-        effect[:] = np.nan
-    return pd.DataFrame(costs).assign(effect=effect).reset_index()
-
-
 def curve(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Accuracy by window from a table of `block`: `kind, start, stop, control, mean, low, high`."""
     return summarise(table, ["kind", "start", "stop", "control"], "accuracy", seed=seed)
 
 
-def thirds(table: pd.DataFrame, kind: str, *, seed: int = 0) -> pd.DataFrame:
-    """What the cut costs in the first and in the last third of the layers, from a table of `block`.
+def _lost(prompt: Prompt, kind: str) -> list[tuple[int, list[int]]]:
+    """Positions that collect, and those to which each may no longer attend.
 
-    Returns:
-        `cost, start, stop, mean, low, high`: rows of the costs in the first and the last window, and of their
-        difference for random edges, which is missing if they are one window.
-    """
-    part = table[(table["kind"] == kind) & (table["stop"] > table["start"])]
-    first, last = (part.loc[part["start"] == start] for start in (part["start"].min(), part["start"].max()))
-    cut, control = depth_effect(table, kind), depth_effect(table, kind, control=True)
-    apart = control.dropna(subset="effect")
-    rows = [
-        (FIRST, first, estimate(cut["first"], cut["set"], seed=seed)),
-        (LAST, last, estimate(cut["last"], cut["set"], seed=seed)),
-        (RANDOM, part, estimate(apart["effect"], apart["set"], seed=seed) if len(apart) else Estimate.unknown()),
-    ]
-    return pd.DataFrame(
-        [(cost, w["start"].min(), w["stop"].max(), e.mean, e.low, e.high) for cost, w, e in rows],
-        columns=["cost", "start", "stop", "mean", "low", "high"],
-    )
-
-
-def _merges(prompt: Prompt, kind: str) -> list[tuple[int, int]]:
-    """Position that collects, and the first token of what it collects; all tokens between belong to it.
-
-    The separator is among them: it follows the text and could hand it on.
+    A separator belongs to the text before it: it follows the text and could hand it on.
     """
     if kind == "query_to_last":
-        return [(prompt.last, prompt.query[0])]
-    return [(label, first) for (first, _), label in zip(prompt.demonstrations, prompt.label_positions, strict=True)]
+        return [(prompt.last, list(range(prompt.query[0], prompt.last)))]
+    if kind == "label_to_last":
+        return [(prompt.last, list(prompt.label_positions))]
+    spans = zip(prompt.demonstrations, prompt.label_positions, strict=True)
+    return [(label, list(range(first, label))) for (first, _), label in spans]

@@ -14,10 +14,9 @@ from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, ORANGE
 from ...statistics import Estimate
-from .blocking import FIRST, LAST, RANDOM
 
-PANELS = {"text_to_label": "text to label", "query_to_last": "query to last position"}
-SPOKEN = {"text_to_label": "text to label", "query_to_last": "query to last"}
+PANELS = {"text_to_label": "text to label", "query_to_last": "query to last", "label_to_last": "label to last"}
+COUNTS = {2: "Two", 3: "Three"}
 PLACES = {
     "text": ("at the text", GREEN, "^", "-"),
     "label": ("at its label", ORANGE, "o", "-"),
@@ -58,18 +57,18 @@ def blocking_figure(curve: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _blocking_caption(facts: Facts, curve: pd.DataFrame) -> str:
+def _blocking_caption(curve: pd.DataFrame, sets: int) -> str:
     width = int((curve["stop"] - curve["start"]).max())
     return (
         f"Accuracy over the full vocabulary with edges cut in "
         f"{'one layer' if width == 1 else f'a window of {width} layers'}, by the window's first layer, beside as many "
-        f"random edges of the same positions. {_intervals(facts)}"
+        f"random edges of the same positions. {_intervals(sets)}"
     )
 
 
 def _blocking_alt(facts: Facts, curve: pd.DataFrame) -> str:
     number = len(_kinds(curve))
-    charts = f"{'Two' if number == 2 else number} line charts, one per kind of edge," if number > 1 else "Line chart"
+    charts = f"{COUNTS[number]} line charts, one per kind of edge," if number > 1 else "Line chart"
     return (
         f"{charts} of accuracy by first layer of the window, with a line for random edges and a level for the intact "
         f"model. {_costliest(facts, curve)}"
@@ -81,33 +80,10 @@ BLOCKING = Figure("shallow-blocking", draw=blocking_figure, caption=_blocking_ca
 
 def _costliest(facts: Facts, curve: pd.DataFrame) -> str:
     """Where cutting each kind of edge costs most."""
-    return " ".join(_costliest_of(facts, curve[curve["kind"] == kind], SPOKEN[kind]) for kind in _kinds(curve))
+    return " ".join(_costliest_of(facts, curve[curve["kind"] == kind], PANELS[kind]) for kind in _kinds(curve))
 
 
 COSTLIEST = Text("shallow-costliest", write=_costliest)
-
-# First third against last third
-
-
-def _thirds(facts: Facts, thirds: pd.DataFrame) -> str:
-    """What the cut costs in the first and in the last third of the layers."""
-    row: dict[str, Any] = {str(r.cost): r for r in thirds.itertuples(index=False)}
-    first, last, random = (_signed(facts, row[name]) for name in (FIRST, LAST, RANDOM))
-    where = _layers(row[FIRST].start, row[FIRST].stop)
-    if row[FIRST].start == row[LAST].start:
-        return (
-            f"Accuracy lost: {first} in the only window ({where}). The model has too few layers for a first and a last "
-            f"third that differ."
-        )
-    control = f"the difference of the two is {random}" if np.isfinite(row[RANDOM].mean) else "no difference is known"
-    return (
-        f"Accuracy lost: {first} in the first third ({where}) and {last} in the last "
-        f"({_layers(row[LAST].start, row[LAST].stop)}). For random edges {control}."
-    )
-
-
-TEXT_THIRDS = Text("shallow-text-thirds", write=_thirds)
-QUERY_THIRDS = Text("shallow-query-thirds", write=_thirds)
 
 # What a label position knows
 
@@ -130,11 +106,11 @@ def probe_figure(places: pd.DataFrame, categories: int) -> Drawing:
 
 
 def _probe_caption(facts: Facts, places: pd.DataFrame) -> str:
-    number = int(places["demonstrations"].max())
+    number, bands = int(places["demonstrations"].max()), _intervals(facts.evaluation_sets)
     return (
         f"How often a linear probe names the category of a demonstration's text, for words and demonstration sets that "
         f"it was not trained on, by layer: at the text's last token, at its label, and at the label of another "
-        f"demonstration of the set. {number} demonstration{'' if number == 1 else 's'}. {_intervals(facts)}"
+        f"demonstration of the set. {number} demonstration{'' if number == 1 else 's'}. {bands}"
     )
 
 
@@ -259,7 +235,7 @@ def _signed(facts: Facts, row: Any) -> str:
     return mean if facts.evaluation_sets < 2 else f"{mean} ({low} to {high})"
 
 
-def _intervals(facts: Facts) -> str:
-    if facts.evaluation_sets < 2:
+def _intervals(sets: int) -> str:
+    if sets < 2:
         return "From one demonstration set, so without intervals."
-    return f"Bands: 95% intervals over {facts.evaluation_sets} demonstration sets."
+    return f"Bands: 95% intervals over {sets} demonstration sets."
