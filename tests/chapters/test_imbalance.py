@@ -3,32 +3,48 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import twotowers
 from conftest import DEMONSTRATIONS, QUERIES, make_sets
-from twotowers.chapters.imbalance import page as figures_imbalance
+from twotowers.chapters.imbalance.balance import balanced_answers, slopes
+from twotowers.chapters.imbalance.balance import evidence as balance_evidence
 from twotowers.chapters.imbalance.designs import (
     BALANCED,
     content_free,
+    content_free_sets,
     dropped_sets,
     number_of_demonstrations,
+    numbers,
+    renumbered,
     share_sets,
+    uneven_sets,
 )
 from twotowers.chapters.imbalance.mitigation import (
+    BALANCING,
+    CALIBRATION,
+    CONTROL,
+    OWN,
+    PAPER,
     answers_from,
     calibrate,
     compare,
+    evidence,
+    majority_shift,
     minority_values,
     mitigate,
+    remedied,
 )
-from twotowers.chapters.imbalance.response import imbalance, response
+from twotowers.chapters.imbalance.response import accuracy as response_accuracy
+from twotowers.chapters.imbalance.response import imbalance
 from twotowers.prompts.packing import pack
 from twotowers.prompts.sets import CONTENT_FREE
 from twotowers.prompts.tasks import load_task
 from twotowers.study import SCALES, Study
 from twotowers.tracing.capture import answers, capture
+from twotowers.tracing.controls import control_groups
 from twotowers.tracing.labels import position_kinds
 from twotowers.tracing.projection import project, written
 
@@ -60,7 +76,8 @@ def counts(s):
 def test_shares_run_from_one_to_all_but_one_with_the_same_queries(tiny_gpt2):
     study = study_of(tiny_gpt2, shots=8)
     by_share = share_sets(study)
-    assert list(by_share) == [k / 8 for k in range(1, 8)]
+    assert list(by_share) == [1 / 8, 3 / 8, 5 / 8, 7 / 8]
+    assert uneven_sets(study) == {share: by_share[share] for share in (1 / 8, 7 / 8)}
     for share, sets in by_share.items():
         assert [counts(s) for s in sets] == [(8 - round(8 * share), round(8 * share))] * 2
         assert [s.queries for s in sets] == [s.queries for s in study.evaluation]
@@ -71,15 +88,15 @@ def test_shares_run_from_one_to_all_but_one_with_the_same_queries(tiny_gpt2):
 def test_a_study_with_few_demonstrations_still_has_every_share(tiny_gpt2):
     study = study_of(tiny_gpt2, shots=2)
     assert number_of_demonstrations(study) == 4
-    assert list(share_sets(study)) == [0.25, 0.5, 0.75]
+    assert list(share_sets(study)) == [0.25, 0.75]
 
 
 def test_the_order_is_random_and_repeats_with_the_seed(tiny_gpt2):
     study = study_of(tiny_gpt2, shots=8, evaluation_sets=4)
-    orders = [tuple(label for _, label in s.demonstrations) for s in share_sets(study)[0.5]]
+    orders = [tuple(label for _, label in s.demonstrations) for s in share_sets(study)[3 / 8]]
     assert len(set(orders)) > 1
     assert not any(list(order) == sorted(order) for order in orders)
-    assert orders == [tuple(label for _, label in s.demonstrations) for s in share_sets(study)[0.5]]
+    assert orders == [tuple(label for _, label in s.demonstrations) for s in share_sets(study)[3 / 8]]
 
 
 def test_shares_of_the_two_halves_have_no_word_in_common(tiny_gpt2):
@@ -91,8 +108,19 @@ def test_shares_of_the_two_halves_have_no_word_in_common(tiny_gpt2):
     assert not selection & evaluation
 
 
+def test_an_even_part_of_many_sets_keeps_its_numbers(tiny_gpt2):
+    few, many = (study_of(tiny_gpt2, evaluation_sets=n) for n in (3, 70))
+    assert numbers(few) == [0, 1, 2]
+    assert numbers(many) == list(range(0, 70, 2))
+    found = {"effects": pd.DataFrame({"set": [0, 1, 34], "effect": 0.5}), "random": [1.0]}
+    assert list(renumbered(found, many)["effects"]["set"]) == [0, 2, 68]
+    assert renumbered(found, many)["random"] == [1.0]
+    part, whole = uneven_sets(many)[0.25], study_of(tiny_gpt2, evaluation_sets=70).evaluation
+    assert [s.queries for s in part] == [s.queries for s in whole[::2]]
+
+
 def test_a_dropped_demonstration_is_the_only_difference(tiny_gpt2):
-    variants = dropped_sets(study_of(tiny_gpt2, shots=4))
+    variants = dropped_sets(study_of(tiny_gpt2, shots=4), drops=2)
     balanced = variants.pop(BALANCED)
     assert list(variants) == ["bar dropped 1", "bar dropped 2", "foo dropped 1", "foo dropped 2"]
     gone = set()
@@ -212,7 +240,7 @@ def test_a_balanced_prompt_is_left_as_it_is(tiny):
 
 def test_calibration_divides_by_the_content_free_answer(tiny):
     study = study_of(tiny, evaluation_sets=1)
-    variants = dropped_sets(study, drops=1)
+    variants = dropped_sets(study)
     intact = mitigate(tiny, variants, HEADS, []).query("strength == 0")
     free = {name: content_free(study, sets) for name, sets in variants.items()}
     table = calibrate(tiny, intact, free).set_index(["variant", "set", "query"])
@@ -246,36 +274,39 @@ def test_the_right_vector_steadies_and_its_opposite_does_not(tiny_gpt2):
     assert ((difference(whole) - difference(whole - 2 * foo)).abs() > lost).all()
 
 
-# From a study to the figures
+# From a study to the evidence
 
 
-@pytest.fixture(scope="module")
-def smoke(tiny_models):
-    study = study_of(tiny_models["llama-gqa"])
-    groups = {"in-context": [(2, 1)], "random": [(2, 3)]}
-    return study, groups, imbalance(study.model, share_sets(study), groups)
+def test_balancing_is_told_from_the_intact_model(tiny):
+    """Nothing changes at equal counts or in no heads; the intact answers are those of the table."""
+    study, groups = study_of(tiny), {"in-context": [(2, 1), (3, 0)], "random 1": [(3, 2)]}
+    by_share = share_sets(study)
+    answers = balanced_answers(tiny, by_share, groups)
+    table = imbalance(tiny, by_share, HEADS)
+    intact = answers[answers["heads"] == "intact"]
+    for column in ("p_foo_two_way", "accuracy_two_way"):
+        np.testing.assert_allclose(intact[column], table[column], atol=1e-4)
+    found = slopes(answers).pivot(index="set", columns="heads", values="effect")
+    assert (found["in-context"] - found["intact"]).abs().max() > 1e-5
+    even = {0.5: [twotowers.prompt_set(tiny, DEMONSTRATIONS[:4], QUERIES)]}
+    same = balanced_answers(tiny, even, groups).pivot(index="query", columns="heads", values="p_foo_two_way")
+    np.testing.assert_allclose(same["in-context"], same["intact"], atol=1e-5)
 
 
-def test_the_response_figure_draws_every_panel(smoke):
-    _, _, table = smoke
-    shown = response(table)
-    figure = figures_imbalance.response_figure(shown)
-    assert [len(ax.get_lines()) for ax in figure.axes] == [2, 2, 4, 5]  # values: and the zero line
-    line = next(line for line in figure.axes[2].get_lines() if line.get_label() == "foo")
-    expected = table[table["heads"] == "in-context"].groupby("share")["attention_foo"].mean()
-    np.testing.assert_allclose(line.get_ydata(), expected)
-    assert [text.get_text() for text in figure.axes[3].get_xticklabels()] == ["1:3", "2:2", "3:1"]
-
-
-def test_the_mitigation_figure_draws_every_remedy(smoke):
-    study, groups, _ = smoke
-    variants = dropped_sets(study, drops=1)
-    table = mitigate(study.model, variants, groups, [1.0])
-    intact = table.query("heads == 'in-context' and strength == 0")
-    calibrated = calibrate(study.model, intact, {name: content_free(study, sets) for name, sets in variants.items()})
-    compared = compare(intact, {"ours": table.query("heads == 'in-context' and strength == 1"), "other": calibrated})
-    assert compared.query("remedy == 'none' and quantity == 'removed'")["mean"].eq(0).all()
-    assert set(compared[compared["remedy"] == "other"]["measure"]) == {"accuracy_two_way", "p_gold"}
-    left, right = figures_imbalance.mitigation_figure(compared.assign(strength=0.0)).axes
-    assert [text.get_text() for text in left.get_yticklabels()] == ["none", "ours", "other"]
-    assert len(left.containers) == len(right.containers) == 3
+def test_a_study_gives_all_that_both_claims_need(tiny_models):
+    model = tiny_models["llama-gqa"]
+    study, heads = study_of(model), [(2, 1)]
+    groups, uneven = control_groups(model, heads), uneven_sets(study)
+    answers = balanced_answers(model, uneven, groups)
+    accuracy = response_accuracy(imbalance(model, uneven, heads))
+    tried = remedied(model, uneven, content_free_sets(study, uneven), groups, 1.0, answers)
+    for found in (balance_evidence(answers, accuracy), evidence(tried, accuracy)):
+        assert len(found["random"]) == 20
+        assert all(list(found[name]["set"]) == [0, 1] for name in ("effects", "control", "accuracy"))
+        assert np.isfinite([*found["random"], *found["effects"]["effect"]]).all()
+    assert list(tried.remedies) == [PAPER, OWN, CONTROL, CALIBRATION, BALANCING]
+    # the slope over two shares, half as far apart, is the shift; so both claims' measures agree
+    shift = majority_shift(tried.intact)["effect"].to_numpy()
+    intact = slopes(answers).query("heads == 'intact'")["effect"].to_numpy()
+    np.testing.assert_allclose(shift, intact * 0.5 / 2, atol=1e-5)
+    assert compare(tried).query("quantity == 'removed' and remedy == 'none'")["mean"].item() == 0

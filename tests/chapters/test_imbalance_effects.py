@@ -4,15 +4,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from twotowers.chapters.imbalance.balance import evidence as balance_evidence
+from twotowers.chapters.imbalance.balance import mean_slopes, slopes
 from twotowers.chapters.imbalance.designs import BALANCED
 from twotowers.chapters.imbalance.mitigation import (
+    CONTROL,
+    OWN,
+    Remedied,
     choose_strength,
     compare,
+    evidence,
     fluctuation,
     majority_shift,
     mitigation_effects,
+    offset_effects,
+    shift_size,
 )
-from twotowers.chapters.imbalance.response import accounted, attention_effects, share_effects
+from twotowers.chapters.imbalance.response import accounted, share_effects
 from twotowers.paper import CLAIMS
 from twotowers.statistics import judge
 
@@ -43,10 +51,36 @@ def test_the_slope_is_that_of_a_line():
     np.testing.assert_allclose(share_effects(table)["effect"], 0.6)
 
 
-@pytest.mark.parametrize(("slope", "verdict"), [(6.0, "supported"), (-6.0, "contradicted"), (0.0, "inconclusive")])
-def test_c11_can_come_out_each_way(slope, verdict):
-    table = planted(lambda share, noise: slope * (share - 0.5) + noise)
-    assert judge(share_effects(table), CLAIMS["C11"].smallest).verdict == verdict
+def balanced(intact, chosen, others=None, random=None):
+    """Answers by group of heads, whose logit difference rises by a slope over the share."""
+    random = [intact + 0.1 * np.cos(i) for i in range(20)] if random is None else random
+    rises = {"intact": intact, "in-context": chosen, "all others": intact if others is None else others}
+    rises |= {f"random {i}": rise for i, rise in enumerate(random)}
+    tables = [planted(lambda share, noise, r=r: r * (share - 0.5) + noise).assign(heads=h) for h, r in rises.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+GATE = pd.DataFrame({"set": range(12), "effect": 0.8 + 0.01 * np.arange(12)})
+
+
+@pytest.mark.parametrize(
+    ("planted_rises", "verdict"),
+    [
+        ({"intact": 6.0, "chosen": 0.0}, "supported"),
+        ({"intact": 0.0, "chosen": 6.0}, "contradicted"),
+        ({"intact": 0.0, "chosen": 0.0, "random": [0.01 * i for i in range(20)]}, "inconclusive"),
+        ({"intact": 6.0, "chosen": 6.0, "random": [6.0] * 20}, "inconclusive"),
+        ({"intact": 6.0, "chosen": 0.0, "others": -2.0}, "inconclusive"),
+        ({"intact": 6.0, "chosen": 1.0, "random": [0.5, *[6.0] * 19]}, "inconclusive"),
+    ],
+)
+def test_c11_can_come_out_each_way(planted_rises, verdict):
+    """A planted majority bias that goes with the heads; none; one that stays; one that others carry as well."""
+    table = balanced(**planted_rises)
+    found = balance_evidence(table, GATE)
+    assert judge(**found, smallest=CLAIMS["C11"].smallest).verdict == verdict
+    means = mean_slopes(slopes(table)).set_index("heads")["mean"]
+    assert found["effects"]["effect"].mean() == pytest.approx(means["intact"] - means["in-context"])
 
 
 def test_values_that_are_the_whole_change_account_for_all_of_it():
@@ -78,61 +112,81 @@ def test_values_against_the_change_have_a_negative_part():
     np.testing.assert_allclose(accounted(table)["part"], -1)
 
 
-def test_attention_is_ranked_against_the_answer():
-    with_it = planted(lambda share, noise: 5 * share, attention=lambda share, noise, d: np.exp(share))
-    against = planted(lambda share, noise: 5 * share, attention=lambda share, noise, d: -share)
-    np.testing.assert_allclose(attention_effects(with_it)["effect"], 1)
-    np.testing.assert_allclose(attention_effects(against)["effect"], -1)
-    assert (attention_effects(planted(lambda share, noise: 5 * share))["effect"] == 0).all()
-    swapped = with_it.rename(columns={"attention_foo": "attention_bar", "attention_bar": "attention_foo"})
-    np.testing.assert_allclose(attention_effects(swapped)["effect"], -1)
-
-
 # Planted truth: the mitigation
 
 
-def outcomes(balanced, dropped, *, sets=10):
-    """Per-set accuracies of a balanced variant and of two dropped ones, a query a set."""
+def leaning(lean, *, heads="in-context", strength=0.0, sets=12, level=0.0, noise=0.1):
+    """Logit differences of two queries a set, `lean` towards the label that is shown more often."""
     rng = np.random.default_rng(2)
     rows = [
-        (variant, i, 0, "foo", value + 0.02 * rng.normal())
-        for variant, value in zip((BALANCED, "bar dropped 1", "foo dropped 1"), (balanced, *dropped), strict=True)
+        (heads, strength, variant, i, query, label, level + lean * way + noise * rng.normal())
+        for variant, way in ((1 / 8, -1), (7 / 8, 1))
         for i in range(sets)
+        for query, label in enumerate(("bar", "foo"))
     ]
-    table = pd.DataFrame(rows, columns=["variant", "set", "query", "label", "accuracy"])
-    return table.assign(accuracy_two_way=table["accuracy"], p_gold=table["accuracy"])
+    columns = ["heads", "strength", "variant", "set", "query", "label", "logit_difference"]
+    table = pd.DataFrame(rows, columns=columns)
+    p = 1 / (1 + np.exp(-table["logit_difference"]))
+    return table.assign(p_foo_two_way=p, accuracy_two_way=((p > 0.5) == (table["label"] == "foo")).astype(float))
 
 
-def test_fluctuation_counts_losses_and_gains_alike():
-    table = outcomes(0.5, (0.4, 0.7)).assign(accuracy=lambda t: t["accuracy"].round(1))
-    np.testing.assert_allclose(fluctuation(table)["fluctuation"], 0.15)
+@pytest.mark.parametrize(("lean", "level"), [(1.0, 0.0), (-1.0, 0.0), (0.0, 2.0)])
+def test_a_lean_towards_the_majority_is_told_from_one_to_a_label(lean, level):
+    shift = majority_shift(leaning(lean, level=level, noise=0.0))["effect"]
+    np.testing.assert_allclose(shift, 1 / (1 + np.exp(-lean)) - 0.5, atol=1e-12)
+    np.testing.assert_allclose(shift_size(leaning(lean, level=level, noise=0.0))["effect"], shift.abs())
 
 
-@pytest.mark.parametrize("push", [0.2, -0.2])
-def test_a_shift_towards_the_majority_is_told_from_one_away_from_it(push):
-    """Bar dropped leaves foo in the majority, foo dropped leaves bar."""
-    table = outcomes(0.5, (0.5 + push, 0.5 - push)).assign(p_foo_two_way=lambda t: t["accuracy"])
-    both = pd.concat([table.assign(query=0), table.assign(query=1, label="bar")])
-    assert majority_shift(both)["effect"].mean() == pytest.approx(push, abs=0.02)
-    content = outcomes(0.5, (0.5 + push, 0.5 + push)).assign(p_foo_two_way=lambda t: t["accuracy"])
-    assert majority_shift(content.assign(label=["bar", "foo"] * 15))["effect"].mean() == pytest.approx(0, abs=0.02)
+def test_sizes_of_groups_do_not_cancel():
+    both = pd.concat([leaning(1.0, heads="random 1"), leaning(-1.0, heads="random 2")])
+    assert shift_size(both)["effect"].min() > 0.2
 
 
 @pytest.mark.parametrize(
-    ("after", "verdict"),
-    [((0.85, 0.75), "supported"), ((0.4, 0.2), "contradicted"), ((0.6, 0.6), "inconclusive")],
+    ("before", "after", "random", "verdict"),
+    [
+        (2.0, 0.2, 1.9, "supported"),
+        (2.0, -0.2, 1.9, "supported"),
+        (1.0, 3.0, 1.0, "contradicted"),
+        (2.0, 2.0, 1.9, "inconclusive"),
+        (2.0, 0.2, 0.1, "inconclusive"),
+        (0.05, 0.0, 0.05, "nothing to cure"),
+    ],
 )
-def test_c13_can_come_out_each_way(after, verdict):
-    """Balanced 0.8; intact 0.6 and 0.6 when one is dropped. A remedy that makes it worse has a negative effect."""
-    before = outcomes(0.8, (0.6, 0.6))
-    remedied = outcomes(0.8, after) if verdict != "inconclusive" else before
-    effects = mitigation_effects(before, remedied)
-    assert judge(effects, CLAIMS["C13"].smallest).verdict == verdict
-    row = compare(before, {"it": remedied}).query("remedy == 'it' and measure == 'p_gold' and quantity == 'removed'")
-    assert row["mean"].item() == pytest.approx(effects["effect"].mean())
+def test_c13_can_come_out_each_way(before, after, random, verdict):
+    drawn = pd.concat(leaning(random, heads=f"random {i}", strength=1.0) for i in range(20))
+    tried = Remedied(leaning(before), {OWN: leaning(after, strength=1.0), CONTROL: drawn})
+    found = evidence(tried, GATE)
+    assert judge(**found, smallest=CLAIMS["C13"].smallest).verdict == verdict
+    row = compare(tried).query("remedy == @OWN and quantity == 'removed'")
+    assert row["mean"].item() == pytest.approx(found["effects"]["effect"].mean())
+    none = compare(tried).query("remedy == @NONE and quantity == 'shift'")
+    assert none["mean"].item() == pytest.approx(found["before"]["effect"].mean())
 
 
-def test_the_strength_is_the_steadiest_and_the_weakest_of_equals():
-    steady, shaky = outcomes(0.8, (0.8, 0.8)), outcomes(0.8, (0.5, 0.5))
-    tried = {0.0: steady.assign(accuracy=0.8), 0.03: shaky, 0.1: steady, 1.0: steady, 3.0: shaky}
-    assert choose_strength(pd.concat(part.assign(strength=s) for s, part in tried.items())) == 0.1
+def test_a_remedy_that_pushes_all_answers_one_way_is_no_more_than_a_constant():
+    """Every answer goes to foo, for sure: the lean is gone, and a constant does the same."""
+    before = leaning(1.0)
+    after = before.assign(logit_difference=before["logit_difference"] + 6)
+    after = after.assign(p_foo_two_way=1 / (1 + np.exp(-after["logit_difference"])))
+    own, offset = mitigation_effects(before, after), offset_effects(before, after)
+    assert own["effect"].mean() > 0.2
+    assert offset["effect"].to_numpy() == pytest.approx(own["effect"].to_numpy(), abs=0.01)
+    verdict = judge(**evidence(Remedied(before, {OWN: after}), GATE), smallest=0.05)
+    assert verdict.verdict == "inconclusive"
+
+
+def test_the_strength_leaves_the_least_and_is_the_weakest_of_equals():
+    tried = {0.0: 0.1, 0.03: 1.0, 0.1: 0.2, 1.0: 0.2, 3.0: -1.0}
+    assert choose_strength(pd.concat(leaning(lean, strength=s) for s, lean in tried.items())) == 0.1
+
+
+def test_a_data_set_fluctuates_by_what_its_accuracy_moves():
+    """Losses and gains count alike, but prompts of a variant are one: what cancels among them is no fluctuation."""
+    rows = [
+        (0.0, variant, s, accuracy)
+        for variant, values in ((BALANCED, (1, 0)), ("bar dropped 1", (0, 1)), ("foo dropped 1", (1, 1)))
+        for s, accuracy in enumerate(values)
+    ]
+    table = pd.DataFrame(rows, columns=["strength", "variant", "set", "accuracy"])
+    assert fluctuation(table)["fluctuation"].tolist() == [0.25]

@@ -2,8 +2,9 @@
 
 The layout is the rule. A chapter's *results* hang on the code cells of its text, on its folder, on the folders of
 chapters that it imports, on the wings below, on the model and the data, and on what it reads of earlier chapters. Its
-*look*, what is drawn from the results, hangs on the prose, on its `page.py`, and on the wing `publishing`: if only that
-has changed, it is drawn anew from what was stored. Comments and docstrings decide nothing.
+*look*, what is drawn from the results, hangs on the prose, on its pages (modules whose names end in `page`), and on
+the wing `publishing`: if only that has changed, it is drawn anew from what was stored. Comments and docstrings decide
+nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ..study import Study
 PACKAGE = Path(__file__).parents[1]
 # What measures stand on.
 BELOW = ("statistics.py", "errors.py", "hub.py", "study.py", "models", "prompts", "tracing", "chapters/chapter.py")
-LOOKS = ("paper.py", "publishing")  # what pages are drawn with, beside their own `page.py`
+LOOKS = ("paper.py", "publishing")  # what pages are drawn with, beside their own pages
 LIBRARIES = ("torch", "transformers", "nnsight")
 
 _ONE_AT_A_TIME = threading.Lock()  # `ast.parse` has failed in two threads at once
@@ -67,7 +68,8 @@ def made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> di
 def _made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> dict[str, Any]:
     code, prose = _cells(text_of(root, chapter))
     of_code = {f"the code of {name}": _code(PACKAGE / name) for name in (*BELOW, *imported(chapter))}
-    of_look = {f"the code of {name}": _code(PACKAGE / name) for name in (*LOOKS, f"chapters/{chapter}/page.py")}
+    pages = sorted(f"chapters/{chapter}/{file.name}" for file in (PACKAGE / "chapters" / chapter).glob("*page.py"))
+    of_look = {f"the code of {name}": _code(PACKAGE / name) for name in (*LOOKS, *pages)}
     results = {"the cells of its text": code, **of_code, **_of_study(study)}
     results |= {f"{file}, which it reads,": run.digest_in_record(file) for file in files_read(chapter)}
     return {"results": results, "look": {"its prose": prose, **of_look}}
@@ -147,7 +149,7 @@ def _docstrings(tree: ast.AST) -> Iterable[ast.Expr]:
 
 
 def _code(place: Path) -> str:
-    """Digest of a module, or of all files of a folder; of a chapter's folder without its `page.py`."""
+    """Digest of a module, or of all files of a folder; of a chapter's folder without its pages."""
     if place.is_file():
         files = [place]
     else:
@@ -155,7 +157,7 @@ def _code(place: Path) -> str:
         files = [
             f
             for f in sorted(place.rglob("*"))
-            if f.suffix in (".py", ".yaml") and not (of_chapter and f.name == "page.py")
+            if f.suffix in (".py", ".yaml") and not (of_chapter and f.name.endswith("page.py"))
         ]
     parts = []
     for file in files:
@@ -173,9 +175,9 @@ def imported(chapter: str) -> list[str]:
         if folder in found:
             continue
         found.append(folder)
-        for file in sorted((PACKAGE / folder).glob("*.py")):
+        for file in sorted({*(PACKAGE / folder).glob("*.py")} - {*(PACKAGE / folder).glob("*page.py")}):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and node.level == 2 and node.module and file.name != "page.py":
+                if isinstance(node, ast.ImportFrom) and node.level == 2 and node.module:
                     name = f"chapters/{node.module.partition('.')[0]}"
                     ahead += [name] if (PACKAGE / name).is_dir() else []
     return sorted(found)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import pkgutil
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jupytext
@@ -62,9 +62,11 @@ def _files(folder: Path) -> list[Path]:
 
 
 def items_of(chapter: str) -> dict[str, Item]:
-    """Everything that a chapter's page can show, by id."""
-    page: ModuleType = importlib.import_module(f"twotowers.chapters.{chapter}.page")
-    own = [item for item in vars(page).values() if isinstance(item, Figure | Text)]
+    """Everything that a chapter's page, or pages, can show, by id."""
+    folder = importlib.import_module(f"twotowers.chapters.{chapter}")
+    names = [module.name for module in pkgutil.iter_modules(folder.__path__) if module.name.endswith("page")]
+    pages = [importlib.import_module(f"{folder.__name__}.{name}") for name in names]
+    own = [item for page in pages for item in vars(page).values() if isinstance(item, Figure | Text)]
     return {item.id: item for item in (RUN_NOTE, *map(claim_text, CLAIMS), *own)}
 
 

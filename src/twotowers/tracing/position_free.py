@@ -25,7 +25,10 @@ from .capture import (
     remembered,
     require_weights,
 )
+from .exchange import in_choices
 from .heads import Head, by_layer
+from .projection import values_of
+from .rewriting import rewrite
 
 
 def without_position(
@@ -67,6 +70,44 @@ def without_position(
     order = [(layer, head) for layer, chosen in layers.items() for head in chosen]
     mixed = torch.cat([torch.zeros(len(batch.row), 0, batch.index.shape[1]), *weights], dim=1)
     return answered, mixed[:, [order.index((layer, head)) for layer, head in heads]]
+
+
+def without_position_in(model: Model, batch: Batch, intact: Capture, groups: Sequence[Sequence[Head]]) -> list[Answers]:
+    """`without_position` at strength 1 for several groups of heads in one forward; an empty one is the intact model.
+
+    Here z of every head is computed from the intact run's queries, keys and values, as in the exchange test. In heads
+    of one layer that is the same; of heads in several, the upper ones do not ask anew for what the lower ones change.
+
+    Args:
+        batch: one packed prompt set.
+        intact: the same batch as captured with `inputs`.
+    """
+    z = _position_free_z(model, batch, intact, sorted({head for heads in groups for head in heads}))
+    answered = rewrite(model, batch, intact, [{head: z[head] for head in heads} for heads in groups])
+    return in_choices(answered, len(groups))
+
+
+def _position_free_z(
+    model: Model, batch: Batch, intact: Capture, heads: Sequence[Head]
+) -> dict[Head, Float[Tensor, "N d_h"]]:
+    """z of each head at the last position, from queries and keys without position."""
+    assert intact.inputs is not None
+    arch, rows, own = model.arch, batch.row[:, None], batch.index.clamp(min=0)
+    places: Tensor | float = 0.0
+    if arch.family.positions:
+        weight = arch.module(arch.family.positions).weight.detach().float().cpu()
+        places = weight[batch.position_ids.cpu()]
+    found: dict[Head, Tensor] = {}
+    for layer, chosen in by_layer(heads).items():
+        bare = arch.norm_in(layer, intact.inputs[layer] - places)
+        q = arch.queries(layer, bare[batch.row, batch.last])[:, chosen]
+        k = arch.keys(layer, bare)[:, :, chosen][rows, own]
+        v = values_of(arch, intact, layer, chosen)[rows, own]
+        scores = torch.einsum("nhe,nshe->nhs", q, k) * arch.score_scale(layer)
+        weights = scores.masked_fill((batch.index < 0)[:, None], float("-inf")).softmax(-1)
+        z = torch.einsum("nhs,nshe->nhe", weights, v)
+        found |= {(layer, head): z[:, i] for i, head in enumerate(chosen)}
+    return found
 
 
 def _flattened(

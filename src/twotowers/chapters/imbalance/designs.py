@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from ...prompts.sets import CONTENT_FREE, Pair, PromptSet
 from ...prompts.tasks import Half
 from ...prompts.variants import rebuilt
 from ...study import Study
 
+V = TypeVar("V", str, float)
+SETS = 32  # evaluation sets that are enough, of more an evenly spaced part is run
 DEMONSTRATIONS = 8  # of an imbalanced prompt; fewer if the study has fewer, never fewer than 4
 
 
@@ -18,12 +22,40 @@ DEMONSTRATIONS = 8  # of an imbalanced prompt; fewer if the study has fewer, nev
 
 
 def share_sets(study: Study, half: Half = "evaluation") -> dict[float, list[PromptSet]]:
-    """Prompt sets of n demonstrations by their share of foo: 1/n, 2/n, ..., (n - 1)/n.
+    """Prompt sets of n demonstrations by their share of foo: 1/n, 3/n, ..., (n - 1)/n; n is even.
 
-    Set i has the same queries, words and categories at every share; the order is drawn anew at each.
+    Set i has the same queries, words and categories at every share; the order is drawn anew at each. Of the evaluation
+    sets it is the part that `numbers` names.
     """
+    return _with_foo(study, half, range(1, number_of_demonstrations(study), 2))
+
+
+def uneven_sets(study: Study, half: Half = "evaluation") -> dict[float, list[PromptSet]]:
+    """`share_sets` with the smallest and the largest share alone."""
+    return _with_foo(study, half, (1, number_of_demonstrations(study) - 1))
+
+
+def _with_foo(study: Study, half: Half, counts: Iterable[int]) -> dict[float, list[PromptSet]]:
     n, sets = number_of_demonstrations(study), sources(study, half)
-    return {k / n: [rebuilt(study.model, s, pairs) for s, pairs in draws(study, half, k, sets)] for k in range(1, n)}
+    return {k / n: _built(study, half, draws(study, half, k, sets)) for k in counts}
+
+
+def numbers(study: Study) -> list[int]:
+    """Numbers of the evaluation sets that this chapter runs: an evenly spaced part, at least `SETS` where there are."""
+    return list(range(0, study.scale.evaluation_sets, max(1, study.scale.evaluation_sets // SETS)))
+
+
+def renumbered(found: Mapping[str, Any], study: Study) -> dict[str, Any]:
+    """Results by name; tables whose sets are counted from 0 get the numbers of the evaluation sets that they are."""
+    known = dict(enumerate(numbers(study)))
+    tables = {name: x for name, x in found.items() if isinstance(x, pd.DataFrame)}
+    return {**found, **{name: table.assign(set=table["set"].map(known)) for name, table in tables.items()}}
+
+
+def _built(study: Study, half: Half, drawn: Iterable[tuple[PromptSet, list[Pair]]]) -> list[PromptSet]:
+    """Of the evaluation half those that this chapter runs."""
+    kept = set(numbers(study)) if half == "evaluation" else None
+    return [rebuilt(study.model, s, pairs) for i, (s, pairs) in enumerate(drawn) if kept is None or i in kept]
 
 
 def number_of_demonstrations(study: Study) -> int:
@@ -63,7 +95,7 @@ def longest_query(s: PromptSet) -> Pair:
 BALANCED = "balanced"
 
 
-def dropped_sets(study: Study, half: Half = "evaluation", drops: int = 2) -> dict[str, list[PromptSet]]:
+def dropped_sets(study: Study, half: Half = "evaluation", drops: int = 1) -> dict[str, list[PromptSet]]:
     """Balanced prompt sets, and the same sets with one demonstration less.
 
     Args:
@@ -74,17 +106,16 @@ def dropped_sets(study: Study, half: Half = "evaluation", drops: int = 2) -> dic
     """
     n = number_of_demonstrations(study)
     drawn = list(draws(study, half, n // 2))
-    variants = {BALANCED: [rebuilt(study.model, s, pairs) for s, pairs in drawn]}
+    variants = {BALANCED: _built(study, half, drawn)}
     for label in drawn[0][0].labels:
         for i in range(min(drops, n // 2)):
-            variants[f"{label} dropped {i + 1}"] = [
-                rebuilt(study.model, s, _without(pairs, label, i)) for s, pairs in drawn
-            ]
+            less = [(s, _without(pairs, label, i)) for s, pairs in drawn]
+            variants[f"{label} dropped {i + 1}"] = _built(study, half, less)
     return variants
 
 
-def content_free_sets(study: Study, variants: Mapping[str, Sequence[PromptSet]]) -> dict[str, list[PromptSet]]:
-    """`content_free` of every variant that `dropped_sets` gives."""
+def content_free_sets(study: Study, variants: Mapping[V, Sequence[PromptSet]]) -> dict[V, list[PromptSet]]:
+    """`content_free` of every variant or share."""
     return {name: content_free(study, sets) for name, sets in variants.items()}
 
 

@@ -1,17 +1,19 @@
-"""The majority label: how much an answer fluctuates when one demonstration is dropped, and what steadies it.
+"""The majority label: how far an answer leans towards it, and what takes that off.
 
 The paper adds to the last position what in-context heads write there from the positions of the rarer label.
-Beside it stands contextual calibration, which looks at answers only.
+Beside it stand contextual calibration, which looks at answers only, and count-balanced attention.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.special import expit
 from torch import Tensor
 
 from ...models.architecture import Architecture
@@ -21,25 +23,22 @@ from ...prompts.sets import PromptSet
 from ...statistics import estimate
 from ...tracing.answers import SAME, Answers, answer_table, two_way
 from ...tracing.capture import Batch, Capture, answers, batches, captures
-from ...tracing.heads import CHOSEN, RANDOM, Head, by_layer
+from ...tracing.controls import OTHERS
+from ...tracing.heads import CHOSEN, Head, by_layer
 from ...tracing.labels import position_kinds
 from ...tracing.projection import written
-from .designs import BALANCED
+from .designs import BALANCED, V
 from .response import named
 
 STRENGTHS = (PAPER_STRENGTH, 0.1, 0.3, 1.0, 3.0)
-MEASURES = {  # columns in which a remedy is judged, with their names on a page
-    "accuracy": "accuracy, full vocabulary",
-    "accuracy_two_way": "accuracy, two-way",
-    "p_gold": "two-way P(right label)",
-}
 NONE = "none"  # the intact model
-PAPER, OWN, CONTROL, CALIBRATION = "paper's strength", "chosen strength", "random heads", "calibration"  # remedies
+PAPER, OWN, CONTROL = "paper's strength", "chosen strength", "random heads"  # remedies: weighted minority values
+CALIBRATION, BALANCING = "calibration", "count-balanced attention"  # others
 
 
 def mitigate(
     model: Model,
-    variants: Mapping[str, Sequence[PromptSet]],
+    variants: Mapping[V, Sequence[PromptSet]],
     heads: Sequence[Head] | Mapping[str, Sequence[Head]],
     strengths: Sequence[float] = (PAPER_STRENGTH,),
 ) -> pd.DataFrame:
@@ -50,7 +49,7 @@ def mitigate(
     set has no rarer label and is left as it is. Strength 0 is the intact model and is always included.
 
     Args:
-        variants: name -> prompt sets, as `dropped_sets` gives them.
+        variants: name or share of foo -> prompt sets, as `dropped_sets` and `uneven_sets` give them.
         heads: (layer, head) pairs, or named groups of them.
 
     Returns:
@@ -88,7 +87,7 @@ def minority_values(
     return added
 
 
-def calibrate(model: Model, intact: pd.DataFrame, free: Mapping[str, Sequence[PromptSet]]) -> pd.DataFrame:
+def calibrate(model: Model, intact: pd.DataFrame, free: Mapping[V, Sequence[PromptSet]]) -> pd.DataFrame:
     """Contextual calibration: each label's probability divided by what it is for a query without content.
 
     Two-way only: there the division is a difference of logits. It needs no access to any head.
@@ -98,7 +97,7 @@ def calibrate(model: Model, intact: pd.DataFrame, free: Mapping[str, Sequence[Pr
         free: for each variant its sets with the content-free query, as `content_free` gives them.
 
     Returns:
-        a row per variant and prompt: `variant, set, query, label, logit_difference, p_foo_two_way, p_gold,
+        a row per variant and prompt: `heads, variant, set, query, label, logit_difference, p_foo_two_way, p_gold,
         accuracy_two_way`, after calibration.
     """
     tables = []
@@ -107,18 +106,18 @@ def calibrate(model: Model, intact: pd.DataFrame, free: Mapping[str, Sequence[Pr
         base = answer_table(rows, sets, 0).set_index("set")["logit_difference"]
         own = intact[intact["variant"] == variant]
         difference = own["logit_difference"] - own["set"].map(base)
-        tables.append(own[[*SAME, "variant"]].assign(**two_way(difference, own["label"], sets[0])))
+        tables.append(own[["heads", "variant", *SAME]].assign(**two_way(difference, own["label"], sets[0])))
     return pd.concat(tables, ignore_index=True)
 
 
 @dataclass(frozen=True)
 class Remedied:
-    """Answers of the same prompts without and with remedies.
+    """Answers of the same prompts without and with remedies; rows of `mitigate`, `calibrate` or of count balancing.
 
     Attributes:
         intact: rows of `mitigate` at strength 0.
-        remedies: the same rows, or those of `calibrate`, by `PAPER`, `OWN`, `CONTROL` (where there are random heads)
-            and `CALIBRATION`.
+        remedies: the same prompts by `PAPER`, `OWN`, `CONTROL` (all random groups, if there are any), `CALIBRATION`
+            and `BALANCING`.
     """
 
     intact: pd.DataFrame
@@ -127,100 +126,134 @@ class Remedied:
 
 def remedied(
     model: Model,
-    variants: Mapping[str, Sequence[PromptSet]],
-    free: Mapping[str, Sequence[PromptSet]],
+    by_share: Mapping[float, Sequence[PromptSet]],
+    free: Mapping[float, Sequence[PromptSet]],
     groups: Mapping[str, Sequence[Head]],
     chosen: float,
+    balanced: pd.DataFrame,
 ) -> Remedied:
-    """Try every remedy: the paper's strength, the chosen one, that one in random heads, and calibration.
+    """Try every remedy: the paper's strength, the chosen one, that one in random heads, calibration and balancing.
 
     Args:
-        free: of each variant its sets with the content-free query.
-        groups: the in-context heads, and random heads if there are any, as `head_groups` gives them.
+        by_share: uneven prompt sets.
+        free: of each share its sets with the content-free query.
+        groups: result of `control_groups`.
         chosen: result of `choose_strength` on the selection half.
+        balanced: result of `balanced_answers` for these shares, and perhaps others.
     """
-    table = mitigate(model, variants, groups, [PAPER_STRENGTH, chosen])
+    own = mitigate(model, by_share, {CHOSEN: groups[CHOSEN]}, [PAPER_STRENGTH, chosen])
+    by_strength = {float(strength): part for strength, part in own.groupby("strength")}
+    remedies = {PAPER: by_strength[PAPER_STRENGTH], OWN: by_strength[chosen]}
+    drawn = {name: heads for name, heads in groups.items() if name not in (CHOSEN, OTHERS)}
+    if drawn:
+        table = mitigate(model, by_share, drawn, [chosen])
+        remedies[CONTROL] = table[table["strength"] == chosen]
+    remedies[CALIBRATION] = calibrate(model, by_strength[0.0], free)
+    fair = balanced[(balanced["heads"] == CHOSEN) & balanced["share"].isin(list(by_share))]
+    remedies[BALANCING] = fair.rename(columns={"share": "variant"})
+    return Remedied(by_strength[0.0], remedies)
 
-    def rows(heads: str, strength: float) -> pd.DataFrame:
-        return table[(table["heads"] == heads) & (table["strength"] == strength)]
 
-    intact = rows(CHOSEN, 0.0)
-    remedies = {PAPER: rows(CHOSEN, PAPER_STRENGTH), OWN: rows(CHOSEN, chosen)}
-    if RANDOM in groups:
-        remedies[CONTROL] = rows(RANDOM, chosen)
-    return Remedied(intact, {**remedies, CALIBRATION: calibrate(model, intact, free)})
+# What a remedy does
 
 
-def fluctuation(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
-    """|mean of a column on the balanced set - the same with a demonstration dropped|, per set: `set, fluctuation`.
+def majority_shift(table: pd.DataFrame) -> pd.DataFrame:
+    """How far the answer leans towards the majority, per group of heads and set: `heads, set, effect`.
 
-    The mean over the set's queries comes first, the mean over dropped demonstrations last.
+    Half of P(foo), between the two labels, where foo has more demonstrations minus where it has fewer, mean over
+    queries: the same queries on both sides, so that a lean towards one label cancels. 0 without a bias, at most 1/2.
     """
-    means = table.groupby(["variant", "set"])[value].mean().unstack("variant")
-    change = means.drop(columns=BALANCED).sub(means[BALANCED], axis=0).abs().mean(axis=1)
-    return change.rename("fluctuation").reset_index()
+    more = table.assign(more=table["variant"] > 1 / 2)
+    means = more.groupby(["heads", "set", "more"])["p_foo_two_way"].mean().unstack("more")
+    return ((means[True] - means[False]) / 2).rename("effect").reset_index()
 
 
-def mitigation_effects(before: pd.DataFrame, after: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
-    """Fluctuation before minus after, per set: `set, effect` (claim C13); tables of the same prompts."""
-    both = fluctuation(before, value).merge(fluctuation(after, value), on="set", suffixes=("_before", "_after"))
-    return both.assign(effect=both["fluctuation_before"] - both["fluctuation_after"])[["set", "effect"]]
+def shift_size(table: pd.DataFrame) -> pd.DataFrame:
+    """Size of `majority_shift`, per set, mean over the groups of heads: `set, effect`."""
+    shift = majority_shift(table)
+    return shift.assign(effect=shift["effect"].abs()).groupby("set")["effect"].mean().reset_index()
 
 
-def majority_shift(intact: pd.DataFrame) -> pd.DataFrame:
-    """What dropping a demonstration gives to the other label, which is then the majority, per set: `set, effect`.
+def mitigation_effects(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Size of the shift before minus after, per set: `set, effect` (claim C13); tables of the same prompts."""
+    both = shift_size(before).merge(shift_size(after), on="set", suffixes=("_before", "_after"))
+    return both.assign(effect=both["effect_before"] - both["effect_after"])[["set", "effect"]]
 
-    The effect is the change of its two-way probability, mean over queries and dropped demonstrations. Only this part
-    of a fluctuation is a bias towards the majority; the rest depends on which demonstration went.
+
+def offset_effects(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """What a constant takes off, that is added to every logit difference: `set, effect`, the contrast of C13.
+
+    It is as large as what the remedy changes in the mean over all prompts. It knows no majority, but pushes answers to
+    where probabilities hardly move. Mean over both of its signs.
     """
-    foo = sorted(intact["label"].unique())[-1]
-    means = intact.groupby(["variant", "set"])["p_foo_two_way"].mean().unstack("variant")
-    change = means.drop(columns=BALANCED).sub(means[BALANCED], axis=0)
-    towards = change.mul([-1 if name.startswith(foo) else 1 for name in change.columns], axis=1)
-    return towards.mean(axis=1).rename("effect").reset_index()
+    keys = ["variant", *SAME]
+    change = after.set_index(keys)["logit_difference"] - before.set_index(keys)["logit_difference"]
+    size = float(change.abs().mean())
+    moved = [before.assign(p_foo_two_way=expit(before["logit_difference"] + sign * size)) for sign in (1, -1)]
+    parts = [mitigation_effects(before, table) for table in moved]
+    return pd.concat(parts).groupby("set")["effect"].mean().reset_index()
+
+
+def evidence(tried: Remedied, accuracy: pd.DataFrame) -> dict[str, Any]:
+    """What C13 is judged by, named as in `statistics.judge`: the chosen strength, and what controls it.
+
+    `accuracy` is two-way, per set. `random` has what each random group takes off, mean over sets; `control` is the
+    remedy minus a constant offset.
+    """
+    own = mitigation_effects(tried.intact, tried.remedies[OWN])
+    offset = offset_effects(tried.intact, tried.remedies[OWN])
+    drawn = tried.remedies.get(CONTROL)
+    random = [] if drawn is None else [part for _, part in drawn.groupby("heads", sort=False)]
+    return {
+        "effects": own,
+        "random": [float(mitigation_effects(tried.intact, part)["effect"].mean()) for part in random],
+        "control": own.assign(effect=own["effect"] - offset["effect"]),
+        "before": shift_size(tried.intact),
+        "accuracy": accuracy,
+    }
 
 
 def choose_strength(mitigated: pd.DataFrame) -> float:
-    """The positive strength with the least fluctuation of accuracy, the weakest of equals; for the selection half."""
+    """The positive strength that leaves the smallest shift, the weakest of equals; for the selection half."""
     strengths = [float(strength) for strength in mitigated["strength"].unique() if strength > 0]
-    tried = [(fluctuation(mitigated[mitigated["strength"] == s])["fluctuation"].mean(), s) for s in strengths]
+    tried = [(round(shift_size(mitigated[mitigated["strength"] == s])["effect"].mean(), 9), s) for s in strengths]
     return min(tried)[1]
 
 
-def compare(before: pd.DataFrame, after: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
-    """Fluctuation of every measure without and with each remedy, mean and 95 % interval over sets.
+def compare(tried: Remedied, *, seed: int = 0) -> pd.DataFrame:
+    """Shift and two-way accuracy without and with each remedy, mean and 95 % interval over sets.
 
     Returns:
-        `remedy` ("none" first), `measure` (a column of `MEASURES` that the remedy has), `quantity` ("fluctuation",
-        or "removed": before minus after, paired by set), `mean, low, high`.
+        `remedy` ("none" first), `quantity` ("shift": its size; "removed": before minus after, paired by set;
+        "accuracy"), `mean, low, high, strength` (0 of the intact model, nan where a remedy has none).
     """
     rows = []
-    for remedy, table in {NONE: before, **after}.items():
-        for measure in [m for m in MEASURES if m in table]:
-            own, removed = fluctuation(table, measure), mitigation_effects(before, table, measure)
-            for name, part, column in (("fluctuation", own, "fluctuation"), ("removed", removed, "effect")):
-                e = estimate(part[column], part["set"], seed=seed)
-                rows.append((remedy, measure, name, e.mean, e.low, e.high))
-    return pd.DataFrame(rows, columns=["remedy", "measure", "quantity", "mean", "low", "high"])
+    for remedy, table in {NONE: tried.intact, **tried.remedies}.items():
+        parts = {
+            "shift": shift_size(table),
+            "removed": mitigation_effects(tried.intact, table),
+            "accuracy": table.groupby("set")["accuracy_two_way"].mean().rename("effect").reset_index(),
+        }
+        strength = float(table["strength"].iloc[0]) if "strength" in table else float("nan")
+        for quantity, part in parts.items():
+            e = estimate(part["effect"], part["set"], seed=seed)
+            rows.append((remedy, quantity, e.mean, e.low, e.high, strength))
+    return pd.DataFrame(rows, columns=["remedy", "quantity", "mean", "low", "high", "strength"])
 
 
-def compare_remedies(tried: Remedied, *, seed: int = 0) -> pd.DataFrame:
-    """`compare` of all remedies, with the column `strength`: 0 of the intact model, nan where a remedy has none."""
-    strengths = {name: rows["strength"].iloc[0] for name, rows in tried.remedies.items() if "strength" in rows}
-    compared = compare(tried.intact, tried.remedies, seed=seed)
-    return compared.assign(strength=compared["remedy"].map({NONE: 0.0, **strengths}).astype(float))
+def fluctuation(mitigated: pd.DataFrame) -> pd.DataFrame:
+    """How far accuracy over all prompts moves when a demonstration is dropped, the paper's number, by strength.
 
+    Args:
+        mitigated: result of `mitigate` for `dropped_sets` and one group of heads.
 
-def levels(tried: Remedied, value: str = "accuracy_two_way") -> pd.DataFrame:
-    """Mean of a column over all prompts without and with each remedy: `remedy` ("none" first), `mean`."""
-    tables = {NONE: tried.intact, **tried.remedies}
-    return pd.DataFrame([(name, table[value].mean()) for name, table in tables.items()], columns=["remedy", "mean"])
-
-
-def mean_shift(intact: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
-    """`majority_shift` over all sets, with its 95 % interval: `mean, low, high`."""
-    shift = majority_shift(intact)
-    return asdict(estimate(shift["effect"], shift["set"], seed=seed))
+    Returns:
+        `strength, fluctuation`: |accuracy with all demonstrations - accuracy with one less|, full vocabulary, mean over
+        the demonstrations that are dropped. It has no interval: the data set is one.
+    """
+    means = mitigated.groupby(["strength", "variant"])["accuracy"].mean().unstack("variant")
+    change = means.drop(columns=BALANCED).sub(means[BALANCED], axis=0).abs().mean(axis=1)
+    return change.rename("fluctuation").reset_index()
 
 
 def answers_from(model: Model, final: Float[Tensor, "N d"], batch: Batch) -> Answers:

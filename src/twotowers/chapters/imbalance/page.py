@@ -1,4 +1,4 @@
-"""What the chapter on imbalance shows."""
+"""What the chapter on imbalance shows of the bias; its remedies are on `mitigation_page`."""
 
 from __future__ import annotations
 
@@ -6,43 +6,28 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import PercentFormatter
 
-from ...paper import PAPER_FLUCTUATION
-from ...publishing.markdown import table_text
-from ...publishing.plots import banded_line, panels
-from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, GREEN, GREY, LABEL_COLOURS, MARKERS, STYLE, WIDTH
+from ...publishing.plots import banded_line
+from ...publishing.publish import Figure, Text
+from ...publishing.style import BLACK, GREEN, GREY, LABEL_COLOURS, ORANGE, STYLE, WIDTH
 from ...statistics import Estimate
+from ...tracing.controls import INTACT, OTHERS, is_random
 from ...tracing.heads import CHOSEN, RANDOM
-from .mitigation import CALIBRATION, MEASURES, NONE, OWN, PAPER
-from .response import DIFFERENCE
 
-TITLES = {
-    "probability": "how probable foo is",
-    "accuracy": "accuracy, by right label",
-    "attention": "attention, by label at position",
-    "values": "weighted values, likewise",
-}
-# panel -> line -> its name in a legend; the labels' own lines share one legend above the figure
-LINES: Mapping[str, Mapping[str, str]] = {
-    "probability": {"p_foo_two_way": "between two labels", "p_foo": "full vocabulary"},
-    "accuracy": {"bar": "bar", "foo": "foo"},
-    "attention": {"bar": "bar", "foo": "foo"},
-    "values": {"bar": "bar", "foo": "foo"},
-}
-UNITS = {
-    "probability": "probability",
-    "accuracy": "accuracy",
-    "attention": "summed weight",
-    "values": "logit minus (logits)",
+TITLES = {"attention": "attention, by label at position", "values": "weighted values, likewise"}
+UNITS = {"attention": "summed weight", "values": "logit minus (logits)"}
+# group of heads -> where attention is balanced by count, colour, marker, line
+LINES = {
+    INTACT: ("nowhere (intact)", BLACK, "o", "-"),
+    CHOSEN: ("in-context heads", ORANGE, "s", "-"),
+    OTHERS: ("all other deep heads", GREEN, "^", "--"),
+    RANDOM: ("random heads", GREY, "D", ":"),
 }
 TINY = 1e-9  # what is smaller is a rounding error of zero
-TENFOLD = 10  # a larger relative change says only that the start was near zero
 
 Groups = Mapping[str, Sequence[Sequence[int]]]  # heads by the name of their group
 
@@ -50,34 +35,60 @@ Groups = Mapping[str, Sequence[Sequence[int]]]  # heads by the name of their gro
 # What the share does
 
 
-def response_figure(curves: pd.DataFrame) -> Drawing:
-    """Four panels over the share of foo: probability, accuracy, attention, weighted values.
+def response_figure(curves: pd.DataFrame, means: pd.DataFrame, sums: pd.DataFrame) -> Drawing:
+    """P(foo) by share under count-balanced attention, its slopes, and what heads do at the label positions.
 
-    Columns `panel` (a key of `TITLES`), `line` (a key of `LINES`), `heads` ("in-context", "random", or "" where no
-    head is meant), `share, mean, low, high`. Random heads are dashed.
+    Columns: `curves` `heads` (keys of `LINES`), `share, mean, low, high`; `means` `heads` (each random group by its
+    own name), `mean, low, high`; `sums` `panel` (a key of `TITLES`), `line` (a label), `heads, share, mean, low, high`,
+    random heads dashed.
     """
     with mpl.rc_context(STYLE):
-        figure = Drawing(figsize=(WIDTH, 6.0))
-        axes = list(figure.subplots(2, 2, sharex=True).ravel())
-    for ax, (panel, lines) in zip(axes, LINES.items(), strict=True):
-        colours = (GREEN, GREY) if panel == "probability" else LABEL_COLOURS
-        for (key, name), colour, marker in zip(lines.items(), colours, ("s", "o"), strict=True):
-            own = curves[(curves["panel"] == panel) & (curves["line"] == key)]
-            for heads, part in own.groupby("heads", sort=False):
-                style, label = ("--", f"{name}, random heads") if heads == RANDOM else ("-", name)
-                banded_line(ax, part, "share", label=label, colour=colour, marker=marker, style=style)
+        figure = Drawing(figsize=(WIDTH, 6.2))
+        axes = list(figure.subplots(2, 2).ravel())
+    for heads, (name, colour, marker, style) in _present(curves).items():
+        part = curves[curves["heads"] == heads]
+        banded_line(axes[0], part, "share", label=name, colour=colour, marker=marker, style=style)
+    axes[0].set(title="how probable foo is", ylabel="P(foo), between two labels", ylim=(0, 1.02))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    _slope_dots(axes[1], means)
+    for ax, panel in zip(axes[2:], TITLES, strict=True):
+        own = sums[sums["panel"] == panel]
+        for (label, colour, marker), (heads, part) in (
+            (look, item)
+            for look in zip(("bar", "foo"), LABEL_COLOURS, ("s", "o"), strict=True)
+            for item in own[own["line"] == look[0]].groupby("heads", sort=False)
+        ):
+            style, name = ("--", f"{label}, random heads") if heads == RANDOM else ("-", label)
+            banded_line(ax, part, "share", label=name, colour=colour, marker=marker, style=style)
         ax.set(title=TITLES[panel], ylabel=UNITS[panel])
+    axes[3].axhline(0, color=GREY, linewidth=1)
+    for ax in axes:
         ax.title.set_fontsize(10.5)
-        if panel in ("probability", "accuracy"):
-            ax.set_ylim(0, 1.02)
-            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        if panel == "values":
-            ax.axhline(0, color=GREY, linewidth=1)
-    axes[0].legend(fontsize=8, loc="best", frameon=False)
-    handles, names = axes[2].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8.5, frameon=False)
-    _share_axis(axes[2:], sorted(curves["share"].unique()))
+    _share_axis([axes[0], *axes[2:]], sorted(sums["share"].unique()))
+    axes[0].legend(fontsize=8, loc="best", frameon=False, title="balanced in", title_fontsize=8)
+    axes[2].legend(fontsize=8, loc="best", frameon=False)
     return figure
+
+
+def _slope_dots(ax: Axes, means: pd.DataFrame) -> None:
+    """A slope with its interval for each group; every random group is a dot of its own."""
+    shown = means.assign(line=means["heads"].where(~is_random(means["heads"]), RANDOM))
+    lines = {key: look for key, look in LINES.items() if key in set(shown["line"])}
+    for place, (key, (_, colour, marker, _)) in enumerate(lines.items()):
+        part = shown[shown["line"] == key]
+        if key == RANDOM:
+            ax.plot(
+                part["mean"], [place] * len(part), color=colour, marker=marker, linestyle="", alpha=0.5, markersize=4
+            )
+            continue
+        errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
+        ax.errorbar(part["mean"], [place], xerr=errors, color=colour, marker=marker, linestyle="", capsize=3)
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set_yticks(
+        range(len(lines)), [name.replace("all other ", "all other\n") for name, *_ in lines.values()], fontsize=8
+    )
+    ax.set(title="its slope", xlabel="change of P(foo) over the range", ylim=(len(lines) - 0.5, -0.5))
+    ax.grid(visible=False, axis="y")
 
 
 def _share_axis(axes: Sequence[Axes], shares: Sequence[float]) -> None:
@@ -88,62 +99,69 @@ def _share_axis(axes: Sequence[Axes], shares: Sequence[float]) -> None:
         ax.set_xlabel("demonstrations foo : bar")
 
 
-def _response_caption(facts: Facts, curves: pd.DataFrame, groups: Groups) -> str:
-    n = _demonstrations(curves["share"])
+def _response_caption(means: pd.DataFrame, sums: pd.DataFrame, groups: Groups, sets: int) -> str:
+    n = _demonstrations(sums["share"])
+    drawn = int(is_random(means["heads"]).sum())
+    random = f"; grey: {drawn} random groups of as many, from the least to the greatest" if drawn else ""
     control = "; these layers have no other heads to compare with"
     if RANDOM in groups:
         control = f"; dashed: {_heads(groups, RANDOM)} of the same layers"
     return (
-        f"Answers and heads when 1 to {n - 1} of {n} demonstrations are labelled foo. Attention of the last position, "
-        f"and logit minus of the weighted values, are summed over the label's positions and over {_in_context(groups)}"
-        f"{control}. Accuracy is over the full vocabulary. {_intervals(facts, 'Bands')}"
+        f"Answers and heads when 1 to {n - 1} of {n} demonstrations are labelled foo. Top: intact, and with attention "
+        f"balanced by count in {_in_context(groups)} or in other deep heads{random}. Bottom: attention of the last "
+        f"position, and logit minus of the weighted values, summed over the label's positions and over "
+        f"{_in_context(groups)}{control}. {_intervals(sets, 'Other bands, and bars' if drawn else 'Bands and bars')}"
     )
 
 
-def _response_alt(curves: pd.DataFrame) -> str:
-    n, shares = _demonstrations(curves["share"]), sorted(curves["share"].unique())
-    means = curves[curves["heads"] != RANDOM].set_index(["panel", "line", "share"])["mean"]
+def _response_alt(means: pd.DataFrame, sums: pd.DataFrame) -> str:
+    n, shares, found = _demonstrations(sums["share"]), sorted(sums["share"].unique()), _by_heads(means)
+    parts = [f"{found[heads].mean:z.2f} ({LINES[heads][0]})" for heads in (INTACT, CHOSEN, OTHERS) if heads in found]
+    own = sums[sums["heads"] == CHOSEN].set_index(["panel", "line", "share"])["mean"]
     ends = [
-        f"With {round(share * n)} of {n} demonstrations foo, the two-way probability of foo is "
-        f"{means['probability', 'p_foo_two_way', share]:z.0%} and the in-context heads' summed attention is "
-        f"{means['attention', 'foo', share]:z.2f} on foo and {means['attention', 'bar', share]:z.2f} on bar positions."
+        f"With {round(share * n)} of {n} demonstrations foo, the in-context heads' summed attention is "
+        f"{own['attention', 'foo', share]:z.2f} on foo and {own['attention', 'bar', share]:z.2f} on bar positions."
         for share in (shares[0], shares[-1])
     ]
-    return f"Four line charts over the share of foo. {' '.join(ends)}"
+    return (
+        f"Four charts. The slope of the two-way probability of foo on its share is, by where attention is balanced, "
+        f"{', '.join(parts)}. {' '.join(ends)}"
+    )
 
 
 RESPONSE = Figure("imbalance-response", draw=response_figure, caption=_response_caption, alt=_response_alt)
 
 
-# Does summed attention explain it?
-
-
-def _ranks(facts: Facts, ranks: pd.DataFrame) -> str:
-    """The rank correlation of summed attention with the answer, in in-context and in random heads."""
-    found = {str(row["heads"]): _estimate(row) for row in ranks.to_dict("records")}
-    text = f"The rank correlation is {_said(facts, found[CHOSEN], 'z.2f')} for in-context heads"
-    if DIFFERENCE not in found:
-        return f"{text}. Their layers have no other heads to compare them with."
-    decided = {
-        1: "so summed attention follows the answer more closely in the in-context heads, as the paper predicts",
-        -1: "so the random heads follow the answer more closely, against the paper",
-        0: "which does not decide between them",
-        None: "but one demonstration set has no interval that could decide between them",
-    }[_sign(facts, found[DIFFERENCE])]
+def _slopes(means: pd.DataFrame, levels: pd.DataFrame) -> str:
+    """What is left of the slope under count-balanced attention, and what that does to accuracy."""
+    found, accuracy = _by_heads(means), levels.set_index("heads")["accuracy"]
+    text = (
+        f"Intact, the slope is {_said(found[INTACT], '+z.2f')}. With attention balanced in the in-context heads "
+        f"it is {_said(found[CHOSEN], '+z.2f')}"
+    )
+    if OTHERS not in found:
+        text += ". There are no other deep heads to compare with"
+    else:
+        drawn = means[is_random(means["heads"])]["mean"]
+        text += (
+            f", in all other deep heads together {_said(found[OTHERS], '+z.2f')}, and in {len(drawn)} random "
+            f"groups {drawn.min():+z.2f} to {drawn.max():+z.2f}"
+        )
+    before, after = accuracy[INTACT], accuracy[CHOSEN]
     return (
-        f"{text} and {_said(facts, found[RANDOM], 'z.2f')} for random heads of the same layers. The difference is "
-        f"{_said(facts, found[DIFFERENCE], '+z.2f')}, {decided}."
+        f"{text}. On the same prompts, two-way accuracy is {before:z.1%} intact and {after:z.1%} with balanced "
+        f"in-context heads."
     )
 
 
-RANKS = Text("imbalance-ranks", write=_ranks)
+SLOPES = Text("imbalance-slopes", write=_slopes)
 
 
-def _account(facts: Facts, account: pd.DataFrame) -> str:
+def _account(account: pd.DataFrame) -> str:
     """How much of the change in the answer the weighted values at the label positions are."""
     found = {(str(row["heads"]), row["quantity"]): _estimate(row) for row in account.to_dict("records")}
-    part = {heads: _said(facts, e, "z.0%") for (heads, quantity), e in found.items() if quantity == "part"}
-    line = {heads: _said(facts, e, "z.2f") for (heads, quantity), e in found.items() if quantity == "r2"}
+    part = {heads: _said(e, "z.0%") for (heads, quantity), e in found.items() if quantity == "part"}
+    line = {heads: _said(e, "z.2f") for (heads, quantity), e in found.items() if quantity == "r2"}
     text = (
         f"The in-context heads' weighted values at label positions make up {part[CHOSEN]} of the change in the logit "
         f"difference"
@@ -159,125 +177,12 @@ def _account(facts: Facts, account: pd.DataFrame) -> str:
 ACCOUNT = Text("imbalance-account", write=_account)
 
 
-# A remedy
-
-
-def mitigation_figure(compared: pd.DataFrame) -> Drawing:
-    """Fluctuation with each remedy, and what the remedy takes off it.
-
-    Columns `remedy, strength` (nan or 0: none), `measure` (a key of `MEASURES`), `quantity` ("fluctuation" or
-    "removed"), `mean, low, high`.
-    """
-    titles = _titles(compared)
-    remedies = list(titles)
-    figure, axes = panels(2, height=1.6 + 0.46 * len(remedies), sharey=True)
-    for ax, (quantity, title) in zip(
-        axes, {"fluctuation": "fluctuation", "removed": "taken off it (right is steadier)"}.items(), strict=True
-    ):
-        for i, ((measure, name), colour) in enumerate(
-            zip(MEASURES.items(), (BLUE, LABEL_COLOURS[0], GREEN), strict=True)
-        ):
-            own = compared[(compared["quantity"] == quantity) & (compared["measure"] == measure)]
-            part = own.set_index("remedy").reindex(remedies if quantity == "fluctuation" else remedies[1:])
-            y = np.array([remedies.index(remedy) for remedy in part.index]) + (i - 1) * 0.2
-            ax.errorbar(part["mean"], y, xerr=[part["mean"] - part["low"], part["high"] - part["mean"]], color=colour,
-                        marker=MARKERS[i], linestyle="", capsize=2.5, markersize=5, label=name)  # fmt: skip
-        ax.set(xlabel="change of the set's mean", title=title)
-        ax.title.set_fontsize(10.5)
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0))  # as many decimals as the range needs
-        ax.grid(visible=False, axis="y")
-    axes[0].set_xlim(left=0)
-    axes[1].axvline(0, color=GREY, linewidth=1)
-    axes[0].set_yticks(range(len(remedies)), list(titles.values()))
-    axes[0].invert_yaxis()
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=8.5, frameon=False)
-    return figure
-
-
-def _mitigation_caption(facts: Facts, compared: pd.DataFrame, demonstrations: int) -> str:
-    calibration = "Calibration has no full-vocabulary accuracy. " if CALIBRATION in set(compared["remedy"]) else ""
-    return (
-        f"Left: change of a set's mean when one of {demonstrations} balanced demonstrations is dropped. Right: what "
-        f"each remedy takes off it, paired by set. Strength {_strength(compared, OWN):g} was chosen on the selection "
-        f"half. {calibration}{_intervals(facts, 'Bars')}"
-    )
-
-
-def _mitigation_alt(compared: pd.DataFrame) -> str:
-    parts = [
-        f"{_found(compared, remedy, 'accuracy_two_way').mean:z.1%} ({title})"
-        for remedy, title in _titles(compared).items()
-    ]
-    return f"Two dot charts by remedy. Two-way accuracy fluctuates by {', '.join(parts)}."
-
-
-MITIGATION = Figure("imbalance-mitigation", draw=mitigation_figure, caption=_mitigation_caption, alt=_mitigation_alt)
-
-
-def _fluctuations(compared: pd.DataFrame) -> str:
-    """Fluctuation of accuracy over the full vocabulary, at the chosen and at the paper's strength."""
-    before, own, paper = (_found(compared, remedy, "accuracy").mean for remedy in (NONE, OWN, PAPER))
-    chosen, fixed = (_strength(compared, remedy) for remedy in (OWN, PAPER))
-    text = f"Accuracy over the full vocabulary fluctuates by {before:z.1%} in the intact model"
-    if chosen == fixed:
-        text += f" and {own:z.1%} at the chosen strength, which is the paper's {fixed:g} ({_relative(before, own)})"
-    else:
-        text += (
-            f", {own:z.1%} at the chosen strength {chosen:g} ({_relative(before, own)}) and {paper:z.1%} at the "
-            f"paper's {fixed:g} ({_relative(before, paper)})"
-        )
-    *most, last = [f"{change:+g} % ({source})" for change, source in PAPER_FLUCTUATION]
-    return f"{text}. The paper has {', '.join(most)} and {last}."
-
-
-FLUCTUATIONS = Text("imbalance-fluctuations", write=_fluctuations)
-
-
-def _remedies(facts: Facts, compared: pd.DataFrame, levels: pd.DataFrame) -> str:
-    """What every remedy takes off the fluctuation of two-way accuracy, and what it does to that accuracy."""
-    means = levels.set_index("remedy")["mean"]
-    rows = []
-    for remedy, title in _titles(compared).items():
-        if remedy != NONE:
-            gain = _found(compared, remedy, "accuracy_two_way", "removed")
-            word = {1: "steadier", -1: "less steady", 0: "undecided", None: "no interval of one set"}
-            change = f"{100 * (means[remedy] - means[NONE]):+z.1f} points"
-            rows.append((title, _said(facts, gain, "+z.1%"), word[_sign(facts, gain)], change))
-    header = (
-        "remedy",
-        "taken off the fluctuation of two-way accuracy",
-        "the interval says",
-        "two-way accuracy itself",
-    )
-    return table_text(header, rows)
-
-
-REMEDIES = Text("imbalance-remedies", write=_remedies)
-
-
-def _majority(facts: Facts, shift: Mapping[str, float], compared: pd.DataFrame) -> str:
-    """Whether a fluctuation moves the answer towards the label that is left in the majority."""
-    e = Estimate(**shift)
-    direction = {
-        1: "towards the majority, which the remedy should cure",
-        -1: "away from the majority, so the remedy pushes further the wrong way",
-        0: "in no direction that the interval could tell from zero",
-        None: "one demonstration set has no interval that could tell a direction",
-    }[_sign(facts, e)]
-    points = f"{100 * e.mean:+z.1f} points"
-    if facts.evaluation_sets > 1:
-        points += f" ({100 * e.low:+z.1f} to {100 * e.high:+z.1f})"
-    return (
-        f"Dropping one demonstration moves the probability of the label left in the majority by {points}: {direction}. "
-        f"The probability of the right label fluctuates by {100 * _found(compared, NONE, 'p_gold').mean:z.1f} points."
-    )
-
-
-MAJORITY = Text("imbalance-majority", write=_majority)
-
-
 # Wording
+
+
+def _present(curves: pd.DataFrame) -> dict[str, tuple[str, str, str, str]]:
+    """The groups of heads that a table has, in their order."""
+    return {heads: look for heads, look in LINES.items() if heads in set(curves["heads"])}
 
 
 def _demonstrations(shares: Sequence[float] | pd.Series) -> int:
@@ -294,46 +199,20 @@ def _in_context(groups: Groups) -> str:
     return "the one in-context head" if len(groups[CHOSEN]) == 1 else f"the {_heads(groups, CHOSEN)}"
 
 
-def _titles(compared: pd.DataFrame) -> dict[str, str]:
-    """Remedies in their order with what they are called, their strength included."""
-    rows = compared.drop_duplicates("remedy").to_dict("records")
-    return {str(r["remedy"]): f"{r['remedy']}, {r['strength']:g}" if r["strength"] > 0 else r["remedy"] for r in rows}
-
-
-def _strength(compared: pd.DataFrame, remedy: str) -> float:
-    return float(compared.loc[compared["remedy"] == remedy, "strength"].iloc[0])
-
-
-def _found(compared: pd.DataFrame, remedy: str, measure: str, quantity: str = "fluctuation") -> Estimate:
-    place = (compared["remedy"] == remedy) & (compared["measure"] == measure) & (compared["quantity"] == quantity)
-    return _estimate(compared[place].to_dict("records")[0])
+def _by_heads(means: pd.DataFrame) -> dict[str, Estimate]:
+    return {str(row["heads"]): _estimate(row) for row in means.to_dict("records")}
 
 
 def _estimate(row: Mapping[Hashable, Any]) -> Estimate:
     return Estimate(row["mean"], row["low"], row["high"])
 
 
-def _relative(before: float, after: float) -> str:
-    """How a fluctuation has changed, where it had anything to change from."""
-    if before < TINY:
-        return "there was none to shrink" if after < TINY else "from a start of zero"
-    change = after / before - 1
-    return "from a start near zero" if change >= TENFOLD else f"{change:+z.0%}"
+def _said(e: Estimate, spec: str) -> str:
+    """A mean with its interval, if there is one."""
+    return format(e, spec) if e.known else format(e.mean, spec)
 
 
-def _said(facts: Facts, e: Estimate, spec: str) -> str:
-    """A mean with its interval, if there are sets enough for one."""
-    return format(e, spec) if facts.evaluation_sets > 1 else format(e.mean, spec)
-
-
-def _sign(facts: Facts, e: Estimate) -> int | None:
-    """On which side of zero the interval lies: 1, -1, or 0 if it includes zero; `None` if there is no interval."""
-    if facts.evaluation_sets < 2:
-        return None
-    return int(e.low > 0) - int(e.high < 0)
-
-
-def _intervals(facts: Facts, drawn: str) -> str:
-    if facts.evaluation_sets < 2:
+def _intervals(sets: int, drawn: str) -> str:
+    if sets < 2:
         return "From one demonstration set, so without intervals."
-    return f"{drawn}: 95% intervals over {facts.evaluation_sets} demonstration sets."
+    return f"{drawn}: 95% intervals over {sets} demonstration sets."

@@ -1,6 +1,6 @@
 """Imbalance: what happens to an answer when one label has more demonstrations, and why.
 
-A set's demonstrations are drawn with 1, 2, ... of n labelled foo, its queries stay. Beside the answer stands what
+A set's demonstrations are drawn with 1, 3, ... of n labelled foo, its queries stay. Beside the answer stands what
 the given heads do at the label positions: their attention, and the logit minus (method page, eq-logit-minus) of
 pattern * vo, a part of the logit difference, since the final norm's scale is frozen. Throughout, *foo* is the
 second of a set's two sorted labels and a logit difference is foo's logit minus bar's.
@@ -19,19 +19,17 @@ from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.sets import PromptSet, as_sets
-from ...statistics import estimate, rank_agreement, summarise
+from ...statistics import estimate, summarise
 from ...tracing.answers import SAME, answer_table
 from ...tracing.capture import Batch, Capture, captures
-from ...tracing.heads import CHOSEN, RANDOM, Head, Heads, as_heads, beside_random, by_layer
+from ...tracing.heads import CHOSEN, Head, Heads, as_heads, beside_random, by_layer
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
 
-DIFFERENCE = "difference"  # of the two
 
-
-def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:
+def head_groups(heads: Sequence[Head], model: Model, seed: int) -> dict[str, list[Head]]:
     """`heads.beside_random` with the chapter's own draw."""
-    return beside_random(heads, n_heads, [seed, 5])
+    return beside_random(heads, model.arch.n_heads, [seed, 5])
 
 
 # Answers, attention and weighted values by share
@@ -92,28 +90,22 @@ def label_sums(
 
 
 def response(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Means over all prompts by share of foo, with 95 % intervals over sets: the table of the response figure.
+    """Means of what heads do, over all prompts by share of foo, with 95 % intervals over sets.
 
     Returns:
-        `panel` (probability, accuracy, attention, values), `line` (`p_foo`, `p_foo_two_way` or a label), `heads`
-        (the group; empty for answers, which belong to no group), `share, mean, low, high`. Accuracy is over the
-        full vocabulary, by gold label; attention and values are by the label at the positions.
+        `panel` (attention, values), `line` (the label at the positions), `heads` (the group), `share, mean, low, high`.
     """
-    answers = table[table["heads"] == table["heads"].iloc[0]]
-    parts = [("probability", line, "", answers, line) for line in ("p_foo_two_way", "p_foo")]
-    parts += [("accuracy", str(label), "", part, "accuracy") for label, part in answers.groupby("label")]
-    for panel in ("attention", "values"):
-        for group, part in table.groupby("heads", sort=False):
-            parts += [(panel, label, str(group), part, f"{panel}_{label}") for label in ("bar", "foo")]
     rows = [
-        summarise(part, ["share"], value, seed=seed).assign(panel=panel, line=line, heads=group)
-        for panel, line, group, part, value in parts
+        summarise(part, ["share"], f"{panel}_{label}", seed=seed).assign(panel=panel, line=label, heads=group)
+        for panel in ("attention", "values")
+        for group, part in table.groupby("heads", sort=False)
+        for label in ("bar", "foo")
     ]
     return pd.concat(rows, ignore_index=True)[["panel", "line", "heads", "share", "mean", "low", "high"]]
 
 
 def share_effects(table: pd.DataFrame, value: str = "p_foo_two_way") -> pd.DataFrame:
-    """Change of a column over the whole range of shares, per set: `set, effect` (claim C11).
+    """Change of a column over the whole range of shares, per set: `set, effect`.
 
     The effect is the least-squares slope on the share of foo, from 0 to 1; queries are averaged first.
     """
@@ -122,32 +114,10 @@ def share_effects(table: pd.DataFrame, value: str = "p_foo_two_way") -> pd.DataF
     return pd.DataFrame(rows, columns=["set", "effect"])
 
 
-def attention_effects(table: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation over shares, per set, of the attention on foo minus bar with the logit difference.
-
-    Columns `set, effect`; 0 where one of the two does not change, since then it explains nothing.
-    """
-    difference = table.assign(attention=table["attention_foo"] - table["attention_bar"])
-    means = difference.groupby(["set", "share"], as_index=False)[["attention", "logit_difference"]].mean()
-    rows = [(key, rank_agreement(part["attention"], part["logit_difference"])) for key, part in means.groupby("set")]
-    return pd.DataFrame(rows, columns=["set", "effect"]).fillna(0.0)
-
-
-def rank_correlations(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Mean rank correlations of `attention_effects` for each group of heads, with 95 % intervals over sets.
-
-    Args:
-        table: result of `imbalance` with the groups of `head_groups`.
-
-    Returns:
-        `heads, mean, low, high`; where there are random heads, `heads` is also "difference": in-context minus random,
-        paired by set.
-    """
-    effects = {str(name): attention_effects(part).set_index("set")["effect"] for name, part in table.groupby("heads")}
-    if RANDOM in effects:
-        effects[DIFFERENCE] = effects[CHOSEN] - effects[RANDOM]
-    rows = [(name, estimate(effect, effect.index, seed=seed)) for name, effect in effects.items()]
-    return pd.DataFrame([(name, e.mean, e.low, e.high) for name, e in rows], columns=["heads", "mean", "low", "high"])
+def accuracy(table: pd.DataFrame) -> pd.DataFrame:
+    """Two-way accuracy at the chapter's own shots, over all shares, per set: `set, effect`."""
+    answers = table[table["heads"] == table["heads"].iloc[0]]
+    return answers.groupby("set")["accuracy_two_way"].mean().rename("effect").reset_index()
 
 
 def accounted(table: pd.DataFrame) -> pd.DataFrame:

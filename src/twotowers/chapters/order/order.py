@@ -22,11 +22,10 @@ from ...prompts.variants import Order, reorder, rotations
 from ...study import Study
 from ...tracing.answers import Answers
 from ...tracing.capture import capture, numbered
-from ...tracing.heads import CHOSEN, Head, Heads, as_heads, beside_random
+from ...tracing.heads import Head, Heads, as_heads, beside_random
 from ...tracing.position_free import without_position
 
 ORDERS = 8  # orders of a set below scale `paper`
-STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of the mitigation, tried on the selection half
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,6 @@ def order(
 def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:
     """`heads.beside_random` with the chapter's own draw."""
     return beside_random(heads, n_heads, [seed, 6])
-
-
-def try_strengths(
-    model: Model, prompt_sets: Sequence[PromptSet], heads: Sequence[Head], orders: Sequence[Order]
-) -> Ordered:
-    """`in_orders` for the in-context heads at strength 0 and all of `STRENGTHS`; for the selection half."""
-    return in_orders(model, prompt_sets, {CHOSEN: heads}, orders, strengths=(0.0, *STRENGTHS))
 
 
 def study_orders(study: Study) -> list[Order]:

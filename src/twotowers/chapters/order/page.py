@@ -9,17 +9,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from ...paper import PAPER_ORDER_ACCURACY, PAPER_ORDER_ATTENTION
+from ...paper import PAPER_ORDER_ACCURACY
 from ...publishing.markdown import table_text
 from ...publishing.plots import banded_line, panels
-from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, GREEN, GREY, MARKERS, ORANGE
+from ...publishing.publish import Figure, Text
+from ...publishing.style import BLACK, BLUE, GREY, MARKERS, ORANGE
 from ...statistics import Estimate
+from ...tracing.controls import INTACT
 from ...tracing.heads import CHOSEN, RANDOM
-from .effects import MEASURES
 
-LINES = {CHOSEN: ("in-context heads", ORANGE, "o", "-"), RANDOM: ("random heads", BLUE, "s", "--")}
-TITLES = {"accuracy": "accuracy", "margin": "margin (logits)", "attention": "attention to a label"}
+LINES = {CHOSEN: ("in-context heads", ORANGE, "s", "-"), RANDOM: ("random heads", GREY, "D", "--")}
+POSITION = {INTACT: ("nowhere (intact)", BLACK, "o"), **{heads: look[:3] for heads, look in LINES.items()}}
+TITLES = {
+    "last": "the last demonstrations",
+    "first": "the first demonstrations",
+    "p_gold": "P(right label)",
+    "margin": "margin, relative to its size",
+}
 TINY = 1e-9  # what is smaller is a rounding error of zero
 TENFOLD = 10  # a larger relative change says only that the start was near zero
 
@@ -27,62 +33,69 @@ Groups = Mapping[str, Sequence[Sequence[int]]]  # heads by the name of their gro
 Orders = Sequence[Sequence[int]]  # permutations of the demonstrations' numbers
 
 
-# One set, many orders
+# The label at an end
 
 
-def response_figure(curve: pd.DataFrame) -> Drawing:
-    """P(foo) and attention by the place of foo. Columns `heads, measure, recency, mean, low, high`."""
-    figure, axes = panels(2, height=3.8)
-    answers = curve[(curve["measure"] == "p_foo") & (curve["heads"] == curve["heads"].iloc[0])]
-    banded_line(axes[0], answers, "recency", label="the model's answer", colour=GREEN, marker="^")
-    for heads in _present(curve):
-        name, colour, marker, style = LINES[heads]
-        part = curve[(curve["measure"] == "attention") & (curve["heads"] == heads)]
-        banded_line(axes[1], part, "recency", label=name, colour=colour, marker=marker, style=style)
-    axes[0].set_title("P(foo), change from the set's mean", fontsize=10)
-    axes[1].set_title("attention to foo minus bar, likewise", fontsize=10)
-    for ax in axes:
-        ax.axhline(0, color=GREY, linewidth=0.9)
-        ax.set_xlabel("how much nearer foo stands\n(demonstrations)")
-    _legend(figure, axes)
+def removal_figure(summary: pd.DataFrame) -> Drawing:
+    """A panel for each measure, a dot for each group of heads that attends without position.
+
+    Columns `measure` (keys of `TITLES`), `heads` (keys of `POSITION`), `mean, low, high`.
+    """
+    measures = list(dict.fromkeys(summary["measure"]))
+    figure, axes = panels(len(measures), height=2.6, sharey=True)
+    groups = [heads for heads in POSITION if heads in set(summary["heads"])]
+    for ax, measure in zip(axes, measures, strict=True):
+        part = summary[summary["measure"] == measure].set_index("heads")
+        for place, heads in enumerate(groups):
+            _, colour, marker = POSITION[heads]
+            mean, low, high = (part.loc[heads, name] for name in ("mean", "low", "high"))
+            ax.errorbar([mean], [place], xerr=[[mean - low], [high - mean]], color=colour, marker=marker, capsize=3)
+        ax.axvline(0, color=GREY, linewidth=1)
+        ax.set_title(TITLES[measure], fontsize=10)
+        ax.grid(visible=False, axis="y")
+    axes[0].set_yticks(range(len(groups)), [POSITION[heads][0] for heads in groups])
+    axes[0].set_ylim(len(groups) - 0.5, -0.5)
     return figure
 
 
-def _response_caption(facts: Facts, groups: Groups, orders: Orders) -> str:
-    control = f", and over {_control(groups)}" if RANDOM in groups else ""
+def response_figure(summary: pd.DataFrame) -> Drawing:
+    """`removal_figure` of what the label at an end gives to P(foo)."""
+    figure = removal_figure(summary)
+    for ax in figure.axes:
+        ax.set_xlabel("P(foo), foo there minus bar there")
+    return figure
+
+
+def _response_caption(summary: pd.DataFrame, groups: int, heads: int, sets: int) -> str:
     return (
-        f"The same {len(orders[0])} demonstrations in {len(orders)} orders. Left: two-way probability of foo. Right: "
-        f"attention of the last position to foo's label positions minus bar's, mean over {_heads(groups, CHOSEN)}"
-        f"{control}. Horizontal: mean place of foo's demonstrations minus that of bar's. Each set's mean over its "
-        f"orders is taken away. {_intervals(facts, 'Bands')}"
+        f"What the label of the last two demonstrations, and of the first two, gives to P(foo), two-way: "
+        f"paired orders, in which they are exchanged for two of the other label from the middle. By where the last "
+        f"position attends without position. {_spans(summary, groups, heads, sets)}"
     )
 
 
-def _response_alt(curve: pd.DataFrame) -> str:
-    part = curve[curve["heads"] == CHOSEN].pivot(index="recency", columns="measure", values="mean").sort_index()
-    ends = [
-        f"At {x:+z.1f} demonstrations, P(foo) differs from its mean by {100 * part['p_foo'][x]:+z.1f} points and the "
-        f"in-context heads' attention to foo minus bar by {part['attention'][x]:+z.3f}."
-        for x in _ends(part.index)
+def _removal_alt(summary: pd.DataFrame) -> str:
+    parts = [
+        f"{TITLES[str(row['measure'])]}, position removed from {POSITION[str(row['heads'])][0]}: {row['mean']:+z.3f}"
+        for row in summary.to_dict("records")
     ]
-    return f"Two line charts over how much nearer foo stands than bar. {' '.join(ends)}"
+    return f"Dot charts, one for each measure. {'; '.join(parts)}."
 
 
-RESPONSE = Figure("order-response", draw=response_figure, caption=_response_caption, alt=_response_alt)
+RESPONSE = Figure("order-response", draw=response_figure, caption=_response_caption, alt=_removal_alt)
 
 
-def _slopes(facts: Facts, slopes: pd.DataFrame) -> str:
-    """The unit of C12, its slope in logits, and the control."""
-    found = _estimates(slopes, "slope")
-    if not found["effect"].known:
-        return "No order moves the mean places of the labels, so there is no slope."
-    return (
-        f"The unit is probability a demonstration. In logits the slope is {_said(facts, found['logits'], 3)}. With the "
-        f"places dealt to the orders at random, the slope in probability is {_said(facts, found['shuffled'], 3)}."
-    )
+def _ends_told(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
+    """The effects of both ends, and what is left of them."""
+    rows = [
+        (TITLES[measure], _said(_found(summary, measure, INTACT), 3), _said(_found(summary, measure, CHOSEN), 3))
+        for measure in dict.fromkeys(summary["measure"])
+    ]
+    table = table_text(("label of", "intact", "in-context heads without position"), rows)
+    return f"{table}\n\n{_accuracy(accuracies)}"
 
 
-SLOPES = Text("order-slopes", write=_slopes)
+ENDS = Text("order-ends", write=_ends_told)
 
 
 # Attention by distance
@@ -104,11 +117,11 @@ def attention_figure(profile: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _attention_caption(facts: Facts, groups: Groups) -> str:
+def _attention_caption(groups: Groups, sets: int) -> str:
     control = f" and {_control(groups)}" if RANDOM in groups else ""
     return (
         f"Attention of the last position to one label position, by its distance from the query (1: the last "
-        f"demonstration), mean over heads; {_heads(groups, CHOSEN)}{control}. {_intervals(facts, 'Bands')}"
+        f"demonstration), mean over heads; {_heads(groups, CHOSEN)}{control}. {_intervals('Bands', sets)}"
     )
 
 
@@ -125,13 +138,12 @@ def _attention_alt(profile: pd.DataFrame) -> str:
 ATTENTION = Figure("order-attention", draw=attention_figure, caption=_attention_caption, alt=_attention_alt)
 
 
-def _gaps(facts: Facts, gaps: pd.DataFrame) -> str:
+def _gaps(gaps: pd.DataFrame) -> str:
     """Whether a nearer label gets more attention than a farther one of the same class."""
-    word = {1: "as the paper predicts", -1: "against the paper", 0: "undecided", None: "no interval of one set"}
     rows = []
     for row in gaps.to_dict("records"):
         gap, name = _estimate(row), "own" if row["same"] else "other"
-        rows.append((f"{row['heads']} heads", name, _said(facts, gap, 4), word[_sign(facts, gap)]))
+        rows.append((f"{row['heads']} heads", name, _said(gap, 4), _word(gap)))
     return table_text(("heads", "class of the label", "nearer half minus farther half", "the interval says"), rows)
 
 
@@ -141,117 +153,67 @@ GAPS = Text("order-gaps", write=_gaps)
 # Without the position term
 
 
-def mitigation_figure(changes: pd.DataFrame) -> Drawing:
-    """Standard deviations over orders. Columns `heads, measure, when (before|after), mean, low, high`."""
-    groups = _present(changes)
-    figure, axes = panels(len(MEASURES), height=3.5)
-    for ax, measure in zip(axes, MEASURES, strict=True):
-        for when, offset, colour, marker in (("before", -0.12, GREY, "o"), ("after", 0.12, ORANGE, "s")):
-            part = changes[(changes["measure"] == measure) & (changes["when"] == when)].set_index("heads").loc[groups]
-            errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
-            x = [i + offset for i in range(len(groups))]
-            name = "intact" if when == "before" else "position term removed"
-            ax.errorbar(x, part["mean"], yerr=errors, color=colour, marker=marker, linestyle="", capsize=3, label=name)
-        ax.set_xticks(range(len(groups)), [LINES[heads][0].replace(" ", "\n") for heads in groups], fontsize=9)
-        ax.set_xlim(-0.5, len(groups) - 0.5)
-        ax.set_ylim(0, 1.1 * changes.loc[changes["measure"] == measure, "high"].max() or 1)
-        ax.set_title(TITLES[measure], fontsize=10)
-        ax.grid(visible=False, axis="x")
-    axes[0].set_ylabel("standard deviation over orders")
-    _legend(figure, axes)
+def mitigation_figure(summary: pd.DataFrame) -> Drawing:
+    """`removal_figure` of standard deviations over orders."""
+    figure = removal_figure(summary)
+    for ax in figure.axes:
+        ax.set_xlabel("standard deviation over orders")
     return figure
 
 
-def _mitigation_caption(facts: Facts, groups: Groups, orders: Orders, strength: float) -> str:
-    queries = "the one query of a set" if facts.queries == 1 else f"a set's {facts.queries} queries"
-    control = f" or in {_control(groups)}" if RANDOM in groups else ""
+def _mitigation_caption(summary: pd.DataFrame, orders: Orders, groups: int, heads: int, sets: int) -> str:
     return (
-        f"Standard deviation over {len(orders)} orders: of accuracy (full vocabulary) over {queries}, of a query's "
-        f"margin, and of its attention to one demonstration's label in these heads. Position is removed at strength "
-        f"{strength:g}, in {_heads(groups, CHOSEN)}{control}. {_intervals(facts, 'Bars')}"
+        f"Standard deviation of a query over {len(orders)} orders of its demonstrations: of the two-way probability of "
+        f"the right label, and of the margin, over the margin's mean size. By where the last position attends without "
+        f"position. {_spans(summary, groups, heads, sets)}"
     )
 
 
-def _mitigation_alt(changes: pd.DataFrame) -> str:
-    means = changes.set_index(["heads", "measure", "when"])["mean"]
-    parts = [f"{m} from {means[CHOSEN, m, 'before']:.3f} to {means[CHOSEN, m, 'after']:.3f}" for m in MEASURES]
-    return (
-        f"Three dot charts, intact model beside the model whose position term is removed. In-context heads: "
-        f"{', '.join(parts)}."
-    )
+MITIGATION = Figure("order-mitigation", draw=mitigation_figure, caption=_mitigation_caption, alt=_removal_alt)
 
 
-MITIGATION = Figure("order-mitigation", draw=mitigation_figure, caption=_mitigation_caption, alt=_mitigation_alt)
-
-
-def _steadied(facts: Facts, gains: pd.DataFrame) -> str:
-    """What removing position takes off every standard deviation."""
-    word = {1: "steadier", -1: "less steady", 0: "undecided", None: "no interval of one set"}
+def _steadied(summary: pd.DataFrame, accuracies: pd.DataFrame, swings: pd.DataFrame) -> str:
+    """What removing position does to every deviation, to accuracy, and to the paper's number."""
     rows = []
-    for row in gains.to_dict("records"):
-        gain, change = _estimate(row), _relative(row["before"], row["after"])
-        rows.append((f"{row['heads']} heads", row["measure"], change, _said(facts, gain, 4), word[_sign(facts, gain)]))
-    header = (
-        "position removed in",
-        "standard deviation of",
-        "change",
-        "before minus after",
-        "the interval says",
+    for measure in dict.fromkeys(summary["measure"]):
+        before, after = (_found(summary, measure, heads) for heads in (INTACT, CHOSEN))
+        rows.append((TITLES[measure], _said(before, 3), _said(after, 3), _relative(before.mean, after.mean)))
+    table = table_text(("standard deviation of", "intact", "in-context heads without position", "change"), rows)
+    moved = swings.set_index("heads")["effect"]
+    return (
+        f"{table}\n\n{_accuracy(accuracies)} The accuracy of all prompts together, over the full vocabulary, has a "
+        f"standard deviation over orders of {moved[INTACT]:.4f} intact and {moved[CHOSEN]:.4f} without position "
+        f"({_relative(moved[INTACT], moved[CHOSEN])}); the paper has {_sourced(PAPER_ORDER_ACCURACY)}."
     )
-    return table_text(header, rows)
 
 
 STEADIED = Text("order-steadied", write=_steadied)
 
 
-def _paper(gains: pd.DataFrame, levels: pd.DataFrame) -> str:
-    """The change of the standard deviations beside the paper's, and what happens to accuracy itself."""
-    rows = gains[gains["heads"] == CHOSEN].set_index("measure")
-    moved = {m: _from_to(rows["before"][m], rows["after"][m], ".4f") for m in ("accuracy", "attention")}
-    changed = {m: _relative(rows["before"][m], rows["after"][m]) for m in moved}
-    before, after = levels.iloc[0], levels.iloc[-1]
-    return (
-        f"The standard deviation of accuracy {moved['accuracy']} ({changed['accuracy']}); the paper has "
-        f"{_sourced(PAPER_ORDER_ACCURACY)}. That of attention {moved['attention']} ({changed['attention']}); the paper "
-        f"has {_sourced(PAPER_ORDER_ATTENTION)}. Accuracy itself "
-        f"{_from_to(before['mean_accuracy'], after['mean_accuracy'], '.1%')}, and attention summed over the label "
-        f"positions {_from_to(before['mean_attention'], after['mean_attention'], '.3f')}."
-    )
-
-
-PAPER = Text("order-paper", write=_paper)
-
-
-def _pull(facts: Facts, pull: pd.DataFrame, strength: float) -> str:
-    """What the position term of the in-context heads does to the slope of C12."""
-    found = _estimates(pull, "slope")
-    if not found["difference"].known:
-        return "Without a slope, nothing can be said of what the position term does to it."
-    direction = {
-        1: "pulls answers towards the near label, as the paper predicts",
-        -1: "pulls answers towards the far label, against the paper",
-        0: "has no effect on the slope that the interval can tell from none",
-        None: "cannot be judged by one demonstration set, which has no interval",
-    }[_sign(facts, found["difference"])]
-    return (
-        f"With position removed at strength {strength:g}, the slope of C12 becomes "
-        f"{_said(facts, found['removed'], 3)}. Intact minus removed it is {_said(facts, found['difference'], 3)}: the "
-        f"position term of the in-context heads {direction}."
-    )
-
-
-PULL = Text("order-pull", write=_pull)
-
-
 # Wording
+
+
+def _accuracy(accuracies: pd.DataFrame) -> str:
+    own = accuracies.set_index("heads")["accuracy"]
+    return f"Two-way accuracy on these prompts is {own[INTACT]:.1%} intact and {own[CHOSEN]:.1%} without position."
+
+
+def _found(summary: pd.DataFrame, measure: str, heads: str) -> Estimate:
+    place = (summary["measure"] == measure) & (summary["heads"] == heads)
+    return _estimate(summary[place].to_dict("records")[0])
+
+
+def _spans(summary: pd.DataFrame, groups: int, heads: int, sets: int) -> str:
+    size = "one head" if heads == 1 else f"{heads} heads"
+    random = f" Random heads: {groups} groups of {size}, from the least to the greatest."
+    bars = (
+        f"Bars: 95% intervals over {sets} demonstration sets." if sets > 1 else "One demonstration set, no intervals."
+    )
+    return f"{bars}{random if RANDOM in set(summary['heads']) else ''}"
 
 
 def _estimate(row: Mapping[Hashable, Any]) -> Estimate:
     return Estimate(row["mean"], row["low"], row["high"])
-
-
-def _estimates(table: pd.DataFrame, column: str) -> dict[str, Estimate]:
-    return {str(row[column]): _estimate(row) for row in table.to_dict("records")}
 
 
 def _present(table: pd.DataFrame) -> list[str]:
@@ -281,11 +243,6 @@ def _relative(before: float, after: float) -> str:
     return "from a start near zero" if change >= TENFOLD else f"{change:+z.1%}"
 
 
-def _from_to(before: float, after: float, spec: str) -> str:
-    first, last = format(before, spec), format(after, spec)
-    return f"stays at {first}" if first == last else f"goes from {first} to {last}"
-
-
 def _sourced(changes: Sequence[tuple[float, str]]) -> str:
     """The paper's changes with their sources; one that they share is said once."""
     sources = [source for _, source in changes]
@@ -296,25 +253,24 @@ def _sourced(changes: Sequence[tuple[float, str]]) -> str:
     return f"{', '.join(most)} and {last}"
 
 
-def _said(facts: Facts, e: Estimate, first: int) -> str:
-    """A mean with its interval, if there are sets enough for one; more digits where a number would look like zero."""
+def _said(e: Estimate, first: int) -> str:
+    """A mean with its interval, if there is one; more digits where a number would look like zero."""
     values = [x for x in (e.mean, e.low, e.high) if abs(x) >= TINY]
     digits = next((n for n in range(first, 6) if all(round(x, n) for x in values)), 6)
     spec = f"+z.{digits}f"
-    return format(e, spec) if facts.evaluation_sets > 1 else format(e.mean, spec)
+    return format(e, spec) if e.known else format(e.mean, spec)
 
 
-def _sign(facts: Facts, e: Estimate) -> int | None:
-    """On which side of zero the interval lies: 1, -1, or 0 if it includes zero; `None` if there is no interval."""
-    if facts.evaluation_sets < 2:
-        return None
-    return int(e.low > 0) - int(e.high < 0)
+def _word(e: Estimate) -> str:
+    if not e.known:
+        return "no interval of one set"
+    return {1: "as the paper predicts", -1: "against the paper", 0: "undecided"}[int(e.low > 0) - int(e.high < 0)]
 
 
-def _intervals(facts: Facts, drawn: str) -> str:
-    if facts.evaluation_sets < 2:
+def _intervals(drawn: str, sets: int) -> str:
+    if sets < 2:
         return "From one demonstration set, so without intervals."
-    return f"{drawn}: 95% intervals over {facts.evaluation_sets} demonstration sets."
+    return f"{drawn}: 95% intervals over {sets} demonstration sets."
 
 
 def _legend(figure: Drawing, axes: Sequence[Axes]) -> None:

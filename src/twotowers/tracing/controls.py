@@ -1,0 +1,56 @@
+"""Controls of an intervention in some heads: the groups that undergo it beside them, and what it does in each.
+
+Tables of effects have a row per group of heads and demonstration set, `heads, set, effect`, where `heads` is the
+group's name; `intact` is the model without the intervention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ..models.model import Model
+from .heads import CHOSEN, RANDOM, Head, deep_heads, random_groups
+
+INTACT, OTHERS = "intact", "all others"
+GROUPS = 20  # of random heads
+
+
+def control_groups(model: Model, heads: Sequence[Head], *, seed: int = 0) -> dict[str, list[Head]]:
+    """The in-context heads, all other deep heads, and `GROUPS` random groups of as many of these, by name.
+
+    Where there are no other deep heads, the in-context ones stand alone, and nothing can be told from chance.
+    """
+    others = deep_heads(model, heads)
+    drawn = enumerate(random_groups(others, len(heads), GROUPS, seed=seed))
+    groups = {CHOSEN: list(heads), OTHERS: others, **{f"{RANDOM} {i}": group for i, group in drawn}}
+    return {name: group for name, group in groups.items() if group}
+
+
+def is_random(names: pd.Series) -> pd.Series:
+    """Which rows belong to a random group."""
+    return names.str.startswith(RANDOM)
+
+
+def removed(effects: pd.DataFrame, heads: str = CHOSEN) -> pd.DataFrame:
+    """What an intervention in a group takes off, per set: `set, effect`, intact minus changed."""
+    by_set = effects.pivot(index="set", columns="heads", values="effect")
+    return (by_set[INTACT] - by_set[heads]).rename("effect").reset_index()
+
+
+def more_than_others(effects: pd.DataFrame) -> pd.DataFrame:
+    """What the in-context heads take off minus what all other deep heads together do; `set, effect`.
+
+    Without other deep heads it has no rows.
+    """
+    if OTHERS not in set(effects["heads"]):
+        return pd.DataFrame({"set": [], "effect": []}, dtype=float)
+    own, other = removed(effects), removed(effects, OTHERS)
+    return own.assign(effect=own["effect"] - other["effect"])
+
+
+def random_effects(effects: pd.DataFrame) -> list[float]:
+    """What each random group takes off, mean over sets; empty where there is none."""
+    names = effects["heads"].drop_duplicates()
+    return [float(removed(effects, name)["effect"].mean()) for name in names[is_random(names)]]
