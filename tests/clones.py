@@ -1,5 +1,6 @@
 """Clones of the project for tests of the command and of the pipeline: fixtures and what they are made of."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,7 +18,8 @@ from twotowers.pipeline import freshness
 from twotowers.pipeline import run as pipeline
 from twotowers.publishing.publish import Figure
 from twotowers.publishing.style import BLUE
-from twotowers.study import open_study
+from twotowers.statistics import FEWEST
+from twotowers.study import SCALES, open_study
 
 PROJECT = Path(__file__).resolve().parents[1]
 CHAPTER = """---
@@ -127,6 +129,11 @@ def figure_of(chapter):
     return Figure(f"{chapter}-made-up", draw, lambda table: f"{len(table)} points.", lambda table: "Points.")
 
 
+def accuracies(study, mean):
+    """What `task` hands on: an accuracy of each set, here the same for all."""
+    return {"set": [*range(len(study.evaluation))], "effect": [mean] * len(study.evaluation)}
+
+
 def made_up(text, parameters, folder, *_, **__):
     """What a chapter leaves, without a kernel: a figure, its claims and what it hands on."""
     name = text.stem
@@ -136,10 +143,12 @@ def made_up(text, parameters, folder, *_, **__):
     page.shown.add(figure_of(name), {"table": table})
     page.shown.render(figure_of(name))
     for handed in registry.find(name).hands_on:
-        value = {"mean": 0.9, "low": 0.8, "high": 1.0} if handed == "accuracy" else {"all": [[0, 1]], "foo": [[0, 1]]}
+        value = accuracies(study, 0.9) if handed == "accuracy" else {"all": [[0, 1]], "foo": [[0, 1]]}
         page.hand_on(handed, value)
+    sets = range(len(study.evaluation))
+    effects = pd.DataFrame({"set": sets, "effect": [2 + study.seed + 0.1 * number for number in sets]})
     for claim in (claim for claim, facts in CLAIMS.items() if facts.chapter == name):
-        page.judge(claim, pd.DataFrame({"set": [0, 1, 2], "effect": [0.5, 0.6, 0.7 + study.seed]}))
+        page.judge(claim, effects, random=[0.0] * 20, control=effects, before=effects)
     for handed in registry.find(name).reads:
         page.handed(handed)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A chapter")])
@@ -148,7 +157,11 @@ def made_up(text, parameters, folder, *_, **__):
 
 @pytest.fixture
 def executed(monkeypatch):
-    """Chapters leave what they would, and say that they were executed, without a kernel."""
+    """Chapters leave what they would, and say that they were executed, without a kernel.
+
+    Their studies have as many sets as a verdict needs.
+    """
+    monkeypatch.setitem(SCALES, "smoke", dataclasses.replace(SCALES["smoke"], evaluation_sets=FEWEST))
     calls = []
 
     def execute(text, parameters, folder, *others, **options):

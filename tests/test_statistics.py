@@ -1,10 +1,10 @@
-"""Intervals resample demonstration sets, and rankings agree as they should."""
+"""Intervals are over demonstration sets, and rankings agree as they should."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from twotowers.statistics import estimate, rank_agreement, summarise
+from twotowers.statistics import Estimate, estimate, judge, rank_agreement, summarise
 
 
 def test_the_mean_is_the_mean_and_the_interval_contains_it():
@@ -33,19 +33,29 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
     assert 176 <= hits <= 199
 
 
-def test_without_variation_the_interval_collapses():
-    assert estimate([0.5, 0.5], [0, 1]).low == estimate([0.5, 0.5], [0, 1]).high == 0.5
-    assert estimate([1.0, 0.0], [0, 0]).low == 0.5
+def test_one_set_has_no_interval():
+    alone = estimate([1.0, 0.0], [0, 0])
+    assert alone.mean == 0.5
+    assert np.isnan([alone.low, alone.high]).all()
+    assert not alone.known
 
 
-def test_the_interval_is_seeded():
-    values, sets = np.random.default_rng(2).normal(size=20), range(20)
-    assert estimate(values, sets, seed=3) == estimate(values, sets, seed=3)
-    assert estimate(values, sets, seed=3) != estimate(values, sets, seed=4)
+def test_sets_that_are_all_the_same_are_no_certainty():
+    """The rule of three: of 66 sets without a failure, up to 4.4 % may be failures."""
+    sure = estimate([1.0] * 66, range(66))
+    assert sure.mean == 1.0
+    assert sure.low == pytest.approx(1 - 3 / 66, abs=2e-3)
+    assert sure.known
+
+
+def test_the_interval_is_the_one_of_verdicts():
+    values = np.random.default_rng(2).normal(size=20)
+    made = judge(pd.DataFrame({"set": range(20), "effect": values}), 1.0)
+    assert estimate(values, range(20)) == Estimate(made.mean, made.low, made.high)
 
 
 def test_an_estimate_prints_mean_and_interval():
-    assert f"{estimate([0.5, 0.5], [0, 1]):.0%}" == "50% (50% to 50%)"
+    assert f"{Estimate(0.5, 0.25, 0.75):.0%}" == "50% (25% to 75%)"
 
 
 def test_rank_agreement_sees_order_only():

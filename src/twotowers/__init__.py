@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .models.model import Model, load
     from .prompts.sets import PromptSet, prompt_set
     from .publishing.ledger import ledger
+    from .statistics import Verdict, holm, judge
     from .tracing.balancing import balance_attention
     from .tracing.check import check
     from .tracing.exchange import exchange
@@ -40,14 +41,17 @@ _PLACES = {
     "Model": "models.model",
     "PromptSet": "prompts.sets",
     "UserError": "errors",
+    "Verdict": "statistics",
     "balance_attention": "tracing.balancing",
     "block": "chapters.shallow.blocking",
     "check": "tracing.check",
     "exchange": "tracing.exchange",
     "hand_over": "tracing.hand_over",
     "head_scores": "chapters.knockout.scores",
+    "holm": "statistics",
     "imbalance": "chapters.imbalance.response",
     "in_context_heads": "chapters.knockout.scores",
+    "judge": "statistics",
     "knockout": "chapters.knockout.knockout",
     "ledger": "publishing.ledger",
     "load": "models.model",
@@ -64,14 +68,17 @@ __all__ = [
     "Model",
     "PromptSet",
     "UserError",
+    "Verdict",
     "balance_attention",
     "block",
     "check",
     "exchange",
     "hand_over",
     "head_scores",
+    "holm",
     "imbalance",
     "in_context_heads",
+    "judge",
     "knockout",
     "ledger",
     "load",

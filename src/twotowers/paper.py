@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper.
+    """One claim of the paper, and how it is judged, fixed before it is measured.
 
     Attributes:
         chapter: which measures it.
         sentence: the paper's statement in our words.
-        effect: what is measured; its mean is positive if the claim is right.
+        effect: what is measured in each demonstration set; its mean is positive if the claim is right.
+        smallest: the smallest effect of interest, in the unit of the effect.
+        unit: of what the number is.
+        control: a second criterion, without which there is no support; empty where there is none.
+        needs: which evidence that takes, by the names of `statistics.judge`.
         percent: whether the effect is printed in percent.
         paper: the paper's number, with its source, if one is known.
     """
@@ -20,91 +24,166 @@ class Claim:
     chapter: str
     sentence: str
     effect: str
+    smallest: float
+    unit: str
+    control: str = ""
+    needs: tuple[str, ...] = ()
     percent: bool = False
     paper: str = ""
 
+
+# Smallest effects of interest: 5 points of an accuracy, a probability, its slope or an attention; 0.1 of a rank
+# correlation or of a relative change; 10 % of the intact margin. Crossings less than one layer apart have no order:
+# what happens within a layer does not show in the residuals between layers. With a standard deviation of 2.5 points,
+# one below the mean and one above it are 5 points apart.
+LAYER = 1.0
+POINTS, SPREAD = 0.05, 0.025
+RANK, MARGIN = 0.1, 0.1
 
 CLAIMS: dict[str, Claim] = {
     "C1": Claim(
         "shallow",
         "Demonstrations merge into their labels in shallow layers.",
-        "accuracy lost by cutting text to label in the first third of layers, minus that in the last third",
-        percent=True,
+        "crossing layer of labels minus that of text and separator in the hand-over test; beside it: half the layers "
+        "minus the crossing layer of text and separator",
+        smallest=LAYER,
+        unit="layers",
+        control="the same minus its value under an exchange within a class",
+        needs=("control",),
     ),
     "C2": Claim(
         "shallow",
         "The query merges into the last position in shallow layers.",
-        "accuracy lost by cutting query to last position in the first third, minus the same in the last third",
-        percent=True,
+        "crossing layer of labels minus that of the query in the hand-over test; the last position is its mirror",
+        smallest=LAYER,
+        unit="layers",
+        control="the same minus its value under an exchange with a query of the same class",
+        needs=("control",),
     ),
     "C3": Claim(
         "locate",
         "Deep attention raises the answer most.",
-        "log-probability increase of attention in the deep half minus the shallow half, layer 0 apart (nats)",
+        "direct margin of attention in the deep half minus that in the shallow half, as a share of the intact margin",
+        smallest=MARGIN,
+        unit="of the intact margin",
+        percent=True,
     ),
     "C4": Claim(
         "knockout",
         "A few heads carry the task.",
-        "accuracy lost without the top 1 % of heads, minus that without random heads of the same layers",
+        "two-way accuracy lost without the in-context heads",
+        smallest=POINTS,
+        unit="of accuracy",
+        control="more than random groups of as many heads of the same layers",
+        needs=("random",),
         percent=True,
         paper="87.6 % to 24.4 % after zeroing about 1 % of heads (abstract of version 3)",
     ),
     "C5": Claim(
         "knockout",
         "A label's heads serve that label and not the other.",
-        "accuracy lost on prompts of the heads' own label, minus that on prompts of the other label",
+        "accuracy lost without a label's heads on prompts of that label, or gained on those of the other, whichever is "
+        "less; the lower of the two labels",
+        smallest=POINTS,
+        unit="of accuracy",
+        control="more than on prompts whose labels are dealt at random",
+        needs=("control",),
         percent=True,
         paper="accuracy falls on the own label and rises on the other (summaries of version 3)",
     ),
     "C6": Claim(
         "values",
         "Values carry the labels.",
-        "logit minus of in-context heads' values at foo positions, minus that at bar positions (logits)",
+        "margin lost when the in-context heads' values at foo and bar positions are exchanged, as a share of the "
+        "intact margin",
+        smallest=MARGIN,
+        unit="of the intact margin",
+        control="more than in random groups of as many deep heads",
+        needs=("random",),
+        percent=True,
         paper="weighted: +0.26 to +0.32 at foo positions, -0.11 to -0.20 at bar positions (summaries of version 3)",
     ),
     "C7": Claim(
         "towers",
         "In-context heads attend more to labels of the query's class.",
         "attention to same-class label positions minus that to others",
+        smallest=POINTS,
+        unit="of attention",
+        control="more than the average of all other deep heads, and than random groups of as many",
+        needs=("control", "random"),
         percent=True,
     ),
     "C8": Claim(
         "towers",
         "The weight sets how much label information moves.",
-        "rank correlation of attention weight and log-probability increase over label positions",
+        "rank correlation, over label positions, of attention weight and what the position moves towards its own label "
+        "by the model's gradient",
+        smallest=RANK,
+        unit="rank correlation",
+        control="more than the average of all other deep heads, and than random groups of as many",
+        needs=("control", "random"),
     ),
     "C9": Claim(
         "towers",
         "Query and key measure similarity.",
-        "AUC of q.k for 'same class' minus AUC of the cosine of the same residuals",
+        "margin lost when the in-context heads ask with a query of the other class, minus with one of the same class, "
+        "as a share of the intact margin",
+        smallest=MARGIN,
+        unit="of the intact margin",
+        control="more than in all deep heads but these together, and than in random groups of as many",
+        needs=("control", "random"),
+        percent=True,
     ),
     "C10": Claim(
         "towers",
         "Swapped labels change attention more than values.",
         "relative change of attention minus relative change of values when all labels are swapped",
+        smallest=RANK,
+        unit="relative change",
+        control="more than the average of all other deep heads",
+        needs=("control",),
         paper="attention -21.8 % to -43.0 % and +86.0 % to +237.8 %, values far less (summaries of version 3)",
     ),
     "C11": Claim(
         "imbalance",
         "A label that is shown more often is predicted more often.",
-        "slope of P(foo) between the two labels on the share of foo demonstrations",
+        "slope of P(foo) between the two labels on the share of foo demonstrations that goes when attention in the "
+        "in-context heads is balanced by count",
+        smallest=POINTS,
+        unit="slope",
+        control="more than in all deep heads but these together, and than in random groups of as many",
+        needs=("control", "random"),
     ),
     "C12": Claim(
         "order",
         "A label that stands near the end is predicted more often.",
-        "slope of the prediction of foo on how much nearer its demonstrations stand",
+        "effect of the last two demonstrations' label on P(foo) that goes when the in-context heads attend without "
+        "position",
+        smallest=POINTS,
+        unit="of probability",
+        control="more than in random groups of as many heads",
+        needs=("random",),
+        percent=True,
     ),
     "C13": Claim(
         "imbalance",
         "Adding weighted minority values steadies accuracy.",
-        "fluctuation of accuracy when a demonstration is dropped, before minus after the mitigation",
+        "size of the shift of P(foo) towards the more frequent label, before minus after the mitigation",
+        smallest=POINTS,
+        unit="of probability",
+        control="more than a constant offset of equal size, and than in random groups of as many heads",
+        needs=("control", "random", "before"),
         percent=True,
         paper="fluctuation -22 % (abstract of version 3)",
     ),
     "C14": Claim(
         "order",
         "Removing position in the in-context heads steadies accuracy.",
-        "standard deviation of accuracy over orders, before minus after the mitigation",
+        "standard deviation of P(gold) over orders, before minus after the mitigation",
+        smallest=SPREAD,
+        unit="of probability",
+        control="more than in random groups of as many heads",
+        needs=("random", "before"),
         percent=True,
         paper="standard deviation -17 % (abstract of version 3)",
     ),

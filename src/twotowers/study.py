@@ -21,7 +21,7 @@ from .prompts.tasks import Half, Task, load_task
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is computed.
+    """How much is computed. The word task has 12 categories, so 66 pairs of them, and 6 sets show each category once.
 
     Attributes:
         selection_sets: demonstration sets on which heads are selected (every head is knocked out on each).
@@ -43,8 +43,8 @@ SCALES = {
     scale.name: scale
     for scale in (
         Scale("smoke", selection_sets=2, evaluation_sets=2, shots=2, queries=2, draws=1),
-        Scale("book", selection_sets=8, evaluation_sets=32, shots=8, queries=8, draws=3),
-        Scale("paper", selection_sets=63, evaluation_sets=125, shots=8, queries=8, draws=10),
+        Scale("book", selection_sets=12, evaluation_sets=66, shots=8, queries=4, draws=3),
+        Scale("paper", selection_sets=66, evaluation_sets=132, shots=8, queries=8, draws=10),
     )
 }
 

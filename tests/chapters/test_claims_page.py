@@ -13,14 +13,15 @@ from twotowers.publishing.publish import call
 from twotowers.publishing.shown import Shown
 
 MANY = {**dict.fromkeys(CLAIMS, "supported"), "C2": "contradicted", "C9": "contradicted", "C4": "inconclusive",
-        "C11": "not testable", "C12": "not testable", "C13": "not run"}  # fmt: skip
+        "C6": "absent", "C11": "not testable", "C12": "not testable", "C13": "not run",
+        "C14": "nothing to cure"}  # fmt: skip
 COUNTS = {
-    "many": (MANY, "Of 14 claims, 8 are supported on this model, 2 contradicted (C2, C9) and 1 inconclusive (C4); "
-             "2 could not be tested and 1 has not been run."),
+    "many": (MANY, "Of 14 claims, 6 are supported on this model, 2 contradicted (C2, C9), 1 absent (C6), "
+             "1 nothing to cure (C14) and 1 inconclusive (C4); 2 could not be tested and 1 has not been run."),
     "one is": (dict.fromkeys(CLAIMS, "not run") | {"C3": "supported"}, "Of 14 claims, 1 is supported on this model, "
-               "0 contradicted and 0 inconclusive; 0 could not be tested and 13 have not been run."),
-    "none": (dict.fromkeys(CLAIMS, "not testable"), "Of 14 claims, 0 are supported on this model, 0 contradicted and "
-             "0 inconclusive; 14 could not be tested and 0 have not been run."),
+               "0 contradicted, 0 absent and 0 inconclusive; 0 could not be tested and 13 have not been run."),
+    "none": (dict.fromkeys(CLAIMS, "not testable"), "Of 14 claims, 0 are supported on this model, 0 contradicted, "
+             "0 absent and 0 inconclusive; 14 could not be tested and 0 have not been run."),
 }  # fmt: skip
 
 
@@ -29,8 +30,9 @@ def ledger_of(verdicts, mean=0.25, spread=0.125):
     rows = []
     for claim, verdict in verdicts.items():
         numbers = [unknown] * 3 if verdict == "not run" else [mean, mean - spread, mean + spread]
-        rows.append((claim, CLAIMS[claim].sentence, *numbers, verdict, CLAIMS[claim].paper))
-    return pd.DataFrame(rows, columns=["claim", "sentence", "mean", "low", "high", "verdict", "paper"])
+        rows.append((claim, CLAIMS[claim].sentence, *numbers, verdict, "why", "3", CLAIMS[claim].paper))
+    names = ["claim", "sentence", "mean", "low", "high", "verdict", "reason", "seed", "paper"]
+    return pd.DataFrame(rows, columns=names)
 
 
 @pytest.mark.parametrize(("verdicts", "expected"), COUNTS.values(), ids=COUNTS)
@@ -40,11 +42,12 @@ def test_verdicts_are_counted_and_those_to_look_at_are_named(verdicts, expected)
 
 def test_the_table_has_a_row_for_each_claim():
     lines = call(page.TABLE.write, make_facts(), {"table": ledger_of(MANY)}).splitlines()
-    assert len(lines) == 2 + len(CLAIMS)
+    assert len(lines) == 2 + len(CLAIMS) + 2
+    assert lines[-1].startswith("Made over one seed (3). Specification `")
     third, fourth, last = (next(line for line in lines if line.startswith(f"| {c} |")) for c in ("C3", "C4", "C13"))
-    assert third.endswith("| +0.250 (+0.125 to +0.375) | **supported** | not known |")
-    assert "| +25.0% (+12.5% to +37.5%) | **inconclusive** | 87.6 % to 24.4 %" in fourth
-    assert "|  | **not run** | fluctuation -22 %" in last
+    assert third.endswith("| +25.0% (+12.5% to +37.5%) | **supported** | why | not known |")
+    assert "| +25.0% (+12.5% to +37.5%) | **inconclusive** | why | 87.6 % to 24.4 %" in fourth
+    assert "|  | **not run** | why | fluctuation -22 %" in last
 
 
 @pytest.mark.parametrize("verdicts", [MANY, dict.fromkeys(CLAIMS, "not run"), dict.fromkeys(CLAIMS, "not testable")])

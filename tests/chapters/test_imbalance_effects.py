@@ -13,7 +13,8 @@ from twotowers.chapters.imbalance.mitigation import (
     mitigation_effects,
 )
 from twotowers.chapters.imbalance.response import accounted, attention_effects, share_effects
-from twotowers.publishing.ledger import judge
+from twotowers.paper import CLAIMS
+from twotowers.statistics import judge
 
 SHARES = np.arange(1, 8) / 8
 
@@ -45,7 +46,7 @@ def test_the_slope_is_that_of_a_line():
 @pytest.mark.parametrize(("slope", "verdict"), [(6.0, "supported"), (-6.0, "contradicted"), (0.0, "inconclusive")])
 def test_c11_can_come_out_each_way(slope, verdict):
     table = planted(lambda share, noise: slope * (share - 0.5) + noise)
-    assert judge("C11", share_effects(table)).verdict == verdict
+    assert judge(share_effects(table), CLAIMS["C11"].smallest).verdict == verdict
 
 
 def test_values_that_are_the_whole_change_account_for_all_of_it():
@@ -126,7 +127,7 @@ def test_c13_can_come_out_each_way(after, verdict):
     before = outcomes(0.8, (0.6, 0.6))
     remedied = outcomes(0.8, after) if verdict != "inconclusive" else before
     effects = mitigation_effects(before, remedied)
-    assert judge("C13", effects).verdict == verdict
+    assert judge(effects, CLAIMS["C13"].smallest).verdict == verdict
     row = compare(before, {"it": remedied}).query("remedy == 'it' and measure == 'p_gold' and quantity == 'removed'")
     assert row["mean"].item() == pytest.approx(effects["effect"].mean())
 

@@ -98,7 +98,7 @@ def test_the_response_says_what_is_at_both_ends():
     assert caption == (
         "Answers and heads when 1 to 3 of 4 demonstrations are labelled foo. Attention of the last position, and logit "
         "minus of the weighted values, are summed over the label's positions and over the 2 in-context heads; dashed: "
-        "2 random heads of the same layers. Accuracy is over the full vocabulary. Bands: 95% bootstrap intervals over "
+        "2 random heads of the same layers. Accuracy is over the full vocabulary. Bands: 95% intervals over "
         "32 demonstration sets."
     )
     assert alt == (
@@ -177,7 +177,7 @@ def test_the_remedies_are_named_with_their_strengths():
     assert caption == (
         "Left: change of a set's mean when one of 8 balanced demonstrations is dropped. Right: what each remedy takes "
         "off it, paired by set. Strength 0.3 was chosen on the selection half. Calibration has no full-vocabulary "
-        "accuracy. Bars: 95% bootstrap intervals over 32 demonstration sets."
+        "accuracy. Bars: 95% intervals over 32 demonstration sets."
     )
     assert alt == (
         "Two dot charts by remedy. Two-way accuracy fluctuates by 4.0% (none), 3.0% (paper's strength, 0.03), 2.0% "

@@ -209,7 +209,7 @@ def test_dose_draws_top_and_random_heads_for_each_gold_label():
     assert [ax.get_title() for ax in drawing.axes] == ["gold label bar", "gold label foo"]
     assert [d[page.TOP_HEADS] for d in drawn] == [[1.0, 0.5], [0.8, 0.3]]
     assert [d[page.RANDOM] for d in drawn] == [[1.0, 1.0], [0.8, 0.7]]
-    assert "as many random heads of the same layers, 3 draws, for each gold label. Bands: 95% bootstrap" in caption
+    assert "as many random heads of the same layers, 3 draws, for each gold label. Bands: 95% intervals" in caption
     assert alt == (
         "Two line charts, one per gold label. With no head removed, accuracy over both labels is 90%. With one head "
         "removed, accuracy over both labels is 40% for the most harmful and 85% for random heads."

@@ -63,7 +63,7 @@ def test_no_more_heads_are_marked_than_the_deep_half_has(n_layers, marked):
 
 def test_layers_names_the_largest_of_each_kind():
     drawing, caption, alt = figure_of(page.LAYERS, make_facts(), {"layers": by_layer(USUAL)})
-    assert "Means over 256 prompts; whiskers: 95% bootstrap intervals over 32 demonstration sets." in caption
+    assert "Means over 256 prompts; whiskers: 95% intervals over 32 demonstration sets." in caption
     assert alt == (
         "Two bar charts by layer. The largest attention layer is layer 3 with 3.00 nats; the largest MLP is layer 0 "
         "with 2.00 nats."

@@ -18,8 +18,9 @@ from twotowers.chapters.order.effects import (
     steadied,
 )
 from twotowers.chapters.order.order import Ordered, recency
+from twotowers.paper import CLAIMS
 from twotowers.prompts.variants import rotations
-from twotowers.publishing.ledger import judge
+from twotowers.statistics import judge
 
 # --- planted truth ------------------------------------------------------------------------------------------------
 
@@ -64,13 +65,13 @@ def test_a_model_that_follows_or_flees_the_last_label_is_called_so(slope, verdic
     for column in ("effect", "logits"):
         assert (np.sign(effects[column].round(9)) == np.sign(slope) * moved).all()
     assert effects["shuffled"].abs().mean() < abs(slope)
-    assert judge("C12", effects).verdict == verdict
+    assert judge(effects, CLAIMS["C12"].smallest).verdict == verdict
 
 
 def test_a_model_that_ignores_places_decides_nothing():
     effects = slopes(planted(lambda *_: 0.5, noise=0.05, n_sets=24).prompts)
     assert abs(effects["effect"].mean()) < 0.005
-    assert judge("C12", effects).verdict == "inconclusive"
+    assert judge(effects, CLAIMS["C12"].smallest).verdict == "inconclusive"
 
 
 def test_a_bias_to_one_order_or_one_set_is_no_effect_of_place():
@@ -79,7 +80,7 @@ def test_a_bias_to_one_order_or_one_set_is_no_effect_of_place():
     assert slopes(table.assign(p_foo=0.2 + 0.1 * table["set"]))["effect"].to_numpy() == pytest.approx(0)
     still = slopes(table.assign(recency=1.5))
     assert still["effect"].isna().all()
-    assert judge("C12", still).verdict == "not testable"
+    assert judge(still, CLAIMS["C12"].smallest).verdict == "not testable"
 
 
 def test_the_response_curve_rises_only_where_the_truth_does():
@@ -137,7 +138,7 @@ def test_a_mitigation_that_steadies_or_unsettles_is_called_so(before, after, ver
     spreads = spread(mixed(swinging(before), swinging(after, 0.5)))
     effects = steadied(spreads, "in-context")
     assert effects["before"].to_numpy() == pytest.approx(before * (1 + 0.01 * effects["set"]))
-    assert judge("C14", effects).verdict == verdict
+    assert judge(effects, CLAIMS["C14"].smallest).verdict == verdict
     change = relative_change(effects)
     assert math.isnan(change) if before == 0 else change == pytest.approx(after / before - 1)
     for measure in ("margin", "attention"):

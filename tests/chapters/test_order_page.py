@@ -87,7 +87,7 @@ def test_the_response_says_what_is_at_both_ends():
         "The same 4 demonstrations in 4 orders. Left: two-way probability of foo. Right: attention of the last "
         "position to foo's label positions minus bar's, mean over 2 in-context heads, and over 2 random heads of the "
         "same layers. Horizontal: mean place of foo's demonstrations minus that of bar's. Each set's mean over its "
-        "orders is taken away. Bands: 95% bootstrap intervals over 32 demonstration sets."
+        "orders is taken away. Bands: 95% intervals over 32 demonstration sets."
     )
     assert alt == (
         "Two line charts over how much nearer foo stands than bar. At -2.0 demonstrations, P(foo) differs from its "
@@ -128,7 +128,7 @@ def test_attention_is_given_at_both_ends():
     assert caption == (
         "Attention of the last position to one label position, by its distance from the query (1: the last "
         "demonstration), mean over heads; 2 in-context heads and 2 random heads of the same layers. Bands: 95% "
-        "bootstrap intervals over 32 demonstration sets."
+        "intervals over 32 demonstration sets."
     )
     assert alt == (
         "Two line charts over distance, each with a line for labels of the query's class and one for the other class. "
@@ -163,7 +163,7 @@ def test_the_mitigation_names_what_is_removed():
     assert caption == (
         "Standard deviation over 4 orders: of accuracy (full vocabulary) over a set's 8 queries, of a query's margin, "
         "and of its attention to one demonstration's label in these heads. Position is removed at strength 1, in 2 "
-        "in-context heads or in 2 random heads of the same layers. Bars: 95% bootstrap intervals over 32 demonstration "
+        "in-context heads or in 2 random heads of the same layers. Bars: 95% intervals over 32 demonstration "
         "sets."
     )
     assert alt == (

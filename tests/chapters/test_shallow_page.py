@@ -126,7 +126,7 @@ def test_blocking_draws_a_panel_a_kind_with_control_and_intact_level():
         assert drawn["random edges cut"] == pytest.approx([0.8, 0.85, 0.9, 0.9, 0.875])
         assert drawn["nothing cut"] == pytest.approx([0.9, 0.9])
     assert "with edges cut in a window of 2 layers, by the window's first layer" in caption
-    assert caption.endswith("Bands: 95% bootstrap intervals over 32 demonstration sets.")
+    assert caption.endswith("Bands: 95% intervals over 32 demonstration sets.")
     assert alt.startswith(
         "Two line charts, one per kind of edge, of accuracy by first layer of the window, with a line for random "
         "edges and a level for the intact model. Cutting text to label is costliest in layers 1 to 2,"
@@ -228,7 +228,7 @@ def test_the_probe_draws_three_places_and_chance():
     assert drawn["at its label"] == [0.25, 0.75, 0.75]
     assert drawn["at another's label"] == [0.5, 0.25, 0.25]
     assert drawn["one of 12 categories"][0] == pytest.approx(1 / 12)
-    assert "another demonstration of the set. 8 demonstrations. Bands: 95% bootstrap" in caption
+    assert "another demonstration of the set. 8 demonstrations. Bands: 95% intervals" in caption
     assert alt == (
         "Line chart of probe accuracy by layer with two chance levels. At the text it is highest at layers 1 and 2 "
         "with 100%. At its label it is highest at layers 1 and 2 with 75%. At another's label it is highest at layer 0 "

@@ -9,8 +9,9 @@ from conftest import DEMONSTRATIONS, QUERIES, make_sets
 from planted import synthetic
 from twotowers.chapters.towers.reading import read_heads
 from twotowers.chapters.towers.swap import at_own_label, directed_changes, relative_changes, swap, swap_effects
+from twotowers.paper import CLAIMS
 from twotowers.prompts.variants import swapped
-from twotowers.publishing.ledger import judge
+from twotowers.statistics import judge
 
 HEADS = [(1, 0), (3, 2)]
 
@@ -61,7 +62,7 @@ def test_a_model_whose_towers_choose_and_whose_values_copy_supports_the_swap_cla
     own = at_own_label(changes, {"foo": [(3, 1)]})
     assert set(own["label"]) == {"foo"}
     effects = swap_effects(own)
-    assert judge("C10", effects).verdict == "supported"
+    assert judge(effects, CLAIMS["C10"].smallest).verdict == "supported"
     signed = relative_changes(own, ["gold"]).groupby("gold")["attention_signed"].mean()
     assert signed["foo"] == pytest.approx(0.05 / 0.2 - 1)  # falls, as the paper has it for foo-heads
     assert signed["bar"] == pytest.approx(0.2 / 0.05 - 1)
@@ -72,13 +73,13 @@ def test_a_model_whose_values_change_and_whose_attention_does_not_contradicts_it
     before, after = exchanged(constant, lambda label, same: 1.0 + 2.0 * same)
     effects = swap_effects(swap(before, after))
     assert (effects["effect"] < 0).all()
-    assert judge("C10", effects).verdict == "contradicted"
+    assert judge(effects, CLAIMS["C10"].smallest).verdict == "contradicted"
 
 
 def test_a_model_in_which_nothing_changes_decides_nothing():
     effects = swap_effects(swap(*exchanged(constant, constant)))
     assert effects["effect"].to_numpy() == pytest.approx(0)
-    assert judge("C10", effects).verdict == "inconclusive"
+    assert judge(effects, CLAIMS["C10"].smallest).verdict == "inconclusive"
 
 
 def test_only_attention_that_follows_the_class_is_directed():

@@ -8,7 +8,7 @@ import pytest
 from facts import make_facts
 
 from twotowers.chapters.task import page
-from twotowers.chapters.task.accuracy import FULL, TWO_WAY, with_most
+from twotowers.chapters.task.accuracy import FULL, TWO_WAY, gate, with_most
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
 
@@ -64,7 +64,7 @@ def test_shots_says_where_accuracy_begins_and_ends():
     drawing, caption, alt = figure_of(page.SHOTS, make_facts(), {"shots": shots})
     assert caption == (
         "Accuracy by the number of demonstrations of each label: 87.5% over the full vocabulary with 8, 25.0% with "
-        "one. The queries are the same at every point. Bands: 95% bootstrap intervals over 32 demonstration sets."
+        "one. The queries are the same at every point. Bands: 95% intervals over 32 demonstration sets."
     )
     assert alt == (
         "Line chart. Full-vocabulary accuracy goes from 25% with one demonstration of each label to 88% with 8; "
@@ -85,9 +85,16 @@ def test_one_number_of_demonstrations_goes_nowhere():
     assert alt.startswith("Chart with one point a measure, for one demonstration of each label: ")
 
 
-def test_the_accuracy_that_is_handed_on_is_that_of_most_demonstrations():
+def test_the_accuracy_that_is_told_is_that_of_most_demonstrations():
     shots = shots_of({4: 0.8, 1: 0.3, 2: 0.5}, {4: 0.9, 1: 0.6, 2: 0.7}).sample(frac=1, random_state=1)
     assert with_most(shots) == pytest.approx({"mean": 0.8, "low": 0.75, "high": 0.85})
+    assert with_most(shots, TWO_WAY)["mean"] == 0.9
+
+
+def test_what_is_handed_on_is_two_way_accuracy_of_each_set_with_most_demonstrations():
+    table = pd.DataFrame({"shots": [1, 1, 4, 4, 4], "set": [0, 1, 1, 0, 1], "accuracy": 0.0,
+                          "accuracy_two_way": [0.0, 0.0, 1.0, 0.5, 0.0]})  # fmt: skip
+    assert gate(table) == {"set": [0, 1], "effect": [0.5, 0.5]}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +105,7 @@ def test_the_accuracy_that_is_handed_on_is_that_of_most_demonstrations():
         ({"mean": 0.5, "low": 0.5, "high": 0.5}, {}, "its interval includes one half, so the claims"),
         ({"mean": 0.0, "low": 0.0, "high": 0.0}, {}, "**0.0%** (0.0% to 0.0%): its interval lies below one half, so"),
         ({"mean": 1.0, "low": 1.0, "high": 1.0}, {}, "**100.0%** (100.0% to 100.0%): its interval lies above"),
-        ({"mean": 0.9, "low": 0.9, "high": 0.9}, {"evaluation_sets": 1}, "**90.0%**: one demonstration set gives no"),
+        ({"mean": 0.9, "low": float("nan"), "high": float("nan")}, {}, "**90.0%**: one demonstration set gives no"),
         (dict.fromkeys(WIDE, float("nan")), {}, "is **not known**: it could not be measured, so the claims"),
         (WIDE, {"shots": 1}, "With one demonstration of each label the accuracy"),
         (WIDE, {"shots": 8}, "With 8 demonstrations of each label the accuracy"),
@@ -114,7 +121,7 @@ def test_templates_names_every_bar():
     templates = templates_of((0.9, 0.7), (0.8, 0.6))
     drawing, caption, alt = figure_of(page.TEMPLATES, make_facts(), {"templates": templates})
     assert "with 8 demonstrations of each label" in caption
-    assert caption.endswith("Whiskers: 95% bootstrap intervals over 32 demonstration sets.")
+    assert caption.endswith("Whiskers: 95% intervals over 32 demonstration sets.")
     assert alt == (
         "Bar chart of accuracy by template and gold label. lines, gold label bar: 90%; lines, gold label foo: 70%; "
         "paper, gold label bar: 80%; paper, gold label foo: 60%."

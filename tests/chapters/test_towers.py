@@ -16,9 +16,10 @@ from twotowers.chapters.towers.plane import biplot, plane
 from twotowers.chapters.towers.reading import attention_by_class, attention_effects, read_heads
 from twotowers.chapters.towers.swap import by_label, swap
 from twotowers.chapters.towers.transfer import transfer, transfer_effects
+from twotowers.paper import CLAIMS
 from twotowers.prompts.packing import pack
 from twotowers.prompts.variants import prompt_set_of, swapped
-from twotowers.publishing.ledger import judge
+from twotowers.statistics import judge
 from twotowers.tracing import capture as tracing
 from twotowers.tracing.capture import capture
 from twotowers.tracing.heads import control_heads, is_in
@@ -169,15 +170,15 @@ def test_a_head_that_attends_to_its_class_supports_and_one_that_avoids_it_contra
         (prefers_other, "contradicted", "contradicted"),
     ):
         table = synthetic(head, sets=30, seed=1)
-        assert judge("C7", attention_effects(attention_by_class(table))).verdict == c7
-        assert judge("C9", metric_effects(metric(table))).verdict == c9
+        assert judge(attention_effects(attention_by_class(table)), CLAIMS["C7"].smallest).verdict == c7
+        assert judge(metric_effects(metric(table)), CLAIMS["C9"].smallest).verdict == c9
 
 
 def test_c9_is_contradicted_where_the_cosine_already_tells_the_class():
     table = synthetic(lambda same, noise: noise + 0.3 * same, sets=12)
     table["cosine"] = table["same"].astype(float)
     effects = metric_effects(metric(table))
-    assert judge("C9", effects).verdict == "contradicted"
+    assert judge(effects, CLAIMS["C9"].smallest).verdict == "contradicted"
     assert effects["above_chance"].mean() > 0
 
 

@@ -148,7 +148,7 @@ def test_attention_stands_by_head_and_by_group():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["2.0", "3.1", *GROUPS]
     assert list(ax.containers[0].lines[0].get_xdata()) == [0.5] * 5
     assert "(in-context heads: 2, sharpest heads: 2, random deep heads: 3)" in caption
-    assert caption.endswith("Whiskers: 95% bootstrap intervals over 32 demonstration sets.")
+    assert caption.endswith("Whiskers: 95% intervals over 32 demonstration sets.")
     assert alt.startswith(
         "Points with whiskers, a row for each in-context head and group. 2.0: 50.0% to the same class,"
     )
@@ -315,7 +315,7 @@ def test_signed_changes_are_bars_and_a_table():
     drawing, caption, alt = drawn(page.SWAP, signed_of())
     bars = {c.get_label(): [bar.get_height() for bar in c] for c in drawing.axes[0].containers if hasattr(c, "patches")}
     assert bars["attention"] == [-0.25, 0.5, 1.0]
-    assert caption.endswith("Means of 32 demonstration sets with 95% bootstrap intervals.")
+    assert caption.endswith("Means of 32 demonstration sets with 95% intervals.")
     assert alt.startswith(
         "Pairs of bars. foo-heads, answer foo: attention -25%. foo-heads, answer bar: attention +50%."
     )

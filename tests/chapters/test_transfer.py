@@ -6,9 +6,10 @@ import torch
 
 from planted import synthetic
 from twotowers.chapters.towers.transfer import position_increases, transfer, transfer_effects
+from twotowers.paper import CLAIMS
 from twotowers.prompts.packing import pack
 from twotowers.prompts.variants import few_queries
-from twotowers.publishing.ledger import judge
+from twotowers.statistics import judge
 from twotowers.tracing.capture import capture
 from twotowers.tracing.labels import label_positions
 from twotowers.tracing.projection import log_probability, project
@@ -52,7 +53,7 @@ def test_transfer_follows_the_weight_or_not():
         (lambda w, noise: -w, "contradicted", -1),
     ):
         effects = transfer_effects(moved(rise))
-        assert judge("C8", effects).verdict == verdict
+        assert judge(effects, CLAIMS["C8"].smallest).verdict == verdict
         assert effects["effect"].mean() == pytest.approx(mean, abs=0.08)
 
 

@@ -109,9 +109,7 @@ def test_logit_minus_says_what_is_compared():
             "other positions": [0.25 + i] * 4,
         }
     assert "on 256 prompts of the evaluation half" in caption
-    assert (
-        "Control: 3 other heads of the deep half. Bars: 95% bootstrap intervals over 32 demonstration sets." in caption
-    )
+    assert "Control: 3 other heads of the deep half. Bars: 95% intervals over 32 demonstration sets." in caption
     assert alt.startswith("Two panels of points, a row for each group of heads. vo, mean, bar-heads: -1.00 at bar")
     assert (
         "weight × vo, sum, foo-heads: +0.00 at bar positions, +1.50 at foo positions, +1.25 at other positions." in alt

@@ -1,88 +1,149 @@
-"""A verdict is computed, and can come out either way."""
+"""A verdict is computed from the evidence of a claim, which is kept in one file, and can come out either way."""
+
+import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from twotowers.chapters.chapter import Page
-from twotowers.errors import UnknownNameError
+from twotowers.errors import DamagedRunError, UnknownNameError
 from twotowers.paper import CLAIMS
+from twotowers.prompts.sets import categories_of
 from twotowers.prompts.tasks import load_task
-from twotowers.publishing.ledger import Verdict, atlas, judge, ledger, markdown
-from twotowers.publishing.run_folder import RunFolder
-from twotowers.statistics import Estimate
+from twotowers.publishing import specification
+from twotowers.publishing.evidence import Evidence, by_set
+from twotowers.publishing.ledger import atlas, claim_text, ledger, markdown, number, read_ledger, sentence
+from twotowers.publishing.run_folder import RunFolder, digest_of
+from twotowers.publishing.shown import Shown
+from twotowers.statistics import Estimate, Verdict, judge
 from twotowers.study import SCALES, Study
 
+SETS = 16
 
-def effects(mean, spread=0.1, sets=32):
+
+def effects(mean, spread=0.02, sets=SETS):
     rng = np.random.default_rng(0)
     return pd.DataFrame({"set": np.arange(sets).repeat(4), "effect": (mean + spread * rng.normal(size=sets)).repeat(4)})
 
 
-@pytest.mark.parametrize(("mean", "verdict"), [(0.3, "supported"), (-0.3, "contradicted"), (0.0, "inconclusive")])
-def test_the_interval_decides(mean, verdict):
-    assert judge("C7", effects(mean)).verdict == verdict
-
-
-def test_one_set_decides_nothing():
-    assert judge("C7", effects(0.3, sets=1)).verdict == "not testable"
-
-
-def test_prompts_without_an_effect_are_left_out():
-    table = effects(0.3)
-    table.loc[::2, "effect"] = np.nan
-    assert judge("C7", table).verdict == "supported"
-    assert judge("C7", table.assign(effect=np.nan)).verdict == "not testable"
-
-
-def test_many_prompts_do_not_replace_sets():
-    """Forty thousand prompts of three sets that disagree are still three sets."""
-    table = pd.DataFrame({"set": [0, 1, 2], "effect": [1.0, 1.0, -1.5]})
-    many = pd.concat([table] * 10_000)
-    assert judge("C7", many).verdict == "inconclusive"
+def given(mean=0.3):
+    """Evidence that passes every control."""
+    return {"random": [0.0] * 20, "control": effects(mean), "before": effects(5.0)}
 
 
 def test_an_unknown_claim_is_named():
     with pytest.raises(UnknownNameError, match="no claim 'C15'"):
-        judge("C15", effects(1))
+        Evidence("C15", 0, effects(1))
 
 
-def test_all_fourteen_claims_are_there_with_a_sentence():
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_without_what_its_specification_names_no_claim_is_supported(claim):
+    """Each control by itself is needed; with all of them there is support."""
+    mean = 2 * CLAIMS[claim].smallest
+    assert Evidence(claim, 0, effects(mean), **given()).verdict.verdict == "supported"
+    for name in CLAIMS[claim].needs:
+        kept = {other: value for other, value in given().items() if other != name}
+        made = Evidence(claim, 0, effects(mean), **kept).verdict
+        assert made.verdict == "inconclusive"
+        assert made.reason.startswith("its control was not measured")
+        assert Evidence(claim, 0, effects(-mean), **kept).verdict.verdict == "contradicted"
+    assert Evidence(claim, 0, effects(mean)).verdict.verdict == ("inconclusive" if claim != "C3" else "supported")
+
+
+def test_all_fourteen_claims_say_what_they_measure_and_what_controls_it():
     assert list(CLAIMS) == [f"C{i}" for i in range(1, 15)]
-    sentence = judge("C4", effects(0.3)).sentence
-    assert sentence.startswith("**C4: supported.**")
-    assert "87.6 % to 24.4 %" in sentence
+    for name, claim in CLAIMS.items():
+        assert claim.smallest > 0
+        assert claim.unit
+        assert bool(claim.control) == bool(claim.needs), name
+        assert set(claim.needs) <= {"random", "control", "before"}
+
+
+def test_a_sentence_says_the_verdict_and_what_it_rests_on():
+    said = sentence(Evidence("C4", 0, effects(0.3), random=[0.0] * 20).record())
+    assert said.startswith("**C4: supported** by itself; the ledger corrects")
+    assert " of accuracy, over 16 sets; smallest effect of interest 5%." in said
+    assert "these heads counted, are 4.8%." in said
+    assert "87.6 % to 24.4 %" in said
+    assert said.endswith(f"Specification `{specification.specification_digest()[:12]}`.")
+    said = sentence(Evidence("C1", 0, effects(0.0, 3.0)).record())
+    assert said.startswith("**C1: inconclusive**. Demonstrations")
+    assert "Its interval includes zero." in said
+    assert "layers, over 16 sets; smallest effect of interest 1." in said
 
 
 @pytest.mark.parametrize(
-    ("claim", "estimate", "number"),
+    ("claim", "estimate", "expected"),
     [
-        ("C6", (0.3, 0.2, 0.4), "+0.300 (+0.200 to +0.400)"),
-        ("C6", (-0.00021, -0.0003, -0.00012), "-0.0002 (-0.0003 to -0.0001)"),
-        ("C6", (0.0, 0.0, 0.0), "+0.000 (+0.000 to +0.000)"),
-        ("C6", (0.2, 1e-9, 0.4), "+0.200000 (+0.000000 to +0.400000)"),
+        ("C8", (0.3, 0.2, 0.4), "+0.300 (+0.200 to +0.400)"),
+        ("C8", (-0.00021, -0.0003, -0.00012), "-0.0002 (-0.0003 to -0.0001)"),
+        ("C8", (0.0, 0.0, 0.0), "+0.000 (+0.000 to +0.000)"),
+        ("C8", (0.2, 1e-9, 0.4), "+0.200000 (+0.000000 to +0.400000)"),
         ("C7", (0.05, 0.0002, 0.1), "+5.00% (+0.02% to +10.00%)"),
     ],
 )
-def test_what_is_not_zero_does_not_look_like_zero(claim, estimate, number):
-    assert f" {number}." in Verdict(claim, Estimate(*estimate), "supported").sentence
+def test_what_is_not_zero_does_not_look_like_zero(claim, estimate, expected):
+    assert number(Estimate(*estimate), CLAIMS[claim]) == expected
+
+
+# Kept in a file
+
+
+def test_evidence_is_read_back_as_it_was_to_the_last_digit(study):
+    table = effects(1 / 3)
+    table.loc[table["set"] == 2, "effect"] = np.nan
+    kept = Evidence("C13", 5, by_set(table), categories_of(study.evaluation), **given(), folds=[0.1 + 0.2, np.nan])
+    read = Evidence.of(json.loads(json.dumps(kept.record(), allow_nan=False)))
+    assert read.record() == kept.record()
+    assert read.verdict == kept.verdict
+    assert read.verdict.left_out == 1
+    assert (read.seed, read.verdict.verdict) == (5, "unstable")
+    means = kept.record()["effects"]["effect"]
+    assert means[2] is None
+    assert means[3] == table.loc[table["set"] == 3, "effect"].mean()
+
+
+DAMAGES = {
+    "another claim": lambda record: record | {"claim": "C15"},
+    "no effects": lambda record: record | {"effects": None},
+    "another column": lambda record: record | {"effects": {"set": [1], "Effect": [1.0]}},
+    "unequal columns": lambda record: record | {"effects": {"set": [1, 2], "effect": [1.0]}},
+    "no number": lambda record: record | {"effects": {"set": [1], "effect": ["x"]}},
+    "something more": lambda record: record | {"more": 1},
+    "something less": lambda record: {name: value for name, value in record.items() if name != "folds"},
+    "a list": lambda record: [record],
+    "effects of another claim": lambda record: record | {"claim": "C9"},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_file_that_holds_something_else_is_refused(tmp_path, damage):
+    run = RunFolder(tmp_path)
+    file = tmp_path / "claims" / "C4.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(damage(Evidence("C4", 0, effects(0.3)).record())))
+    with pytest.raises(DamagedRunError, match=r"claims/C4\.json holds"):
+        read_ledger(run, {"claims/C4.json": digest_of(file)})
 
 
 @pytest.fixture
 def study(tiny_gpt2):
-    return Study(tiny_gpt2, load_task("words"), SCALES["smoke"], seed=0)
+    scale = dataclasses.replace(SCALES["smoke"], evaluation_sets=SETS)
+    return Study(tiny_gpt2, load_task("words"), scale, seed=0)
 
 
 @pytest.fixture
 def run(study, tmp_path, capsys):
-    """A function that records effects and an accuracy, and gives the run's folder."""
+    """A function that records effects and accuracies, and gives the run's folder."""
 
-    def recorded(accuracy=(0.8, 0.7, 0.9), **claims):
+    def recorded(accuracy=0.8, own=None, **claims):
         folder, work = RunFolder(tmp_path / "run"), tmp_path / "work"
         page = Page("towers", study, work, {})
-        page.hand_on("accuracy", dict(zip(("mean", "low", "high"), accuracy, strict=True)))
+        page.hand_on("accuracy", {"set": [*range(SETS)], "effect": [accuracy] * SETS})
         for name, mean in claims.items():
-            page.judge(name, effects(mean))
+            page.judge(name, effects(mean), **given(), accuracy=own)
         folder.require_writable()
         folder.commit("towers", work, {})
         return folder.path
@@ -90,27 +151,88 @@ def run(study, tmp_path, capsys):
     return recorded
 
 
-def test_a_claim_is_recorded_and_read_back(run):
-    table, measured = ledger(run(C9=0.3)).set_index("claim"), judge("C9", effects(0.3)).estimate
+def test_a_claim_is_recorded_and_read_back(run, study):
+    table = ledger(run(C9=0.3)).set_index("claim")
+    measured = judge(effects(0.3), 0.1, categories=categories_of(study.evaluation))
     assert table.loc["C9", "verdict"] == "supported"
     assert table.loc["C9", ["mean", "low", "high"]].tolist() == [measured.mean, measured.low, measured.high]
+    assert table.loc["C9", "seed"] == "0"
     assert table.loc["C1", "verdict"] == "not run"
     assert len(table) == 14
 
 
-def test_a_model_at_chance_makes_every_claim_untestable_when_it_is_read(run):
-    assert set(ledger(run((0.55, 0.48, 0.62), C9=0.3, C8=-0.3))["verdict"]) == {"not testable", "not run"}
+def test_a_page_shows_what_the_file_says(run):
+    folder = run(C9=0.3)
+    record = json.loads((folder / "claims" / "C9.json").read_text())
+    assert Shown.read(folder, "towers").render(claim_text("C9")) == sentence(record)
+    assert record["categories"]["set"] == [*range(SETS)]
+    assert record["accuracy"]["effect"] == [0.8] * SETS
+
+
+def test_effects_of_sets_that_were_not_drawn_are_refused(study, tmp_path):
+    page = Page("towers", study, tmp_path, {})
+    page.hand_on("accuracy", {"set": [0], "effect": [1.0]})
+    with pytest.raises(ValueError, match="the categories of 1 sets are missing, set 16"):
+        page.judge("C9", effects(0.3, sets=SETS + 1))
+
+
+def test_a_model_at_chance_makes_every_claim_untestable(run):
+    assert set(ledger(run(0.55, C9=0.3, C8=-0.3))["verdict"]) == {"not testable", "not run"}
+
+
+def test_accuracy_at_a_chapters_own_shots_goes_before_that_of_the_task(run):
+    folder = run(0.55, own=effects(0.9), C9=0.3)
+    assert set(ledger(folder)["verdict"]) == {"supported", "not run"}
+
+
+def test_a_ledger_is_made_by_holm_over_the_claims_that_it_holds(run, monkeypatch):
+    """Alone a p of 0.03 supports; among two claims it does not, and the table says why."""
+
+    def weak(self):
+        return Verdict("supported", 0.3, 0.1, 0.5, 0.03, smallest=0.05)
+
+    monkeypatch.setattr(Evidence, "verdict", property(weak))
+    assert ledger(run(C9=0.3)).set_index("claim").loc["C9", "verdict"] == "supported"
+    table = ledger(run(C9=0.3, C8=0.3)).set_index("claim")
+    assert table.loc["C9", ["verdict", "reason"]].tolist() == ["inconclusive", "not among 2 claims: p = 0.060 by Holm"]
 
 
 def test_tables_show_every_claim_of_every_model(run, tmp_path):
-    folder = run(C4=0.3, C8=-0.3)
+    folder = run(C4=0.3, C8=-0.3, C7=0.0)
     lines = markdown(ledger(folder)).splitlines()
-    assert len(lines) == 2 + 14
+    assert len(lines) == 2 + 14 + 2
     assert "**supported**" in lines[5]
     assert "%" in lines[5]
     assert "**contradicted**" in lines[9]
+    assert "**absent** | its interval lies within the smallest effect of interest |" in lines[8]
+    digest = specification.specification_digest()[:12]
+    assert lines[-1] == f"Made over one seed (0). Specification `{digest}`."
     both = atlas({"a": ledger(folder), "b": ledger(tmp_path / "nothing")}).splitlines()
-    assert len(both) == 2 + 14
     assert both[5].count("|") == 4
     assert "**supported**" in both[5]
     assert "**not run**" in both[5]
+    assert "a: Made over one seed (0)." in both
+    assert "b: No claim has been measured." in both
+    assert both[-1] == f"Specification `{digest}`."
+
+
+# The specification
+
+
+@pytest.mark.parametrize("change", [{"smallest": 0.06}, {"effect": "another"}, {"control": "none"}, {"needs": ()}])
+def test_another_specification_has_another_digest(monkeypatch, change):
+    specification.specification_digest.cache_clear()
+    before = specification.specification_digest()
+    monkeypatch.setitem(CLAIMS, "C9", dataclasses.replace(CLAIMS["C9"], **change))
+    specification.specification_digest.cache_clear()
+    assert specification.specification_digest() != before
+    monkeypatch.undo()
+    specification.specification_digest.cache_clear()
+    assert specification.specification_digest() == before
+
+
+def test_the_specification_is_data_and_part_of_the_provenance(study, tmp_path):
+    made = specification.specification()
+    assert json.loads(json.dumps(made))["claims"]["C4"]["smallest"] == 0.05
+    facts = Page("towers", study, tmp_path, {}).shown.facts
+    assert facts.provenance["specification_sha256"] == specification.specification_digest()

@@ -17,13 +17,14 @@ from IPython.display import Markdown, display
 from ..errors import DamagedRunError
 from ..models.loading import Loading
 from ..models.model import Model
-from ..prompts.sets import PromptSet
+from ..prompts.sets import PromptSet, categories_of
+from ..publishing.evidence import Evidence
 from ..publishing.ledger import claim_text, read_ledger
 from ..publishing.provenance import RUN_NOTE, facts_of
 from ..publishing.publish import Figure, Text
 from ..publishing.run_folder import RunFolder, digest_of, effects_file, handed_file
 from ..publishing.shown import Item, Shown
-from ..statistics import per_set
+from ..statistics import Values
 from ..study import Scale, Study, open_study
 from ..tracing.heads import Head
 
@@ -110,15 +111,34 @@ class Page:
         """The same for a computed text."""
         self._put(text, inputs)
 
-    def judge(self, claim: str, effects: pd.DataFrame) -> None:
-        """Keep a claim's effect in each demonstration set, and say its verdict.
+    def judge(
+        self,
+        claim: str,
+        effects: pd.DataFrame,
+        *,
+        random: Values | None = None,
+        control: pd.DataFrame | None = None,
+        folds: Values | None = None,
+        before: pd.DataFrame | None = None,
+        accuracy: pd.DataFrame | None = None,
+    ) -> None:
+        """Keep a claim's effect in each evaluation set, and what controls it, and say its verdict by itself.
 
         Args:
             effects: a row per set or per prompt, `set, effect`; positive if the paper is right.
+            random, control, folds, before: as in `statistics.judge`; a claim is not supported without those that it
+                needs (`paper.CLAIMS`).
+            accuracy: two-way accuracy of each set at the chapter's own shots; left out, what `task` has handed on.
+
+        Raises:
+            UnknownNameError: no such claim.
+            ValueError: an effect of a set that is no evaluation set.
         """
-        kept, accuracy = per_set(effects), self.handed("accuracy")
-        inputs = {"claim": claim, "effects": kept, "accuracy": accuracy, "seed": self.seed}
-        self._put(claim_text(claim), inputs, {"effects": effects_file(claim)})
+        gate = pd.DataFrame(self.handed("accuracy")) if accuracy is None else accuracy
+        evidence = Evidence(
+            claim, self.seed, effects, categories_of(self.evaluation), control, before, gate, random, folds
+        )
+        self._put(claim_text(claim), {"evidence": evidence.record()}, {"evidence": effects_file(claim)})
 
     def hand_on(self, name: str, value: Any) -> None:
         """Keep a result, as JSON, for later chapters of the same run."""
@@ -149,12 +169,9 @@ class Page:
         """The claims of this run with their verdicts, as `publishing.ledger.ledger`."""
         digests = self._reads
         if digests is None:
-            files = [
-                handed_file("accuracy"),
-                *(str(f.relative_to(self._folder)) for f in self._folder.glob("claims/*")),
-            ]
+            files = [str(file.relative_to(self._folder)) for file in self._folder.glob("claims/*")]
             digests = {file: digest for file in files if (digest := self._digest(file))}
-        return read_ledger(self._run, digests, seed=self.seed)
+        return read_ledger(self._run, digests)
 
     def _digest(self, file: str) -> str | None:
         """With which digest a file of the run's folder may be read."""

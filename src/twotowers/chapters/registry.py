@@ -21,7 +21,7 @@ REGISTRY: tuple[Chapter, ...] = (
     Chapter("claims"),
 )
 CHAPTERS = tuple(chapter.name for chapter in REGISTRY)
-GATE = "accuracy"  # handed on by `task`: whether the model does the task at all, which every verdict asks
+GATE = "accuracy"  # handed on by `task`: whether the model does the task at all, which every judged claim asks
 
 
 def find(name: str) -> Chapter:
@@ -41,7 +41,7 @@ def files_read(name: str) -> dict[str, str]:
     makers = {handed: chapter.name for chapter in REGISTRY for handed in chapter.hands_on}
     judged = [claim for claim, text in CLAIMS.items() if text.chapter == name]
     read = {handed_file(handed): makers[handed] for handed in find(name).reads}
-    if judged or name == "claims":
+    if judged:
         read[handed_file(GATE)] = makers[GATE]
     if name == "claims":
         read |= {effects_file(claim): text.chapter for claim, text in CLAIMS.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import shutil
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from ..publishing.provenance import RUN_NOTE
 from ..publishing.publish import Figure, Text
 from ..publishing.run_folder import RunFolder
 from ..publishing.shown import Item, Shown
+from ..publishing.specification import specification_digest
 
 
 def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Mapping[str, Any]) -> bool:
@@ -33,6 +35,9 @@ def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Map
         (workplace / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(run.path / file, workplace / file)
     shown, items = Shown.read(workplace, chapter), items_of(chapter)
+    specified = {"specification_sha256": specification_digest()}  # verdicts are made anew
+    shown.facts = dataclasses.replace(shown.facts, provenance={**shown.facts.provenance, **specified})
+    shown.write()
     try:
         texts = {item_id: shown.render(items[item_id]) for item_id in shown.items}
     except (KeyError, TypeError):  # an item of another name, or with other inputs

@@ -17,6 +17,7 @@ import nbformat
 import yaml
 from filelock import FileLock, Timeout
 
+from ..bench import verdicts
 from ..bench.page import performance
 from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
@@ -126,6 +127,7 @@ def _stage(root: Path, book: Path, runs: Runs, marked: Marks) -> None:
     pages = {
         "_atlas.md": atlas({run.title: ledger(run.path) for run in runs}),
         "_performance.md": performance(book / "bench"),
+        "_verdicts.md": verdicts.page(book / verdicts.FILE),
         "_toy.md": toy_page(book / "_toy", run="toy-gpt2" if "toy-gpt2" in {run.name for run in runs} else None),
         "_toc.yml": yaml.safe_dump(_contents(runs), sort_keys=False, allow_unicode=True),
     }

@@ -8,12 +8,14 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 
 from ..errors import LabelError, PromptError
+from .design import category_pairs
 from .tasks import Half, Task
 
 CONTENT_FREE = "N/A"
@@ -71,6 +73,7 @@ class PromptSet:
         labels: the two labels, sorted; `label_ids` are their tokens, in the same order.
         prompts: one per query.
         shared: number of leading tokens that all prompts share (0 if the tokenizer merges across the boundary).
+        categories: of a task, behind `labels`; empty where they are not known.
     """
 
     demonstrations: tuple[Pair, ...]
@@ -79,6 +82,7 @@ class PromptSet:
     label_ids: tuple[int, int]
     prompts: tuple[Prompt, ...]
     shared: int
+    categories: tuple[str, str] = ("", "")
 
     @property
     def gold(self) -> tuple[int, ...]:
@@ -179,7 +183,7 @@ def sample_sets(
     separator: str = TEMPLATES["lines"][1],
     labels: tuple[str, str] = LABELS,
 ) -> list[PromptSet]:
-    """Draw prompt sets: two categories each, labels at random, `shots` demonstrations a label, shuffled.
+    """Draw prompt sets: two categories each, by `category_pairs`, `shots` demonstrations a label, shuffled.
 
     Queries are balanced over the labels and differ from the demonstrations. Set i depends on (seed, half, i)
     only, so a longer list begins with the shorter one; its queries are the same for any number of shots.
@@ -191,11 +195,10 @@ def sample_sets(
         raise PromptError(f"{n_queries} queries cannot be balanced over two labels; ask for an even number.")
     each = n_queries // 2
     task.require(shots + each)
-    pairs = list(itertools.permutations(task.categories, 2))  # ordered: which category gets which label
+    design = np.random.default_rng([seed, half == "selection"])
     sets = []
-    for i in range(n_sets):
+    for i, categories in enumerate(category_pairs(task.categories, n_sets, design)):
         rng = np.random.default_rng([seed, half == "selection", i])
-        categories = pairs[rng.integers(len(pairs))]
         demonstrations: list[Pair] = []
         queries: list[Pair] = []
         for category, label in zip(categories, labels, strict=True):
@@ -203,8 +206,16 @@ def sample_sets(
             demonstrations += [(text, label) for text in texts[:shots]]
             queries += [(text, label) for text in texts[len(texts) - each :]]
         demonstrations = [demonstrations[j] for j in rng.permutation(len(demonstrations))]
-        sets.append(prompt_set(model, demonstrations, queries, template=template, separator=separator))
+        made = prompt_set(model, demonstrations, queries, template=template, separator=separator)
+        behind = dict(zip(labels, categories, strict=True))
+        sets.append(replace(made, categories=(behind[made.labels[0]], behind[made.labels[1]])))
     return sets
+
+
+def categories_of(prompt_sets: Sequence[PromptSet]) -> pd.DataFrame:
+    """The two categories of each set, as `statistics.judge` takes them: `set, first, second`, by label 0 and 1."""
+    rows = [(i, *s.categories) for i, s in enumerate(prompt_sets)]
+    return pd.DataFrame(rows, columns=["set", "first", "second"])
 
 
 def _parts(template: str) -> tuple[str, str, str]:

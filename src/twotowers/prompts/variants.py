@@ -24,14 +24,8 @@ def shortened(s: PromptSet, share: int) -> PromptSet:
 
 def prompt_set_of(s: PromptSet, query: int) -> PromptSet:
     """One query of a set by itself, as one plain prompt."""
-    return PromptSet(
-        s.demonstrations,
-        (s.queries[query],),
-        s.labels,
-        s.label_ids,
-        (s.prompts[query],),
-        len(s.prompts[query].ids) - 1,
-    )
+    prompt = s.prompts[query]
+    return replace(s, queries=(s.queries[query],), prompts=(prompt,), shared=len(prompt.ids) - 1)
 
 
 Order = tuple[int, ...]  # which demonstration stands in the first place, in the second, ...
@@ -77,7 +71,8 @@ def rebuilt(
         template: a key of `TEMPLATES`; left out, the model's own.
     """
     text, separator = TEMPLATES[template or model.template]
-    return prompt_set(model, demonstrations, queries or s.queries, template=text, separator=separator)
+    made = prompt_set(model, demonstrations, queries or s.queries, template=text, separator=separator)
+    return replace(made, categories=s.categories)
 
 
 def swapped(s: PromptSet) -> PromptSet:
@@ -102,6 +97,7 @@ def swapped(s: PromptSet) -> PromptSet:
         demonstrations=exchange(s.demonstrations),
         queries=exchange(s.queries),
         prompts=tuple(retokenise(prompt) for prompt in s.prompts),
+        categories=(s.categories[1], s.categories[0]),
     )
 
 

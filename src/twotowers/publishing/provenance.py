@@ -13,6 +13,7 @@ from typing import Any
 
 from ..study import Study
 from .publish import Facts, Text
+from .specification import specification_digest
 
 PACKAGES = ("twotowers", "torch", "nnsight", "transformers", "numpy", "pandas", "scipy", "matplotlib")
 LONGEST = 48  # letters of a model's or task's name within a run's
@@ -73,6 +74,7 @@ def provenance(study: Study) -> dict[str, Any]:
         "template": study.model.template,
         "scale": study.scale.name,
         "seed": study.seed,
+        "specification_sha256": specification_digest(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "command": command + (f" --seed {study.seed}" if study.seed else ""),

@@ -5,7 +5,7 @@
     shown/<chapter>.json          what its page shows, in order, and the facts that captions may name
     figures/<id>.svg|.png|.json   a figure; its numbers are <id>.csv, or <id>-<name>.csv if there are several tables
     tables/<id>-<name>.csv        what a computed text is made of
-    claims/<claim>.csv            the claim's effect in each demonstration set
+    claims/<claim>.json           the claim's effect in each demonstration set, and what controls it
     handed/<name>.json            what a chapter hands on to later ones
 
 A chapter is made in a workplace inside the folder, of the same layout, and moved when it is complete. The record
@@ -276,7 +276,7 @@ class RunFolder:
 
 
 def effects_file(claim: str) -> str:
-    return f"claims/{claim}.csv"
+    return f"claims/{claim}.json"
 
 
 def handed_file(name: str) -> str:

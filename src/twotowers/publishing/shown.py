@@ -46,7 +46,8 @@ class Shown:
         """Keep what an item is made of: data frames at full precision, all else as JSON.
 
         Args:
-            places: where data frames go, by name, if not where the item's usually do.
+            places: files of their own for inputs, by name: for data frames where the item's do not go where they
+                usually do, for all else as JSON.
 
         Raises:
             ValueError: the page shows an item of this id already.
@@ -61,14 +62,19 @@ class Shown:
             for name, frame in frames.items()
         }
         values = {name: _plain(value) for name, value in inputs.items() if name not in frames}
-        self.items[item.id] = {"tables": tables, "values": values}
+        apart = {name: file for name, file in (places or {}).items() if name in values}
+        for name, file in apart.items():
+            (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / file).write_text(json.dumps(values.pop(name)) + "\n", encoding="utf-8")
+        self.items[item.id] = {"tables": tables, "values": values, "files": apart}
         self.write()
 
     def inputs(self, item_id: str) -> dict[str, Any]:
         """What an item is made of, as it was kept."""
         kept = self.items[item_id]
         tables = {name: read_table(self.folder / t["file"], t["kinds"]) for name, t in kept["tables"].items()}
-        return {**kept["values"], **tables}
+        apart = {name: json.loads((self.folder / file).read_text("utf-8")) for name, file in kept["files"].items()}
+        return {**kept["values"], **tables, **apart}
 
     def render(self, item: Item, target: Path | None = None) -> str:
         """The MyST text of an item that was added; a figure's files are written, into `target` if that is given."""

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ...publishing.ledger import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED, UNTESTABLE, markdown
+from ...publishing.ledger import NOT_RUN, markdown
 from ...publishing.publish import Text
+from ...statistics import (
+    ABSENT,
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NEGLIGIBLE,
+    NOTHING_TO_CURE,
+    SUPPORTED,
+    UNSTABLE,
+    UNTESTABLE,
+)
 
 TABLE = Text("claims-table", write=markdown)
 
@@ -20,12 +30,14 @@ def _counts(table: pd.DataFrame) -> str:
 
     def named(verdict: str) -> str:
         claims = ", ".join(table.loc[table["verdict"] == verdict, "claim"])
-        return f" ({claims})" if claims else ""
+        return f"{verdict} ({claims})" if claims else verdict
 
+    seldom = [NEGLIGIBLE, UNSTABLE, NOTHING_TO_CURE]
+    others = [name for name in seldom if (table["verdict"] == name).any()]
+    listed = ", ".join(f"{number(name)} {named(name)}" for name in (CONTRADICTED, ABSENT, *others))
     return (
-        f"Of {len(table)} claims, {number(SUPPORTED, one='is', many='are')} supported on this model, "
-        f"{number(CONTRADICTED)} contradicted{named(CONTRADICTED)} and {number(INCONCLUSIVE)} "
-        f"inconclusive{named(INCONCLUSIVE)}; {number(UNTESTABLE)} could not be tested and "
+        f"Of {len(table)} claims, {number(SUPPORTED, one='is', many='are')} supported on this model, {listed} and "
+        f"{number(INCONCLUSIVE)} {named(INCONCLUSIVE)}; {number(UNTESTABLE)} could not be tested and "
         f"{number(NOT_RUN, one='has', many='have')} not been run."
     )
 

@@ -297,4 +297,4 @@ def _percent(share: float, digits: int = 0) -> str:
 def _intervals(facts: Facts) -> str:
     if facts.evaluation_sets < 2:
         return "From one demonstration set, so without intervals."
-    return f"Bands: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."
+    return f"Bands: 95% intervals over {facts.evaluation_sets} demonstration sets."

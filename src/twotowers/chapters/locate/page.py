@@ -38,7 +38,7 @@ def layers_figure(layers: pd.DataFrame) -> Drawing:
 
 
 def _layers_caption(facts: Facts) -> str:
-    sets = f"whiskers: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets"
+    sets = f"whiskers: 95% intervals over {facts.evaluation_sets} demonstration sets"
     return (
         f"Log-probability increase of the right label at the last position, by layer, for attention (left) and MLP "
         f"(right), in nats. Means over {_prompts(facts)}; "

@@ -314,7 +314,7 @@ def _sign(facts: Facts, e: Estimate) -> int | None:
 def _intervals(facts: Facts, drawn: str) -> str:
     if facts.evaluation_sets < 2:
         return "From one demonstration set, so without intervals."
-    return f"{drawn}: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."
+    return f"{drawn}: 95% intervals over {facts.evaluation_sets} demonstration sets."
 
 
 def _legend(figure: Drawing, axes: Sequence[Axes]) -> None:

@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from ...paper import PAPER_ACCURACY
-from ...publishing.ledger import CHANCE
 from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, LABEL_COLOURS, MARKERS
+from ...statistics import CHANCE
 from .accuracy import FULL, TWO_WAY
 
 
@@ -93,16 +93,16 @@ def _can(facts: Facts, accuracy: Mapping[str, float]) -> str:
     mean, low, high = (accuracy[name] for name in ("mean", "low", "high"))
     untestable = "so the claims of the following chapters are not testable on this model"
     interval = f" ({_percent(low, 1)} to {_percent(high, 1)})"
-    if not np.isfinite([mean, low, high]).all():
+    if not np.isfinite(mean):
         interval, verdict = "", f"it could not be measured, {untestable}"
-    elif facts.evaluation_sets < 2:
+    elif not np.isfinite([low, high]).all():
         interval, verdict = "", f"one demonstration set gives no interval, {untestable}"
     elif low > CHANCE:
         verdict = "its interval lies above one half, so the chapters that follow have a decision to explain"
     else:
         verdict = f"its interval {'lies below' if high < CHANCE else 'includes'} one half, {untestable}"
     return (
-        f"With {_of_each(facts.shots)} the accuracy over the full vocabulary is **{_percent(mean, 1)}**{interval}: "
+        f"With {_of_each(facts.shots)} the accuracy between the two labels is **{_percent(mean, 1)}**{interval}: "
         f"{verdict}."
     )
 
@@ -203,4 +203,4 @@ def _percent(share: float, digits: int = 0) -> str:
 def _intervals(facts: Facts, drawn: str) -> str:
     if facts.evaluation_sets < 2:
         return "From one demonstration set, so without intervals."
-    return f"{drawn}: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."
+    return f"{drawn}: 95% intervals over {facts.evaluation_sets} demonstration sets."

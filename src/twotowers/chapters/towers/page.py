@@ -265,7 +265,7 @@ def swap_figure(signed: pd.DataFrame) -> Drawing:
 def _swap_caption(facts: Facts) -> str:
     means = f"Means of {count(facts.evaluation_sets, 'demonstration set')}"
     if facts.evaluation_sets > 1:
-        means += " with 95% bootstrap intervals"
+        means += " with 95% intervals"
     return (
         "Relative change of attention to, and of the logit minus of values at, the positions that carry the heads' own "
         "label, when all labels of the prompt are exchanged. 'Answer' is the right answer before. " + means + "."
@@ -343,4 +343,4 @@ def _intervals(facts: Facts) -> str:
     """What the whiskers of a figure are."""
     if facts.evaluation_sets < 2:
         return "There is one demonstration set, hence no interval."
-    return f"Whiskers: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."
+    return f"Whiskers: 95% intervals over {facts.evaluation_sets} demonstration sets."

@@ -267,4 +267,4 @@ def _intervals(facts: Facts) -> str:
     """What the bars of a figure are."""
     if facts.evaluation_sets < 2:
         return "There is one demonstration set, hence no interval."
-    return f"Bars: 95% bootstrap intervals over {facts.evaluation_sets} demonstration sets."
+    return f"Bars: 95% intervals over {facts.evaluation_sets} demonstration sets."
