@@ -1,5 +1,6 @@
 """The page of values from tables made by hand: exact words and numbers, and cases at the edge."""
 
+import dataclasses
 import re
 import warnings
 
@@ -21,6 +22,7 @@ from twotowers.chapters.values.top_words import top_gap, top_shares
 from twotowers.chapters.values.words import first_head, joined, labels_read
 from twotowers.publishing.publish import Figure, Text, call, figure_of
 from twotowers.publishing.shown import Shown
+from twotowers.statistics import estimate
 from twotowers.tracing.heads import heads_in
 
 NAN = float("nan")
@@ -296,7 +298,7 @@ def test_top_words_are_compared_by_group():
         columns=["layer", "head", "set", "in_top", "other_in_top"],
     )
     groups = {IN_CONTEXT: [(3, 1)], CONTROL: [(3, 0)]}
-    assert top_gap(found, groups) == {"mean": 0.5, "low": 0.0, "high": 1.0}
+    assert top_gap(found, groups) == dataclasses.asdict(estimate([1.0, 0.0], [0, 1]))
     assert top_gap(found, {IN_CONTEXT: [(3, 1)]}) == {}
     shares = top_shares(found, groups)
     assert shares["mean_own"].tolist() == [1.0, 0.5]
