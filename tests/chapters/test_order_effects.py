@@ -58,20 +58,20 @@ def planted(p_foo, accuracy=None, attention=None, strength=0.0, n_sets=6, seed=0
 
 @pytest.mark.parametrize(("slope", "verdict"), [(0.03, "supported"), (-0.03, "contradicted")])
 def test_a_model_that_follows_or_flees_the_last_label_is_called_so(slope, verdict):
-    table = planted(lambda near, _: 0.5 + slope * near).prompts
+    table = planted(lambda near, _: 0.5 + slope * near, n_sets=24).prompts
     effects = slopes(table)
     moved = table.groupby("set")["recency"].nunique().to_numpy() > 1  # rotations leave some alternations in balance
     assert effects["effect"].mean() == pytest.approx(slope)
     for column in ("effect", "logits"):
         assert (np.sign(effects[column].round(9)) == np.sign(slope) * moved).all()
     assert effects["shuffled"].abs().mean() < abs(slope)
-    assert judge(effects, CLAIMS["C12"].smallest).verdict == verdict
+    assert judge(effects, 0.01).verdict == verdict
 
 
 def test_a_model_that_ignores_places_decides_nothing():
     effects = slopes(planted(lambda *_: 0.5, noise=0.05, n_sets=24).prompts)
     assert abs(effects["effect"].mean()) < 0.005
-    assert judge(effects, CLAIMS["C12"].smallest).verdict == "inconclusive"
+    assert judge(effects, CLAIMS["C12"].smallest).verdict == "absent"
 
 
 def test_a_bias_to_one_order_or_one_set_is_no_effect_of_place():
@@ -127,6 +127,7 @@ def swinging(amplitude, strength=0.0):
         accuracy=lambda number, s: 0.5 + amplitude * (1 if number % 2 else -1) * (1 + 0.01 * s),
         attention=lambda i, distance, same: 0.5 + amplitude * (-1) ** distance,
         strength=strength,
+        n_sets=12,
     )
 
 
