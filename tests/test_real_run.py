@@ -21,7 +21,7 @@ from twotowers.pipeline import run as pipeline
 pytestmark = pytest.mark.usefixtures("one_thread")
 FIGURES = {
     "task": ["task-shots", "task-templates"],
-    "locate": ["locate-heads", "locate-layers"],
+    "locate": ["locate-heads", "locate-layers", "locate-margin"],
     "knockout": ["knockout-agreement", "knockout-dose", "knockout-heads"],
     "shallow": ["shallow-blocking", "shallow-hand-over", "shallow-probe"],
     "values": ["values-logit-minus", "values-words"],

@@ -1,5 +1,6 @@
 """The page on locating: what it says of given results, without a model."""
 
+import dataclasses
 import re
 import warnings
 
@@ -12,8 +13,10 @@ from facts import make_facts
 
 from twotowers.chapters.locate import page
 from twotowers.chapters.locate.locate import Located, by_head, by_layer, totals
+from twotowers.chapters.locate.margin import margin_by_layer, margin_effect, margin_sums, margin_totals
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
+from twotowers.tracing.direct_margin import DirectMargin
 
 UNWANTED = re.compile(r"\b(nan|inf)\b|-0(\.0+)?(?![.\d])|\b1 (prompts|heads)\b")
 
@@ -27,6 +30,20 @@ def located_of(layer_increase, head_increase, sets=2):
         set_index=tuple(np.arange(sets).repeat(2).tolist()),
         layer_increase=layers.expand(*layers.shape[:2], 2 * sets),
         head_increase=heads * torch.tensor([1.0, 2.0] * sets),
+        direct=direct_of(layer_increase, sets),
+    )
+
+
+def direct_of(written, sets, embedding=0.5, bias=0.25):
+    """The margin of layers that write (attention, MLP), the same in each of two prompts of each set."""
+    attention, mlp = torch.tensor(written, dtype=torch.float64).unbind(1)
+    prompts = torch.ones(2 * sets, dtype=torch.float64)
+    return DirectMargin(
+        margin=(embedding + bias + float(attention.sum() + mlp.sum())) * prompts,
+        embedding=embedding * prompts,
+        attention=attention[:, None] * prompts,
+        mlp=mlp[:, None] * prompts,
+        heads=torch.zeros(len(attention), 1, 2 * sets),
     )
 
 
@@ -39,11 +56,11 @@ def test_layers_have_means_attention_first():
     assert list(table.columns) == ["layer", "component", "mean", "low", "high"]
     assert table["component"].tolist() == ["attention"] * 4 + ["mlp"] * 4
     assert table["mean"].tolist() == [1.0, 0.5, -0.25, 3.0, 2.0, 0.0, 1.0, 0.5]
-    assert (table["low"] == table["mean"]).all()
+    assert ((table["low"] < table["mean"]) & (table["mean"] < table["high"])).all()
 
 
 def test_totals_are_sums_over_layers():
-    assert totals(USUAL).to_numpy().tolist() == [["attention", *[4.25] * 3], ["mlp", *[3.5] * 3]]
+    assert totals(USUAL)[["component", "mean"]].to_numpy().tolist() == [["attention", 4.25], ["mlp", 3.5]]
 
 
 def test_heads_have_their_mean_and_that_of_each_label():
@@ -103,6 +120,81 @@ def test_the_authors_sums_stand_beside_ours(attention, mlp, end):
     assert text.endswith(end)
 
 
+def test_margin_is_split_by_layer_and_by_half():
+    table = margin_by_layer(USUAL)
+    assert table["component"].tolist() == ["attention"] * 4 + ["mlp"] * 4
+    assert table["mean"].tolist() == [1.0, 0.5, -0.25, 3.0, 2.0, 0.0, 1.0, 0.5]
+    sums = margin_sums(USUAL)
+    assert len(sums) == 4
+    assert sums.iloc[0].to_dict() == pytest.approx(
+        {
+            "set": 0,
+            "margin": 8.5,
+            "embedding": 0.5,
+            "shallow attention": 1.5,
+            "deep attention": 2.75,
+            "MLPs": 3.5,
+            "deep minus shallow": 1.25,
+            "share of the margin": 1.25 / 8.5,
+        }
+    )
+    assert margin_effect(sums)["effect"].tolist() == pytest.approx([1.25 / 8.5] * 4)
+
+
+def test_every_set_is_a_share_of_the_mean_margin():
+    direct = dataclasses.replace(USUAL.direct, margin=torch.tensor([1.0, 3.0, 5.0, 7.0], dtype=torch.float64))
+    effect = margin_effect(margin_sums(dataclasses.replace(USUAL, direct=direct)))
+    assert effect["effect"].tolist() == pytest.approx([1.25 / 4] * 4)
+    below = dataclasses.replace(direct, margin=-direct.margin)
+    assert margin_effect(margin_sums(dataclasses.replace(USUAL, direct=below)))["effect"].isna().all()
+
+
+def totals_of(**changes):
+    means = {"margin": 4.0, "embedding": -0.001, "shallow attention": 0.5, "deep attention": 2.5, "MLPs": 1.0}
+    means |= {"deep minus shallow": 2.0, "share of the margin": 0.5, **changes}
+    rows = [(part, mean, mean - 0.25, mean + 0.25) for part, mean in means.items()]
+    return pd.DataFrame(rows, columns=["component", "mean", "low", "high"])
+
+
+def test_margin_is_drawn_with_what_it_is_a_sum_of():
+    inputs = {"layers": margin_by_layer(USUAL), "totals": totals_of()}
+    drawing, caption, alt = figure_of(page.MARGINS, make_facts(), inputs)
+    assert "Together with the embedding (0.00) the parts add up to the margin (4.00), up to biases" in caption
+    assert caption.endswith("Bands: 95% intervals over 32 demonstration sets.")
+    lines = {line.get_label(): line for line in drawing.axes[0].lines}
+    assert lines["attention"].get_ydata().tolist() == [1.0, 0.5, -0.25, 3.0]
+    assert lines["MLP"].get_ydata().tolist() == [2.0, 0.0, 1.0, 0.5]
+    assert list(lines["deep half begins"].get_xdata()) == [1.5, 1.5]
+    assert alt == (
+        "Two lines by layer around zero. The attention layer that writes most into the margin is layer 3 with 3.00 "
+        "logits; the MLP that does is layer 0 with 2.00 logits."
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "changes", "text"),
+    [
+        (
+            {},
+            {},
+            "Attention in the deep half of the layers writes 2.50 (2.25 to 2.75) logits straight into the margin, in "
+            "the shallow half 0.50 (0.25 to 0.75); deep minus shallow is **2.00 (1.75 to 2.25)** (95% intervals in "
+            "brackets). That is 50% (25% to 75%) of the margin. The MLPs write 1.00 (0.75 to 1.25).",
+        ),
+        (
+            {"evaluation_sets": 1, "n_layers": 1},
+            {"shallow attention": 0.0, "deep minus shallow": 2.5, "share of the margin": -0.625},
+            "The only layer counts as deep; its attention writes 2.50 logits straight into the margin; deep minus "
+            "shallow is **2.50**. That is -62% of the margin. The MLPs write 1.00.",
+        ),
+        ({}, {"share of the margin": float("nan")}, "There is no margin above zero for this to be a share of. The"),
+        ({}, {"deep attention": float("nan")}, "writes not known logits"),
+    ],
+)
+def test_deep_and_shallow_attention_in_words(facts, changes, text):
+    assert text in call(page.DEPTHS.write, make_facts(**facts), {"totals": totals_of(**changes)})
+
+
 def test_heads_frames_and_names_the_largest():
     heads = by_head(USUAL, n=3)
     drawing, caption, alt = figure_of(page.HEADS, make_facts(), {"heads": heads})
@@ -154,8 +246,10 @@ def test_heads_that_lower_the_label_hold_nothing_and_take_nothing_away():
 def test_everything_can_be_kept_and_drawn_again(tmp_path, heads, framed, text, sets):
     located = located_of([[0.0, -0.0]] * len(heads), heads, sets=sets)
     facts = make_facts(n_layers=len(heads), n_heads=len(heads[0]), evaluation_sets=sets, queries=2)
-    sums = totals(located)
+    sums, parts = totals(located), margin_totals(margin_sums(located))
     given = {
+        page.MARGINS: {"layers": margin_by_layer(located), "totals": parts},
+        page.DEPTHS: {"totals": parts},
         page.LAYERS: {"layers": by_layer(located)},
         page.SUMS: {"totals": sums},
         page.ELSEWHERE: {"totals": sums},
@@ -176,4 +270,4 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, heads, framed, text, s
     assert ("intervals in brackets" in texts[page.SUMS]) == (sets == 2)
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
         f"locate-{name}.{ending}" for name in ("layers", "heads") for ending in ("svg", "png", "csv", "json")
-    }
+    } | {f"locate-margin{ending}" for ending in (".svg", ".png", "-layers.csv", "-totals.csv", ".json")}

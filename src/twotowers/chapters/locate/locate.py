@@ -22,6 +22,7 @@ from ...prompts.sets import PromptSet, as_sets
 from ...statistics import estimate, summarise
 from ...tracing.answers import require_finite
 from ...tracing.capture import capture, numbered
+from ...tracing.direct_margin import DirectMargin, direct_margin
 from ...tracing.projection import increases
 
 COMPONENTS = ("attention", "mlp")
@@ -30,18 +31,20 @@ GOLD = "gold "  # before a label: the column of the prompts whose answer it is
 
 @dataclass(frozen=True)
 class Located:
-    """Log-probability increases of each prompt's gold label, in nats, N prompts in the order of their sets.
+    """What was added to N prompts, in the order of their sets; increases are of log p(gold label), in nats.
 
     Attributes:
         gold: gold label of each prompt; `set_index` its prompt set.
         layer_increase: of attention (0) and MLP (1) of each layer.
         head_increase: of each head alone.
+        direct: the margin of the same prompts, part by part.
     """
 
     gold: tuple[str, ...]
     set_index: tuple[int, ...]
     layer_increase: Float[Tensor, "L 2 N"]
     head_increase: Float[Tensor, "L H N"]
+    direct: DirectMargin
 
     @functools.cached_property
     def layer_prompts(self) -> pd.DataFrame:
@@ -66,20 +69,9 @@ class Located:
         return self.head_prompts.groupby(["layer", "head", "label"], as_index=False)[["log_increase"]].mean()
 
     def sums(self) -> pd.DataFrame:
-        """A row per prompt: `set, label`, sums of `attention` and `mlp` over all layers, and
-        `deep_minus_shallow`, attention of the deep half minus attention of the shallow half, layer 0 apart."""
-        attention, mlp = self.layer_increase.double().unbind(1)
-        deep = torch.arange(len(attention)) >= len(attention) / 2
-        difference = attention[deep].sum(0) - attention[~deep][1:].sum(0)
-        return pd.DataFrame(
-            {
-                "set": self.set_index,
-                "label": self.gold,
-                "attention": attention.sum(0).numpy(),
-                "mlp": mlp.sum(0).numpy(),
-                "deep_minus_shallow": difference.numpy(),
-            }
-        )
+        """A row per prompt: `set, label`, sums of `attention` and `mlp` over all layers."""
+        attention, mlp = self.layer_increase.double().sum(0).numpy()
+        return pd.DataFrame({"set": self.set_index, "label": self.gold, "attention": attention, "mlp": mlp})
 
     def _long(self, increase: Float[Tensor, "L X N"], name: str) -> pd.DataFrame:
         layer, part, prompt = np.indices(increase.shape).reshape(3, -1)
@@ -95,9 +87,9 @@ class Located:
 
 
 def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:
-    """Log-probability increase of every attention layer, MLP layer and head, for each prompt's gold label."""
+    """Log-probability increase of every attention layer, MLP layer and head, and the margin that each writes."""
     sets = as_sets(prompt_sets)
-    layers, heads = [], []
+    layers, heads, direct = [], [], []
     for _, _, batch in numbered(model, sets, "locate"):
         captured = capture(model, batch)
         require_finite(captured.answers.labels, captured.answers.log_norm)
@@ -105,11 +97,13 @@ def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Locate
         of_layers, of_heads = increases(model.arch, captured, gold)
         layers.append(of_layers)
         heads.append(of_heads)
+        direct.append(direct_margin(model.arch, captured, batch))
     return Located(
         gold=tuple(label for s in sets for _, label in s.queries),
         set_index=tuple(i for i, s in enumerate(sets) for _ in s.queries),
         layer_increase=torch.cat(layers, dim=-1),
         head_increase=torch.cat(heads, dim=-1),
+        direct=DirectMargin.cat(direct),
     )
 
 

@@ -9,11 +9,12 @@ from matplotlib.ticker import MaxNLocator
 
 from ...paper import PAPER_SUMS
 from ...publishing.markdown import table_text
-from ...publishing.plots import head_map, panels
+from ...publishing.plots import banded_line, head_map, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, ORANGE
+from ...publishing.style import BLUE, GREY, MARKERS, ORANGE
 from ...statistics import Estimate
 from .locate import GOLD
+from .margin import APART, DEEP, EMBEDDING, MARGIN, MLPS, SHALLOW, SHARE
 
 NAMED = 5  # heads that the alt text names
 
@@ -30,7 +31,7 @@ def layers_figure(layers: pd.DataFrame) -> Drawing:
         ax.bar(part["layer"], part["mean"], color=colour, yerr=errors, width=0.8,
                error_kw={"ecolor": "#333333", "elinewidth": 0.8})  # fmt: skip
         ax.axhline(0, color="#333333", linewidth=0.8)
-        ax.set(xlabel="layer", title={"mlp": "MLP"}.get(str(component), str(component)))
+        ax.set(xlabel="layer", title=_named(component))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(visible=False, axis="x")
     axes[0].set_ylabel("log-probability increase (nats)")
@@ -85,6 +86,65 @@ def _elsewhere(totals: pd.DataFrame) -> str:
 
 
 ELSEWHERE = Text("locate-elsewhere", write=_elsewhere)
+
+
+# The margin as a sum
+
+
+def margin_figure(layers: pd.DataFrame, facts: Facts) -> Drawing:
+    """What attention and MLPs write into the margin, by layer. Columns `layer, component, mean, low, high`."""
+    figure, (ax,) = panels()
+    parts = layers.groupby("component", sort=False)
+    for (component, part), colour, marker in zip(parts, (BLUE, ORANGE), MARKERS, strict=False):
+        banded_line(ax, part, "layer", label=_named(component), colour=colour, marker=marker)
+    ax.axhline(0, color="#333333", linewidth=0.8)
+    if facts.n_layers > 1:
+        ax.axvline(facts.half - 0.5, color=GREY, linestyle=":", linewidth=1.3, label="deep half begins")
+    ax.set(xlabel="layer", ylabel="direct margin (logits)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="best", fontsize=9)
+    return figure
+
+
+def _margin_caption(facts: Facts, totals: pd.DataFrame) -> str:
+    margin, embedding = (_nats(_total(totals, part).mean, 2) for part in (MARGIN, EMBEDDING))
+    bands = f"Bands: 95% intervals over {facts.evaluation_sets} demonstration sets."
+    return (
+        f"What the attention and the MLP of each layer write straight into the margin, i.e. the right label's logit "
+        f"minus the other's, in logits. Means over {_prompts(facts)}. Together with the embedding ({embedding}) the "
+        f"parts add up to the margin ({margin}), up to biases of the logits. "
+        f"{bands if facts.evaluation_sets > 1 else 'They share one demonstration set, so there are no intervals.'}"
+    )
+
+
+def _margin_alt(layers: pd.DataFrame) -> str:
+    attention, mlp = (_largest(layers[layers["component"] == name], "logits") for name in ("attention", "mlp"))
+    return (
+        f"Two lines by layer around zero. The attention layer that writes most into the margin is {attention}; the MLP "
+        f"that does is {mlp}."
+    )
+
+
+def _depths(facts: Facts, totals: pd.DataFrame) -> str:
+    """What deep and shallow attention write into the margin, and the difference as a share of it."""
+    deep, shallow, apart, mlps = (_amount(facts, _total(totals, part)) for part in (DEEP, SHALLOW, APART, MLPS))
+    halves = (
+        f"Attention in the deep half of the layers writes {deep} logits straight into the margin, in the shallow half "
+        f"{shallow}"
+    )
+    if facts.n_layers == 1:
+        halves = f"The only layer counts as deep; its attention writes {deep} logits straight into the margin"
+    share = _total(totals, SHARE)
+    if not np.isfinite(share.mean):
+        of_margin = "There is no margin above zero for this to be a share of"
+    else:
+        of_margin = f"That is {_amount(facts, share, 'z.0%')} of the margin"
+    intervals = " (95% intervals in brackets)" if facts.evaluation_sets > 1 else ""
+    return f"{halves}; deep minus shallow is **{apart}**{intervals}. {of_margin}. The MLPs write {mlps}."
+
+
+MARGINS = Figure("locate-margin", draw=margin_figure, caption=_margin_caption, alt=_margin_alt)
+DEPTHS = Text("locate-depths", write=_depths)
 
 
 # Heads
@@ -165,12 +225,16 @@ def _largest_heads(heads: pd.DataFrame) -> list[tuple[int, int, pd.Series]]:
     return [(int(row["layer"]), int(row["head"]), row) for _, row in table.iterrows()]
 
 
-def _largest(part: pd.DataFrame) -> str:
+def _named(component: object) -> str:
+    return {"mlp": "MLP"}.get(str(component), str(component))
+
+
+def _largest(part: pd.DataFrame, unit: str = "nats") -> str:
     known = part.dropna(subset="mean")
     if known.empty:
         return "not known"
     row = known.iloc[int(known["mean"].argmax())]
-    return f"layer {row['layer']} with {_nats(row['mean'], 2)} nats"
+    return f"layer {row['layer']} with {_nats(row['mean'], 2)} {unit}"
 
 
 def _total(totals: pd.DataFrame, component: str) -> Estimate:
@@ -186,6 +250,13 @@ def _compared(attention: float, mlp: float) -> str:
     if apart == 0:
         return "as much as"
     return f"{'more' if apart > 0 else 'less'} than"
+
+
+def _amount(facts: Facts, number: Estimate, form: str = "z.2f") -> str:
+    """Mean and interval in a format; the mean alone where one set has no interval."""
+    if facts.evaluation_sets > 1 and number.known:
+        return format(number, form)
+    return format(number.mean, form) if np.isfinite(number.mean) else "not known"
 
 
 def _nats(value: float, digits: int) -> str:

@@ -61,7 +61,7 @@ def position_logit_minus(
 
 
 def logit_minus_effect(table: pd.DataFrame, heads: Sequence[Head], column: str = "unweighted") -> pd.DataFrame:
-    """C6: M at positions of the second label (foo) minus M at those of the first (bar), mean over heads.
+    """M at positions of the second label (foo) minus M at those of the first (bar), mean over heads.
 
     Args:
         table: result of `position_logit_minus`.
@@ -101,11 +101,11 @@ def head_groups(
     """Groups of heads to compare; a group without heads is left out.
 
     Args:
-        selected: in-context heads by label, and `all` of them, as `knockout.read_selected` gives them.
+        selected: the heads that serve each label, and as `all` the in-context heads, as `Page.selected` gives them.
         limit: how many other deep heads serve as control, drawn at random from the deep half.
 
     Returns:
-        `<label>-heads` for each label, `in-context heads` (all), `other deep heads`.
+        `<label>-heads` for each label, `in-context heads`, and `other deep heads`, which are in none of these.
     """
     groups = {f"{label}-heads": list(heads) for label, heads in sorted(selected.items()) if label != "all"}
     groups[IN_CONTEXT] = list(selected["all"])
@@ -134,7 +134,7 @@ def by_measure(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, s
 
 
 def label_differences(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
-    """The effect of C6 for each group of heads: `group, heads` (how many), `mean, low, high`."""
+    """`logit_minus_effect` of each group of heads: `group, heads` (how many), `mean, low, high`."""
     parts = [logit_minus_effect(prompts, heads).assign(group=name, heads=len(heads)) for name, heads in groups.items()]
     effects = pd.concat(parts, ignore_index=True).dropna(subset="effect")
     return summarise(effects, ["group", "heads"], "effect", seed=seed)

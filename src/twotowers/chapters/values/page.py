@@ -18,6 +18,7 @@ from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREEN, GREY, LABEL_COLOURS, STYLE, WIDTH
 from ...statistics import Estimate
+from .direct import DEEP, OWN, SHARE
 from .logit_minus import CONTROL, OTHER
 
 KIND_MARKERS = ("o", "s", "^")
@@ -26,6 +27,59 @@ LONGEST = 9  # characters of a word
 FALLBACK = "□"  # stands for a character that the font lacks
 PARTS = ("value", "key", "layer input")  # columns of words
 NOT_MEASURED = "not measured"
+
+# Which label arrives with the values?
+
+
+def _exchanged(facts: Facts, exchanged: Mapping[str, Any], heads: Sequence[object]) -> str:
+    """What is lost when values of the two labels change places, beside random groups."""
+    first, second = facts.labels
+    before, after, mean = (float(exchanged[name]) for name in ("intact", "exchanged", "mean"))
+    whose = "in-context head" if len(heads) == 1 else f"{len(heads)} in-context heads"
+    begin = f"With the values of the {whose} exchanged between *{second}* and *{first}* positions, the mean margin "
+    if not np.isfinite([before, after]).all():
+        return f"{begin}is {NOT_MEASURED}."
+    begin += f"goes from {before:z.2f} to {after:z.2f} logits"
+    if not np.isfinite(mean):
+        return f"{begin}; the intact margin is not above zero, so there is nothing of which a share could be lost."
+    lost = Estimate(mean, float(exchanged["low"]), float(exchanged["high"]))
+    return f"{begin}: a loss of **{_known(lost, 'z.0%')}** of it. {_beside_random(exchanged['random'])}"
+
+
+def _beside_random(losses: Sequence[float]) -> str:
+    if not losses:
+        return "There are not as many other deep heads, so there is no random group to compare with."
+    low, high = f"{min(losses):z.0%}", f"{max(losses):z.0%}"
+    between = f"is between {low} and {high}" if low != high else f"is {low}"
+    return f"In {_count(len(losses), 'random group')} of as many other deep heads the loss {between}."
+
+
+def _written(direct: pd.DataFrame, share_of_heads: float) -> str:
+    """What the in-context heads write straight into the margin, of all that deep attention does."""
+    own, deep, share = (Estimate(*(float(r[x]) for x in ("mean", "low", "high"))) for r in _named(direct))
+    if not np.isfinite([own.mean, deep.mean]).all():
+        return f"What these heads write straight into the margin is {NOT_MEASURED}."
+    begin = (
+        f"Straight into the margin these heads, {share_of_heads:.1%} of the deep half's, write {_known(own, '+z.2f')} "
+        f"logits and all attention of the deep half {_known(deep, '+z.2f')}"
+    )
+    if not np.isfinite(share.mean):
+        return f"{begin}; as that is not above zero, there is nothing of which to be a share."
+    return f"{begin}: a share of {_known(share, 'z.0%')}."
+
+
+def _named(direct: pd.DataFrame) -> list[pd.Series]:
+    rows = direct.set_index("what")
+    return [rows.loc[name] for name in (OWN, DEEP, SHARE)]
+
+
+def _known(number: Estimate, form: str) -> str:
+    """With its interval, where there is one."""
+    return format(number, form) if number.known else format(number.mean, form)
+
+
+EXCHANGED = Text("values-exchanged", write=_exchanged)
+WRITTEN = Text("values-written", write=_written)
 
 # Which label does a value favour?
 
