@@ -13,7 +13,7 @@ from ...prompts.sets import PromptSet
 from ...statistics import estimate
 from ...tracing.capture import capture, numbered
 from ...tracing.direct_margin import direct_margin, share_of_margin
-from ...tracing.heads import Head, deep_heads, is_deep, require_heads
+from ...tracing.heads import Head, deep_heads, as_heads, is_deep
 
 OWN, DEEP, SHARE = "own", "deep", "share"  # what the heads write, what deep attention writes, and the share of it
 
@@ -23,7 +23,7 @@ def written_directly(model: Model, sets: Sequence[PromptSet], heads: Sequence[He
 
     Logits (method page, equation eq-direct-margin); output biases belong to no head but to `deep`.
     """
-    require_heads(model, heads)
+    heads = as_heads(model, heads)
     deep = torch.tensor([is_deep(layer, model.arch.n_layers) for layer in range(model.arch.n_layers)])
     tables = []
     for members, first, batch in numbered(model, sets, "direct margin"):
