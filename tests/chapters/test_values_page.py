@@ -30,6 +30,10 @@ PROMPT = "two : foo one :"
 GROUPS = {"bar-heads": [[2, 0]], "foo-heads": [[3, 1]], IN_CONTEXT: [[2, 0], [3, 1]], CONTROL: [[2, 1], [3, 0], [3, 2]]}
 
 
+EXCHANGED = {"intact": 2.5, "exchanged": -0.625, "mean": 1.25, "low": 1.0, "high": 1.5, "random": [0.125]}
+WRITTEN = pd.DataFrame({"what": ["own", "deep", "share"], "mean": [1.0, 2.0, 0.5], "low": 0.25, "high": 3.0})
+
+
 def summary_of(values, groups=GROUPS, measures=(VALUE, WEIGHTED), kinds=("bar", "foo", "other"), half=0.1):
     """A row for each measure, group and kind; `values` gives the mean of each kind."""
     rows = [
@@ -56,16 +60,6 @@ def text_of(text, facts=None, **inputs):
     return call(text.write, facts or make_facts(), inputs)
 
 
-def exchanged_of(**changes):
-    usual = {"intact": 2.5, "exchanged": -0.625, "mean": 1.25, "low": 1.0, "high": 1.5}
-    return {**usual, "random": [-0.001, 0.125, 0.0625], **changes}
-
-
-def written_of(own=1.0, deep=2.0, share=0.5, half=0.25):
-    rows = [(what, x, x - half, x + half) for what, x in (("own", own), ("deep", deep), ("share", share))]
-    return pd.DataFrame(rows, columns=["what", "mean", "low", "high"])
-
-
 def usual():
     """Each item with the inputs of a usual run."""
     differences = pd.DataFrame(
@@ -78,8 +72,8 @@ def usual():
     )
     at_labels = read_of().query("position == 1 and part == 'value'").assign(hit=True)
     return {
-        "EXCHANGED": {"exchanged": exchanged_of(), "heads": [[2, 0], [3, 1]]},
-        "WRITTEN": {"direct": written_of(), "share_of_heads": 0.03},
+        "EXCHANGED": {"exchanged": EXCHANGED, "heads": [[2, 0], [3, 1]]},
+        "WRITTEN": {"direct": WRITTEN, "share_of_heads": 0.03},
         "LOGIT_MINUS": {"summary": summary_of({"bar": -1.0, "foo": 0.5, "other": 0.25}), "groups": GROUPS},
         "DIFFERENCES": {"differences": differences},
         "BESIDE_PAPER": {
@@ -110,63 +104,6 @@ def test_every_item_of_the_page_is_stored_and_written_from_what_was_stored(tmp_p
     assert [again.render(items[name]) for name in items] == [shown.render(items[name]) for name in items]
     assert (tmp_path / "figures" / "values-logit-minus.csv").is_file()
     assert {item.id.split("-")[0] for item in items.values()} == {"values"}
-
-
-BEGIN = "With the values of the 2 in-context heads exchanged between *foo* and *bar* positions, the mean margin "
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        (
-            {},
-            "goes from 2.50 to -0.62 logits: a loss of **125% (100% to 150%)** of it. In 3 random groups of as many "
-            "other deep heads the loss is between 0% and 12%.",
-        ),
-        ({"low": NAN, "high": NAN}, "goes from 2.50 to -0.62 logits: a loss of **125%** of it. In 3 random"),
-        ({"mean": -0.001, "low": -0.5, "high": 0.5}, "logits: a loss of **0% (-50% to 50%)** of it."),
-        ({"random": [0.5]}, "In 1 random group of as many other deep heads the loss is 50%."),
-        ({"random": [0.1, 0.1]}, "In 2 random groups of as many other deep heads the loss is 10%."),
-        ({"random": []}, "There are not as many other deep heads, so there is no random group to compare with."),
-        (
-            {"intact": -0.001, "exchanged": 0.5, "mean": NAN, "low": NAN, "high": NAN, "random": [NAN]},
-            "goes from 0.00 to 0.50 logits; the intact margin is not above zero, so there is nothing of which a share "
-            "could be lost.",
-        ),
-        ({"intact": NAN}, "is not measured."),
-    ],
-)
-def test_what_is_lost_stands_beside_random_groups(changes, text):
-    said = text_of(page.EXCHANGED, exchanged=exchanged_of(**changes), heads=[[2, 0], [3, 1]])
-    harmless(said)
-    assert said.startswith(BEGIN)
-    assert text in said
-
-
-def test_one_head_is_named_in_the_singular_and_labels_as_the_task_has_them():
-    facts = make_facts(labels=("negative", "positive"))
-    said = text_of(page.EXCHANGED, facts, exchanged=exchanged_of(), heads=[[2, 0]])
-    assert said.startswith("With the values of the in-context head exchanged between *positive* and *negative* ")
-
-
-@pytest.mark.parametrize(
-    ("direct", "text"),
-    [
-        (
-            written_of(),
-            "Straight into the margin these heads, 3.0% of the deep half's, write +1.00 (+0.75 to +1.25) logits and "
-            "all attention of the deep half +2.00 (+1.75 to +2.25): a share of 50% (25% to 75%).",
-        ),
-        (written_of(half=NAN), "write +1.00 logits and all attention of the deep half +2.00: a share of 50%."),
-        (written_of(own=-0.001, share=-0.001, half=0.0), "write +0.00 (+0.00 to +0.00) logits"),
-        (written_of(deep=-1.0, share=NAN), "; as that is not above zero, there is nothing of which to be a share."),
-        (written_of(own=NAN, share=NAN), "What these heads write straight into the margin is not measured."),
-    ],
-)
-def test_what_is_written_directly_is_a_share_of_deep_attention(direct, text):
-    said = text_of(page.WRITTEN, direct=direct, share_of_heads=0.03)
-    harmless(said)
-    assert text in said
 
 
 def test_logit_minus_says_what_is_compared():
