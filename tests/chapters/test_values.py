@@ -20,9 +20,8 @@ from twotowers.chapters.values.logit_minus import (
 from twotowers.chapters.values.top_words import label_forms, label_in_top, ranks
 from twotowers.chapters.values.words import labels_read, read_words
 from twotowers.errors import HeadError
-from twotowers.paper import CLAIMS, PAPER_PROMPT
+from twotowers.paper import PAPER_PROMPT
 from twotowers.prompts.packing import pack
-from twotowers.statistics import judge
 from twotowers.tracing import capture as tracing
 from twotowers.tracing.capture import capture
 from twotowers.tracing.heads import every_head
@@ -160,14 +159,12 @@ def test_labels_in_the_values_are_found(planted):
     assert list(effect.columns) == ["set", "query", "label", "effect"]
     assert len(effect) == 6
     assert (effect["effect"] > 0.1).all()
-    assert judge(effect, CLAIMS["C6"].smallest).verdict == "supported"
     assert table[table["kind"] == "other"]["unweighted"].abs().max() < 1e-3
 
 
 def test_swapped_values_contradict_the_claim(planted):
     effect = logit_minus_effect(planted({"foo": -1, "bar": 1}, EVEN), HEADS)
     assert (effect["effect"] < -0.1).all()
-    assert judge(effect, CLAIMS["C6"].smallest).verdict == "contradicted"
 
 
 def test_a_head_that_likes_foo_everywhere_carries_no_label(planted):

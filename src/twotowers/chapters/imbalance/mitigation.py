@@ -142,8 +142,7 @@ def remedied(
         balanced: result of `balanced_answers` for these shares, and perhaps others.
     """
     own = mitigate(model, by_share, {CHOSEN: groups[CHOSEN]}, [PAPER_STRENGTH, chosen])
-    by_strength = {float(strength): part for strength, part in own.groupby("strength")}
-    remedies = {PAPER: by_strength[PAPER_STRENGTH], OWN: by_strength[chosen]}
+    remedies = {name: own[own["strength"] == strength] for name, strength in ((PAPER, PAPER_STRENGTH), (OWN, chosen))}
     drawn = {name: heads for name, heads in groups.items() if name not in (CHOSEN, OTHERS)}
     if drawn:
         table = mitigate(model, by_share, drawn, [chosen])

@@ -53,12 +53,12 @@ def response_figure(curves: pd.DataFrame, means: pd.DataFrame, sums: pd.DataFram
     _slope_dots(axes[1], means)
     for ax, panel in zip(axes[2:], TITLES, strict=True):
         own = sums[sums["panel"] == panel]
-        for (label, colour, marker), (heads, part) in (
+        for (label, colour, marker), (whose, part) in (
             (look, item)
             for look in zip(("bar", "foo"), LABEL_COLOURS, ("s", "o"), strict=True)
             for item in own[own["line"] == look[0]].groupby("heads", sort=False)
         ):
-            style, name = ("--", f"{label}, random heads") if heads == RANDOM else ("-", label)
+            style, name = ("--", f"{label}, random heads") if whose == RANDOM else ("-", label)
             banded_line(ax, part, "share", label=name, colour=colour, marker=marker, style=style)
         ax.set(title=TITLES[panel], ylabel=UNITS[panel])
     axes[3].axhline(0, color=GREY, linewidth=1)

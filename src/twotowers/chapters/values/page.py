@@ -68,7 +68,7 @@ def _written(direct: pd.DataFrame, share_of_heads: float) -> str:
     return f"{begin}: a share of {_known(share, 'z.0%')}."
 
 
-def _named(direct: pd.DataFrame) -> list[pd.Series]:
+def _named(direct: pd.DataFrame) -> list[Any]:
     rows = direct.set_index("what")
     return [rows.loc[name] for name in (OWN, DEEP, SHARE)]
 
