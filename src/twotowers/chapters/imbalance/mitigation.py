@@ -142,7 +142,8 @@ def remedied(
         balanced: result of `balanced_answers` for these shares, and perhaps others.
     """
     own = mitigate(model, by_share, {CHOSEN: groups[CHOSEN]}, [PAPER_STRENGTH, chosen])
-    remedies = {name: own[own["strength"] == strength] for name, strength in ((PAPER, PAPER_STRENGTH), (OWN, chosen))}
+    by_strength = {strength: own[own["strength"] == strength] for strength in (0.0, PAPER_STRENGTH, chosen)}
+    remedies = {PAPER: by_strength[PAPER_STRENGTH], OWN: by_strength[chosen]}
     drawn = {name: heads for name, heads in groups.items() if name not in (CHOSEN, OTHERS)}
     if drawn:
         table = mitigate(model, by_share, drawn, [chosen])

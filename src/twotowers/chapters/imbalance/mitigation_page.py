@@ -19,7 +19,7 @@ from .mitigation import CONTROL, NONE, OWN, PAPER
 
 QUANTITIES = {  # panels: title, what is drawn, colour, marker
     "shift": ("lean towards the majority", "its size, in P(foo)", BLUE, "o"),
-    "accuracy": ("accuracy on the same prompts", "two-way accuracy", GREEN, "s"),
+    "accuracy": ("accuracy", "two-way accuracy", GREEN, "s"),
 }
 TINY = 1e-9  # what is smaller is a rounding error of zero
 TENFOLD = 10  # a larger relative change says only that the start was near zero

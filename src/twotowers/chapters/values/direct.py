@@ -13,7 +13,7 @@ from ...prompts.sets import PromptSet
 from ...statistics import estimate
 from ...tracing.capture import capture, numbered
 from ...tracing.direct_margin import direct_margin, share_of_margin
-from ...tracing.heads import Head, deep_heads, as_heads, is_deep
+from ...tracing.heads import Head, as_heads, deep_heads, is_deep
 
 OWN, DEEP, SHARE = "own", "deep", "share"  # what the heads write, what deep attention writes, and the share of it
 
