@@ -170,9 +170,11 @@ def test_layers_reach_from_the_first_to_the_final_residual(n_layers, few, expect
 
 
 @pytest.mark.parametrize(("n", "expected"), [(3, [0, 1, 2]), (4, [0, 1, 2, 3]), (66, [0, 16, 33, 49])])
-def test_sets_are_evenly_spaced_and_keep_their_numbers(n, expected):
-    chosen = spaced([f"set {i}" for i in range(n)], most=4)
-    assert chosen == {i: f"set {i}" for i in expected}
+def test_sets_are_evenly_spaced_and_keep_their_numbers(tiny_gpt2, n, expected):
+    sets = (make_sets(tiny_gpt2) * n)[:n]
+    chosen = spaced(sets, most=4)
+    assert list(chosen) == expected
+    assert all(chosen[i] is sets[i] for i in expected)
 
 
 def test_all_places_are_exchanged_in_one_pass_as_each_by_itself(tiny_gpt2):
