@@ -91,14 +91,16 @@ def test_the_response_says_where_attention_is_balanced():
     drawing, caption, alt = figure_of(page.RESPONSE, make_facts(), response_of())
     assert caption == (
         "Answers and heads when 1 to 3 of 4 demonstrations are labelled foo. Top: intact, and with attention balanced "
-        "by count in the 2 in-context heads or in other deep heads; grey: 3 random groups of as many, from the least to "
-        "the greatest. Bottom: attention of the last position, and logit minus of the weighted values, summed over the "
-        "label's positions and over the 2 in-context heads; dashed: 2 random heads of the same layers. Other bands, and "
-        "bars: 95% intervals over 33 demonstration sets."
+        "by count in the 2 in-context heads or in other deep heads; grey: 3 random groups of as many, from the least "
+        "to the greatest. Bottom: attention of the last position, and logit minus of the weighted values, summed over "
+        "the "
+        "label's positions and over the 2 in-context heads; dashed: 2 random heads of the same layers. Other bands, "
+        "and bars: 95% intervals over 33 demonstration sets."
     )
     assert alt == (
-        "Four charts. The slope of the two-way probability of foo on its share is, by where attention is balanced, 0.60 "
-        "(nowhere (intact)), 0.10 (in-context heads), 0.50 (all other deep heads). With 1 of 4 demonstrations foo, the "
+        "Four charts. The slope of the two-way probability of foo on its share is, by where attention is balanced, "
+        "0.60 (nowhere (intact)), 0.10 (in-context heads), 0.50 (all other deep heads). With 1 of 4 demonstrations foo, "
+        "the "
         "in-context heads' summed attention is 0.25 on foo and 0.75 on bar positions. With 3 of 4 demonstrations foo, "
         "the in-context heads' summed attention is 0.75 on foo and 0.25 on bar positions."
     )
