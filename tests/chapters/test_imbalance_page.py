@@ -99,10 +99,9 @@ def test_the_response_says_where_attention_is_balanced():
     )
     assert alt == (
         "Four charts. The slope of the two-way probability of foo on its share is, by where attention is balanced, "
-        "0.60 (nowhere (intact)), 0.10 (in-context heads), 0.50 (all other deep heads). With 1 of 4 demonstrations foo, "
-        "the "
-        "in-context heads' summed attention is 0.25 on foo and 0.75 on bar positions. With 3 of 4 demonstrations foo, "
-        "the in-context heads' summed attention is 0.75 on foo and 0.25 on bar positions."
+        "0.60 (nowhere (intact)), 0.10 (in-context heads), 0.50 (all other deep heads). With 1 of 4 demonstrations "
+        "foo, the in-context heads' summed attention is 0.25 on foo and 0.75 on bar positions. With 3 of 4 "
+        "demonstrations foo, the in-context heads' summed attention is 0.75 on foo and 0.25 on bar positions."
     )
     assert [len(ax.get_lines()) for ax in drawing.axes[:1]] == [4]
     dots = [line for line in drawing.axes[1].get_lines() if line.get_marker() == "D"]
