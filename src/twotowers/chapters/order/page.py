@@ -111,7 +111,7 @@ def attention_figure(profile: pd.DataFrame) -> Drawing:
             label = "label of the query's class" if same else "label of the other class"
             banded_line(ax, part, "distance", label=label, colour=colour, marker=marker, style=style)
         ax.set(title=LINES[heads][0], xlabel="distance from the query\n(demonstrations)")
-        ax.set_ylim(0, 1.1 * profile["high"].max() or 1)
+        ax.set_ylim(0, 1.1 * profile[["mean", "high"]].max().max() or 1)
     axes[0].set_ylabel("attention weight")
     _legend(figure, axes)
     return figure

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ...models.model import Model
 from ...prompts.packing import pack
 from ...prompts.sets import PromptSet
-from ...prompts.variants import Order, reorder
+from ...prompts.variants import Order, reorder, rotations
 from ...statistics import estimate
 from ...study import Study
 from ...tracing.answers import outcome_table
@@ -25,14 +25,20 @@ from ...tracing.controls import INTACT, is_random, random_effects, removed
 from ...tracing.heads import CHOSEN, RANDOM, Head
 from ...tracing.position_free import without_position_in
 
-PAIRED, SWINGING = 32, 16  # evaluation sets that are enough for paired orders, and for many orders
+SETS = 16  # evaluation sets that are enough; each runs in several orders, and with every group
+SWINGS = 4  # orders whose answers are compared: two rotations and their reversals
 ENDS = ("last", "first")  # two places each; where there are fewer demonstrations of a label, one
 
 
-def numbers(study: Study, enough: int) -> list[int]:
-    """Numbers of an evenly spaced part of the evaluation sets, at least `enough` where there are."""
+def numbers(study: Study) -> list[int]:
+    """Numbers of an evenly spaced part of the evaluation sets, at least `SETS` where there are."""
     sets = study.scale.evaluation_sets
-    return list(range(0, sets, max(1, sets // enough)))
+    return list(range(0, sets, max(1, sets // SETS)))
+
+
+def swing_orders(study: Study) -> list[Order]:
+    """The orders over which answers swing, evenly spaced."""
+    return rotations(2 * study.scale.shots, SWINGS)
 
 
 def paired_orders(s: PromptSet) -> dict[tuple[str, str], Order]:
