@@ -56,7 +56,8 @@ def _beside_random(losses: Sequence[float]) -> str:
 
 def _written(direct: pd.DataFrame, share_of_heads: float) -> str:
     """What the in-context heads write straight into the margin, of all that deep attention does."""
-    own, deep, share = (Estimate(*(float(r[x]) for x in ("mean", "low", "high"))) for r in _named(direct))
+    found = {r.what: Estimate(r.mean, r.low, r.high) for r in direct.itertuples()}
+    own, deep, share = (found[name] for name in (OWN, DEEP, SHARE))
     if not np.isfinite([own.mean, deep.mean]).all():
         return f"What these heads write straight into the margin is {NOT_MEASURED}."
     begin = (
@@ -66,11 +67,6 @@ def _written(direct: pd.DataFrame, share_of_heads: float) -> str:
     if not np.isfinite(share.mean):
         return f"{begin}; as that is not above zero, there is nothing of which to be a share."
     return f"{begin}: a share of {_known(share, 'z.0%')}."
-
-
-def _named(direct: pd.DataFrame) -> list[Any]:
-    rows = direct.set_index("what")
-    return [rows.loc[name] for name in (OWN, DEEP, SHARE)]
 
 
 def _known(number: Estimate, form: str) -> str:
