@@ -9,7 +9,8 @@ import torch
 
 import twotowers
 from twotowers.errors import PromptError
-from twotowers.prompts.sets import TEMPLATES, Reader, prompt_set
+from twotowers.prompts.encoding import Reader
+from twotowers.prompts.sets import TEMPLATES, prompt_set
 from twotowers.toy import train as toy
 from twotowers.toy.data import (
     TRAINING_LABELS,

@@ -9,19 +9,19 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import LabelError, PromptError, require_seed
 from .design import category_pairs
+from .encoding import Reader, Span, encode, tokens_of
 from .tasks import Task, find_half
 
 CONTENT_FREE = "N/A"
 
 Pair = tuple[str, str]  # a text and its label
-Span = tuple[int, int]  # first token and one past the last token
 
 LABELS = ("foo", "bar")
 # (template, separator): one demonstration to a line, and the paper's way, everything on one line.
@@ -29,18 +29,6 @@ TEMPLATES: dict[str, tuple[str, str]] = {
     "lines": ("{text}: {label}", "\n"),
     "paper": ("{text} : {label}", " "),
 }
-
-
-@runtime_checkable
-class Reader(Protocol):
-    """What building prompts needs of a model; `Model` has it before its weights are loaded."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def tokenizer(self) -> Any: ...
-    @property
-    def context_length(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -173,12 +161,12 @@ def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[st
         LabelError: a label is several tokens, or two labels are the same token.
     """
     before, between, _ = _parts(template)
-    stem = _encode(model, f"{before}a{between.rstrip()}")[0]
+    stem = encode(model, f"{before}a{between.rstrip()}")[0]
     tokens: dict[str, int] = {}
     for label in labels:
         if not label.strip():
             raise LabelError("A label is empty; give a word that is one token with its leading space.")
-        ids = _encode(model, f"{before}a{between}{label}")[0]
+        ids = encode(model, f"{before}a{between}{label}")[0]
         if ids[: len(stem)] != stem:
             raise LabelError(
                 f"The tokenizer of {model.name} joins the label '{label}' with what stands before it; use a "
@@ -257,39 +245,6 @@ def _parts(template: str) -> tuple[str, str, str]:
     return before, between, after
 
 
-def _encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
-    """Token ids (with the tokenizer's own special tokens) and the character span of each."""
-    if not model.tokenizer.is_fast:
-        raise PromptError(f"The tokenizer of {model.name} gives no character offsets; use its fast version.")
-    encoded = model.tokenizer(text, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    unknown = getattr(model.tokenizer, "unk_token_id", None)
-    for token, (start, end) in zip(ids, offsets, strict=True):
-        if token == unknown and text[start:end] not in ("", model.tokenizer.unk_token):
-            raise PromptError(
-                f"The tokenizer of {model.name} does not know '{text[start:end]}'; use words that it knows."
-            )
-    require_embedded(model, ids)
-    if _tokens(model, text, offsets, (len(text) - 1, len(text)))[1] != len(ids):
-        raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
-    return ids, offsets
-
-
-def require_embedded(model: Reader, ids: Sequence[int]) -> None:
-    """Refuse tokens that were added to the tokenizer, but not to the model.
-
-    Raises:
-        PromptError: a token has no row in the model's embedding; a reader that is no model has any token.
-    """
-    rows = getattr(getattr(model, "config", None), "vocab_size", None)
-    for token in ids:
-        if rows is not None and token >= rows:
-            raise PromptError(
-                f"The tokenizer of {model.name} has the token '{model.tokenizer.convert_ids_to_tokens(token)}', number "
-                f"{token}, but the model embeds {rows} only; leave it out of prompts, or resize the model's embedding."
-            )
-
-
 def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str) -> Prompt:
     before, between, after = _parts(template)
     text = ""
@@ -302,7 +257,7 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
         spans.append(((start, start + len(words)), (label_start, label_start + len(label))))
         text += before + words + between + label + after + separator
     text = text[: spans[-1][0][1]] + between.rstrip()
-    ids, offsets = _encode(model, text)
+    ids, offsets = encode(model, text)
     if len(ids) > model.context_length:
         raise PromptError(
             f"A prompt has {len(ids)} tokens but {model.name} reads at most {model.context_length}; use fewer or "
@@ -311,8 +266,8 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
     texts: list[Span] = []
     labels: list[Span] = []
     for characters, label_characters in spans[:-1]:
-        texts.append(_tokens(model, text, offsets, characters, labels[-1][0] if labels else 0))
-        labels.append(_tokens(model, text, offsets, label_characters, texts[-1][0]))
+        texts.append(tokens_of(model, text, offsets, characters, labels[-1][0] if labels else 0))
+        labels.append(tokens_of(model, text, offsets, label_characters, texts[-1][0]))
     for (_, label), (first, end) in zip(demonstrations, labels, strict=True):
         if end - first != 1:
             raise LabelError(
@@ -323,23 +278,8 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
         ids=tuple(ids),
         demonstrations=tuple(texts),
         label_positions=tuple(first for first, _ in labels),
-        query=_tokens(model, text, offsets, spans[-1][0], labels[-1][0]),
+        query=tokens_of(model, text, offsets, spans[-1][0], labels[-1][0]),
     )
-
-
-def _tokens(model: Reader, text: str, offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
-    """The tokens that overlap a span of characters, of those from `start` on; a long prompt has many spans."""
-    inside = []
-    for i in range(start, len(offsets)):
-        if offsets[i][0] >= characters[1]:
-            break
-        if offsets[i][1] > characters[0]:
-            inside.append(i)
-    if not inside:
-        raise PromptError(
-            f"The tokenizer of {model.name} keeps nothing of '{text[slice(*characters)]}'; use words that it knows."
-        )
-    return inside[0], inside[-1] + 1
 
 
 def _shared_prefix(model: Reader, prompts: Sequence[Prompt]) -> int:

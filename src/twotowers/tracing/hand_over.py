@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from ..errors import UnknownNameError, UserError
 from ..models.model import Model
+from ..prompts.encoding import Span
 from ..prompts.packing import Batch, pack
-from ..prompts.sets import Prompt, PromptSet, Span, as_sets
+from ..prompts.sets import Prompt, PromptSet, as_sets
 from ..prompts.variants import swapped
 from .answers import Answers, outcome_table, reading
 from .capture import OPTIONS, Capture, Sites, at_lasts, capture, inputs_of, remembered

@@ -56,8 +56,8 @@ def _beside_random(losses: Sequence[float]) -> str:
 
 def _written(direct: pd.DataFrame, share_of_heads: float) -> str:
     """What the in-context heads write straight into the margin, of all that deep attention does."""
-    found = {r.what: Estimate(r.mean, r.low, r.high) for r in direct.itertuples()}
-    own, deep, share = (found[name] for name in (OWN, DEEP, SHARE))
+    rows = direct.set_index("what")
+    own, deep, share = (Estimate(*map(float, rows.loc[name, ["mean", "low", "high"]])) for name in (OWN, DEEP, SHARE))
     if not np.isfinite([own.mean, deep.mean]).all():
         return f"What these heads write straight into the margin is {NOT_MEASURED}."
     begin = (

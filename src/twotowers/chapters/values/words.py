@@ -14,8 +14,9 @@ from torch import Tensor
 from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
+from ...prompts.encoding import require_embedded
 from ...prompts.packing import Batch
-from ...prompts.sets import PromptSet, require_embedded
+from ...prompts.sets import PromptSet
 from ...tracing.capture import Capture, capture
 from ...tracing.heads import Head, Heads, as_heads, deep_heads
 from ...tracing.projection import increases, project, values_of
