@@ -9,6 +9,7 @@ from twotowers.chapters.imbalance.balance import mean_slopes, slopes
 from twotowers.chapters.imbalance.designs import BALANCED
 from twotowers.chapters.imbalance.mitigation import (
     CONTROL,
+    NONE,
     OWN,
     Remedied,
     choose_strength,
@@ -160,7 +161,7 @@ def test_c13_can_come_out_each_way(before, after, random, verdict):
     assert judge(**found, smallest=CLAIMS["C13"].smallest).verdict == verdict
     row = compare(tried).query("remedy == @OWN and quantity == 'removed'")
     assert row["mean"].item() == pytest.approx(found["effects"]["effect"].mean())
-    none = compare(tried).query("remedy == @NONE and quantity == 'shift'")
+    none = compare(tried).query(f"remedy == '{NONE}' and quantity == 'shift'")
     assert none["mean"].item() == pytest.approx(found["before"]["effect"].mean())
 
 
