@@ -75,7 +75,7 @@ def _chosen(
 
 CHOSEN = Text("knockout-chosen", write=_chosen)
 
-MEASURES = {"margin": "margin (logits)", "accuracy_two_way": "accuracy between the two labels"}
+MEASURES = {"margin": "margin (logits)", "accuracy_two_way": "two-way accuracy"}
 ORDER = (INTACT, ZEROED, RANDOM, AT_MEAN, OTHERS, ALL_DEEP)
 
 

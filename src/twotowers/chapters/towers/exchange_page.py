@@ -42,7 +42,6 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
     intact = means[means["name"] == INTACT]
     for value in intact["mean"]:
         ax.axvline(value, color=GREY, linewidth=1.2)
-        right.axhline(value, color=GREY, linewidth=1.2)
     for name, (colour, marker, shift) in SERIES.items():
         part = means[means["name"] == name]
         y = np.array([parts.index(p) for p in part["part"]]) + shift
@@ -66,7 +65,7 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
     right.xaxis.set_major_locator(FixedLocator(ticks))
     right.xaxis.set_minor_locator(NullLocator())
     right.set_xticklabels([str(n) if n in (0, 1, 4, 16, 64, 256, max(ticks)) else "" for n in ticks])
-    right.set(xlabel="n heads whose query is of the other class", ylabel="margin (logits)")
+    right.set(xlabel="n heads, query of the other class", ylabel="margin (logits)")
     right.legend(loc="best", fontsize=8.5)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     return figure
