@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,6 +97,7 @@ def test_sets_that_imbalanced_prompts_are_made_from_may_be_longer_than_the_conte
 @pytest.mark.parametrize("family", ["gpt2", "llama-gqa"])
 def test_a_packed_row_may_be_longer_than_the_context_if_its_prompts_are_not(tiny_models, tiny_folders, task, family):
     study = open_study(str(tiny_folders[family]), task(3), "book")
+    study = replace(study, scale=replace(study.scale, queries=8))
     sets = study.sets("evaluation", shots=4, n_sets=2)
     assert all(s.packed_length > 256 > len(prompt.ids) for s in sets for prompt in s.prompts)
     model = tiny_models[family]
