@@ -39,7 +39,7 @@ def test_a_split_model_gives_what_it_gives_in_one_process(found, name):
     differences = dict(found[name])
     assert differences.pop("holds")
     assert 0.4 < differences.pop("share") < 0.9  # each process has a part of what is split
-    assert len(differences) == 16
+    assert len(differences) == 17
     assert max(differences.values()) < 1e-4, differences
 
 
