@@ -180,7 +180,7 @@ def test_damaged_weights_are_refused_and_leave_no_run_folder(bare_clone, folder,
     [
         ("text,label\n", "column 'label' has no rows"),
         ("text,label\ncat,a\ndog,a\nsaw,b\nfile,b\n", "has 1 texts in its selection half but 3 are needed"),
-        ("text,label\ncat,a\n,b\n", "row 3, column 'text' is empty"),
+        ("text,label\ncat,a\n,b\n", "left out were 1 without a text"),
         (b"text,label\nc\xe2t,a\n", "row 2 is not UTF-8"),
     ],
     ids=["empty list", "too few", "empty text", "not UTF-8"],

@@ -77,7 +77,7 @@ def test_the_run_folder_holds_what_its_record_names_and_nothing_else(folder):
             assert {f"figures/{figure}.{ending}" for ending in ("svg", "png", "json")} <= set(files)
             assert [file for file in files if file.startswith(f"figures/{figure}") and file.endswith(".csv")]
     claims = [file for entry in record["chapters"].values() for file in entry["files"] if file.startswith("claims/")]
-    assert sorted(claims) == sorted(f"claims/{claim}.csv" for claim in CLAIMS)
+    assert sorted(claims) == sorted(f"claims/{claim}.json" for claim in CLAIMS)
 
 
 def test_the_record_says_what_was_run_and_that_the_identities_hold(folder):
