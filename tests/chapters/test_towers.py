@@ -166,7 +166,7 @@ def test_a_prompt_that_shows_one_class_has_no_area(labels):
 def test_a_head_that_attends_to_its_class_supports_and_one_that_avoids_it_contradicts():
     for head, c7, c9 in (
         (only_same, "supported", "supported"),
-        (ignores_class, "inconclusive", "inconclusive"),
+        (ignores_class, "inconclusive", "absent"),
         (prefers_other, "contradicted", "contradicted"),
     ):
         table = synthetic(head, sets=30, seed=1)
