@@ -23,7 +23,7 @@ class Batch:
     Attributes:
         input_ids, position_ids: what the model reads.
         allowed: True where a token (second axis) may attend to another (third axis): to those of the batch, behind
-            those that the model remembers from an earlier forward (`lasts`).
+            those that the model remembers from an earlier forward (`lasts`, `tail`).
         row, last: for each prompt its row and the packed index of its last token.
         label_ids: for each prompt the tokens of its two labels, `gold` the index of the right one.
         index: packed index of every token of each prompt, padded with -1.
@@ -85,6 +85,27 @@ class Batch:
             label_ids=self.label_ids.repeat(copies, 1),
             gold=self.gold.repeat(copies),
             index=torch.where(own == last[:, None], length + column[:, None], own),
+        )
+
+    def tail(self, first: int) -> Batch:
+        """The positions from `first` on, of a batch of one row, for a forward that remembers keys and values of it.
+
+        They see the remembered ones before them, and each other in their new places, behind all T remembered tokens.
+        """
+        if len(self.input_ids) != 1:
+            raise ValueError("only one row has a tail")
+        length = self.input_ids.shape[1]
+        seen = self.allowed[:, first:].clone()
+        seen[..., first:] = False
+        return Batch(
+            input_ids=self.input_ids[:, first:],
+            position_ids=self.position_ids[:, first:],
+            allowed=torch.cat([seen, self.allowed[:, first:, first:]], dim=2),
+            row=self.row,
+            last=self.last - first,
+            label_ids=self.label_ids,
+            gold=self.gold,
+            index=torch.where(self.index >= first, self.index + length - first, self.index),
         )
 
 

@@ -118,7 +118,10 @@ class Answers:
         )
 
 
-def reading(batch: Batch) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+Reading = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def reading(batch: Batch) -> Reading:
     """What is kept of logits [N, V]: the parts of `Answers`."""
     label_ids = batch.label_ids
     return lambda logits: (

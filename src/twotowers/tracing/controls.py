@@ -14,7 +14,7 @@ from ..models.model import Model
 from .heads import CHOSEN, RANDOM, Head, deep_heads, random_groups
 
 INTACT, OTHERS = "intact", "all others"
-GROUPS = 20  # of random heads
+GROUPS = 20  # of random heads: enough that being better than all of them is one in twenty
 
 
 def control_groups(model: Model, heads: Sequence[Head], *, seed: int = 0) -> dict[str, list[Head]]:
@@ -46,8 +46,13 @@ def more_than_others(effects: pd.DataFrame) -> pd.DataFrame:
     """
     if OTHERS not in set(effects["heads"]):
         return pd.DataFrame({"set": [], "effect": []}, dtype=float)
-    own, other = removed(effects), removed(effects, OTHERS)
-    return own.assign(effect=own["effect"] - other["effect"])
+    return minus(removed(effects), removed(effects, OTHERS))
+
+
+def minus(effects: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """An effect minus the same one elsewhere, `set, effect`: means of sets, missing where one of them is."""
+    own, other = (table.groupby("set")["effect"].mean() for table in (effects, others))
+    return (own - other).rename("effect").reset_index()
 
 
 def random_effects(effects: pd.DataFrame) -> list[float]:

@@ -24,10 +24,11 @@ from ..prompts.packing import Batch, pack
 from ..prompts.sets import Prompt, PromptSet, as_sets
 from ..prompts.variants import swapped
 from .answers import Answers, outcome_table, reading
-from .capture import OPTIONS, Capture, Sites, at_lasts, capture, inputs_of, remembered
+from .capture import OPTIONS, Capture, Sites, capture, inputs_of, remembered
 from .exchange import label_pairs, query_donors
 
 PLACES = ("text", "text+separator", "label", "query", "last")
+BEHIND = ("query", "last")  # places behind all demonstrations, whose keys and values stay as they are
 Move = tuple[int, int, int, int]  # a prompt, a position in it, and the prompt and position that it takes from
 
 
@@ -102,11 +103,11 @@ def _of_set(
     for (place, within), layers in choices.items():
         source = stream if other is None or (place, within) != ("label", False) else other
         moves = _moves(s, place, within)
-        to, origin = ([batch.index[prompt, position] for prompt, position in ends] for ends in _ends(moves))
+        to, origin = ([int(batch.index[prompt, position]) for prompt, position in ends] for ends in _ends(moves))
         for layer in layers:
             changed = stream[layer].clone()  # [1, T, d]
             changed[:, to] = source[layer][:, origin]
-            rows = answer_from(model, batch, layer, changed, intact if place == "last" else None)
+            rows = answer_from(model, batch, layer, changed, intact if place in BEHIND else None, min(to, default=0))
             yield (place, within), layer, rows
 
 
@@ -119,16 +120,22 @@ def _stream(captured: Capture, batch: Batch) -> Float[Tensor, "L1 1 T d"]:
 
 
 def answer_from(
-    model: Model, batch: Batch, layer: int, entering: Float[Tensor, "1 T d"], behind: Capture | None = None
+    model: Model,
+    batch: Batch,
+    layer: int,
+    entering: Float[Tensor, "1 T d"],
+    behind: Capture | None = None,
+    first: int = 0,
 ) -> Answers:
     """Answers of one packed prompt set, from the residual that enters a layer on.
 
     Args:
-        behind: of the same batch, if only the last positions are changed: they run alone behind its keys and values.
+        behind: of the same batch, if nothing is changed before position `first`: what follows runs alone, behind its
+            keys and values.
     """
     here = behind is not None and behind.cache is not None
-    run = batch.lasts() if here else batch
-    given = at_lasts(batch, entering) if here else entering
+    run = batch.tail(first) if here else batch
+    given = entering[:, first:] if here else entering
     sites, read, row, last = Sites.of(model), reading(run), run.row, run.last
     blocks, norm, unembed, as_tuple = sites.blocks, sites.final_norm, sites.unembed, model.arch.family.returns_tuple
     with (

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..models.model import Model
 from ..prompts.packing import Batch
-from .answers import Answers, reading
+from .answers import Answers, Reading, reading, require_finite
 from .capture import OPTIONS, Capture, Sites, at_lasts, inputs_of, remembered
 from .heads import Head
 
@@ -36,20 +36,52 @@ def rewrite(model: Model, batch: Batch, intact: Capture, choices: Sequence[Choic
     Returns:
         answers of choices x N prompts, choice by choice.
     """
+    parts = [
+        Answers(*_rewrite(model, batch, intact, part, reading(batch.repeat(len(part)))))
+        for part in _parts(batch, intact, choices)
+    ]
+    return Answers.cat(parts)
+
+
+def rewritten_margins(
+    model: Model, batch: Batch, intact: Capture, choices: Sequence[Choice]
+) -> Float[Tensor, "choices N"]:
+    """Margins alone, the gold label's logit minus the other's: the vocabulary, most of the work, is not read.
+
+    Args:
+        batch, intact, choices: as of `rewrite`.
+    """
+    w_u, bias = model.arch.w_u(), model.arch.module(model.arch.family.unembed).bias
+    gold, other = (batch.label_ids.gather(1, own[:, None])[:, 0] for own in (batch.gold, 1 - batch.gold))
+    towards = w_u[gold] - w_u[other]  # [N, d]
+    constant = 0.0 if bias is None else (bias[gold] - bias[other]).detach().float().cpu()
+    normed = [
+        _rewrite(model, batch, intact, part, None)[0].unflatten(0, (len(part), -1))
+        for part in _parts(batch, intact, choices)
+    ]
+    margins = (torch.cat(normed) * towards).sum(-1) + constant
+    require_finite(margins)
+    return margins
+
+
+def _parts(batch: Batch, intact: Capture, choices: Sequence[Choice]) -> list[Sequence[Choice]]:
+    """As many choices as one forward has columns for."""
     if len(batch.input_ids) != 1 or intact.inputs is None:
         raise ValueError("heads are rewritten in one prompt set, captured with its inputs")
     size = max(1, COLUMNS // len(batch.row))
-    parts = [choices[i : i + size] for i in range(0, len(choices), size)]
-    return Answers.cat([_rewrite(model, batch, intact, part) for part in parts])
+    return [choices[i : i + size] for i in range(0, len(choices), size)]
 
 
-def _rewrite(model: Model, batch: Batch, intact: Capture, choices: Sequence[Choice]) -> Answers:
+def _rewrite(
+    model: Model, batch: Batch, intact: Capture, choices: Sequence[Choice], read: Reading | None
+) -> tuple[Tensor, ...]:
+    """What `read` keeps of the logits; without it, the residuals behind the final norm, choices x N of them."""
     assert intact.inputs is not None
     here, writes = intact.cache is not None, _by_layer(choices)
     run = batch.lasts(len(choices)) if here else batch.repeat(len(choices))
     start = min(writes, default=model.arch.n_layers - 1) if here else 0
     entering = at_lasts(batch, intact.inputs[start]).repeat(1, len(choices), 1)
-    sites, read, row, last = Sites.of(model), reading(run), run.row, run.last
+    sites, row, last = Sites.of(model), run.row, run.last
     blocks, out_projs, norm, unembed = sites.blocks, sites.out_projs, sites.final_norm, sites.unembed
     n_heads, as_tuple, n = model.arch.n_heads, model.arch.family.returns_tuple, len(batch.row)
     with (
@@ -67,8 +99,9 @@ def _rewrite(model: Model, batch: Batch, intact: Capture, choices: Sequence[Choi
             at_last[choice, :, head] = new.to(at_last)
             by_head[row, last] = at_last.flatten(0, 1)
             out_projs[layer].input = z
-        label_logits, log_norm, best = (nnsight.save(x) for x in read(unembed(norm.output[row, last]).detach().float()))
-    return Answers(label_logits, log_norm, best)
+        normed = norm.output[row, last].detach()
+        kept = nnsight.save((normed.float().cpu(),) if read is None else read(unembed(normed).float()))
+    return tuple(kept)
 
 
 def _by_layer(choices: Sequence[Choice]) -> dict[int, tuple[int, list[int], list[int], Float[Tensor, "K N d_h"]]]:

@@ -19,12 +19,12 @@ from ...prompts.variants import rebuilt
 from ...statistics import summarise
 from ...tracing.answers import outcome_table
 from ...tracing.capture import batches, capture
+from ...tracing.controls import GROUPS
 from ...tracing.exchange import in_choices
 from ...tracing.heads import HEAD, Head, deep_heads, is_deep, random_heads
 from ...tracing.outcomes import outcomes
 from ...tracing.rewriting import rewrite
 
-GROUPS = 20  # random groups: enough that being better than all of them is one in twenty
 INTACT, ZEROED, RANDOM = "nothing removed", "in-context heads zeroed", "random heads zeroed, same layers"
 AT_MEAN, OTHERS, ALL_DEEP = (
     "in-context heads at their mean",
@@ -132,12 +132,6 @@ def all_dealt(model: Model, sets: Sequence[PromptSet], seed: int = 0) -> list[Pr
     """Every set as `dealt`."""
     rng = np.random.default_rng([seed, 6])
     return [dealt(model, s, rng) for s in sets]
-
-
-def beside(effects: pd.DataFrame, control: pd.DataFrame) -> pd.DataFrame:
-    """How much larger an effect is than the same one in a control, `set, effect`; missing where one of them is."""
-    difference = effects.groupby("set")["effect"].mean() - control.groupby("set")["effect"].mean()
-    return difference.rename("effect").reset_index()
 
 
 def paper_rule(

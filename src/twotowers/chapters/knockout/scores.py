@@ -12,7 +12,7 @@ from ...models.model import Model
 from ...prompts.packing import Batch, pack
 from ...prompts.sets import PromptSet, as_sets
 from ...tracing.capture import capture
-from ...tracing.exchange import exchanged_z, exchanges
+from ...tracing.exchange import exchanged_margins, exchanged_z
 from ...tracing.heads import HEAD, Head, every_head, is_deep, pairs
 from ...tracing.label_edges import label_edges, margin_gradients
 
@@ -57,8 +57,9 @@ def in_context_heads(scores: pd.DataFrame, n_layers: int, share: float = SHARE) 
 
 def _exchange_scores(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head]) -> pd.DataFrame:
     parts = ("query-other", "query-same", "values")
-    table = exchanges(model, sets, [([], "none"), *(([head], part) for head in heads for part in parts)])
-    margins = table.groupby(["group", "label"])["margin"].mean().groupby("group").mean().to_numpy()
+    found = exchanged_margins(model, sets, [([], "none"), *(([head], part) for head in heads for part in parts)])
+    gold, by_prompt = torch.tensor([g for s in sets for g in s.gold]), torch.cat(found, dim=1).double()
+    margins = torch.stack([by_prompt[:, gold == label].mean(1) for label in gold.unique()]).mean(0).numpy()
     other, same, values = margins[1:].reshape(len(heads), len(parts)).T
     layer, head = zip(*heads, strict=True)
     return pd.DataFrame({"layer": layer, "head": head, "exchange": same - other, "values": margins[0] - values})

@@ -10,10 +10,10 @@ import pandas as pd
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
+from ...tracing.controls import GROUPS, minus
 from ...tracing.exchange import PARTS, exchanges
 from ...tracing.heads import Head, deep_heads, random_groups
 
-GROUPS = 20  # random groups: enough that being better than all of them is one in twenty
 INTACT, STRONGEST, CHOSEN = "intact", "strongest head", "in-context heads"
 ALL_DEEP, OTHERS, RANDOM = "all deep heads", "all deep heads but these", "random groups"
 RANDOM_PARTS = ("query-other", "query-same", "values")  # what is exchanged in random groups
@@ -97,8 +97,7 @@ def _lost(table: pd.DataFrame, kept: str, changed: str, whole: float) -> pd.Data
 
 def beside_others(table: pd.DataFrame) -> pd.DataFrame:
     """C9's control: the share of the in-context heads minus that of all deep heads but these, `set, effect`."""
-    own, others = (choice_share(table, name).set_index("set")["effect"] for name in (CHOSEN, OTHERS))
-    return (own - others.reindex(own.index)).reset_index()
+    return minus(choice_share(table, CHOSEN), choice_share(table, OTHERS))
 
 
 def summary(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -104,12 +104,6 @@ def swap_effects(changes: pd.DataFrame) -> pd.DataFrame:
     return relative.assign(effect=relative["attention"] - relative["value"])[["set", "effect"]]
 
 
-def difference(effects: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """An effect minus the same one of other heads, `set, effect`; missing where one of them is."""
-    own, other = (table.groupby("set")["effect"].mean() for table in (effects, others))
-    return (own - other.reindex(own.index)).reset_index()
-
-
 def directed_changes(changes: pd.DataFrame) -> pd.DataFrame:
     """The part of the relative change of attention that follows the class, per demonstration set. `set, effect`.
 

@@ -15,16 +15,16 @@ import pandas as pd
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate
+from ...tracing.controls import GROUPS
 from ...tracing.direct_margin import share_of_margin
 from ...tracing.exchange import exchanges
 from ...tracing.heads import Head, deep_heads, random_groups
 
-RANDOM_GROUPS = 20
 INTACT, THESE = 0, 1  # numbers of groups; those above are random
 
 
 def exchanged_values(
-    model: Model, sets: Sequence[PromptSet], heads: Sequence[Head], *, seed: int = 0, number: int = RANDOM_GROUPS
+    model: Model, sets: Sequence[PromptSet], heads: Sequence[Head], *, seed: int = 0, number: int = GROUPS
 ) -> pd.DataFrame:
     """Answer every prompt with the values of some heads exchanged, and with those of random groups of as many.
 
