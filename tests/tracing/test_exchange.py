@@ -1,10 +1,8 @@
-"""The exchange test equals plain transformers with hooks and edited caches, and refuses what it cannot do."""
+"""The exchange test's identities, donors and edges, and what it refuses; `test_family_exchange` has the rest."""
 
 import numpy as np
 import pytest
 import torch
-from transformers import DynamicCache
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import twotowers
 from conftest import make_sets, message
@@ -18,91 +16,6 @@ from twotowers.tracing.projection import values_of
 from twotowers.tracing.rewriting import rewrite
 
 COLUMNS = ["group", "set", "query", "label", "accuracy", "accuracy_two_way", "margin"]
-LAYER = 1
-
-
-def margin(logits, s, query):
-    gold = s.gold[query]
-    return float(logits[s.label_ids[gold]] - logits[s.label_ids[1 - gold]])
-
-
-def plain(model, s, query, hooks=(), cache=None):
-    """Margin of one prompt by transformers alone; hooks are (module, function) pairs."""
-    network, ids = model.arch.model, torch.tensor([s.prompts[query].ids])
-    handles = [module.register_forward_hook(function) for module, function in hooks]
-    try:
-        with torch.no_grad():
-            logits = network(ids if cache is None else ids[:, -1:], past_key_values=cache).logits[0, -1]
-    finally:
-        for handle in handles:
-            handle.remove()
-    return margin(logits, s, query)
-
-
-def projection(model, which):
-    """The module that gives queries (0), keys (1) or values (2) of the layer, and the slice of its output."""
-    attention, size = model.arch.attention(LAYER), model.arch.n_heads * model.arch.d_head
-    if model.config.model_type == "gpt2":
-        return attention.c_attn, slice(which * size, (which + 1) * size)
-    return (attention.q_proj, attention.k_proj, attention.v_proj)[which], slice(None)
-
-
-def plain_query(model, s, query, head):
-    """A head's query at the last position, as the projection gives it."""
-    found, (module, part), size = [], projection(model, 0), model.arch.d_head
-    plain(model, s, query, [(module, lambda _m, _i, out: found.append(out[0, -1, part].clone()))])
-    return found[0][head * size : (head + 1) * size]
-
-
-@pytest.mark.parametrize("part", ["query-other", "query-same"])
-def test_exchanged_queries_are_those_of_a_plain_forward(tiny, two_sets, part):
-    heads = [(LAYER, 0), (LAYER, 3)]
-    ours = twotowers.exchange(tiny, two_sets, heads, part)
-    module, own = projection(tiny, 0)
-    for row in ours.itertuples():
-        s, size = two_sets[row.set], tiny.arch.d_head
-        donor = int(query_donors(s, other=part == "query-other")[row.query])
-        new = {head: plain_query(tiny, s, donor, head) for _, head in heads}
-
-        def put(_module, _inputs, output, new=new, size=size):
-            for head, q in new.items():
-                output[0, -1, own][head * size : (head + 1) * size] = q
-            return output
-
-        assert row.margin == pytest.approx(plain(tiny, s, row.query, [(module, put)]), abs=1e-4)
-
-
-def edited_cache(model, s, query, part):
-    """Keys and values of all but the last token, with those of label positions exchanged in the layer."""
-    cache, ids = DynamicCache(), torch.tensor([s.prompts[query].ids[:-1]])
-    module, own = projection(model, 1)
-    found = []
-    handle = module.register_forward_hook(lambda _m, _i, out: found.append(out[0, :, own].clone()))
-    with torch.no_grad():
-        model.arch.model(ids, past_key_values=cache)
-    handle.remove()
-    layer, places = cache.layers[LAYER], s.prompts[query].label_positions
-    source = torch.arange(ids.shape[1])
-    for a, b in label_pairs(s):
-        source[places[a]], source[places[b]] = places[b], places[a]
-    if part != "keys":
-        layer.values = layer.values[:, :, source]
-    if part != "values":
-        keys = found[0].unflatten(-1, (-1, model.arch.d_head)).transpose(0, 1)[None][:, :, source]
-        if model.config.model_type == "llama":
-            cos, sin = model.arch.model.model.rotary_emb(keys, torch.arange(ids.shape[1])[None])
-            keys = apply_rotary_pos_emb(keys, keys, cos, sin)[1]
-        layer.keys = keys
-    return cache
-
-
-@pytest.mark.parametrize("part", ["keys", "values", "keys-values"])
-def test_exchanged_keys_and_values_are_those_of_an_edited_cache(tiny, two_sets, part):
-    every = [(LAYER, head) for head in range(tiny.arch.n_heads)]  # heads that share a key are edited together
-    for row in twotowers.exchange(tiny, two_sets, every, part).itertuples():
-        s = two_sets[row.set]
-        theirs = plain(tiny, s, row.query, cache=edited_cache(tiny, s, row.query, part))
-        assert row.margin == pytest.approx(theirs, abs=1e-4)
 
 
 def test_nothing_exchanged_is_the_intact_model(tiny, two_sets):

@@ -8,6 +8,7 @@ import twotowers
 from conftest import make_sets, message
 from twotowers.prompts.tasks import load_task
 from twotowers.prompts.variants import swapped
+from twotowers.tracing import hand_over
 from twotowers.tracing.exchange import query_donors
 from twotowers.tracing.hand_over import PLACES
 from twotowers.tracing.outcomes import outcomes
@@ -121,3 +122,12 @@ def test_refused_in_one_sentence(tiny_gpt2):
     sets = make_sets(tiny_gpt2)
     assert "text" in message(twotowers.UserError, lambda: twotowers.hand_over(tiny_gpt2, sets, "texts"))
     assert "no residual 9" in message(twotowers.UserError, lambda: twotowers.hand_over(tiny_gpt2, sets, "last", [9]))
+
+
+@pytest.mark.parametrize("place", hand_over.BEHIND)
+def test_what_follows_the_demonstrations_may_run_alone(tiny, two_sets, place, monkeypatch):
+    alone = twotowers.hand_over(tiny, two_sets, place)
+    monkeypatch.setattr(hand_over, "BEHIND", ())
+    whole = twotowers.hand_over(tiny, two_sets, place)
+    assert margins(alone) == pytest.approx(margins(whole), abs=1e-4)
+    assert alone.groupby("layer")["margin"].mean().nunique() > 1

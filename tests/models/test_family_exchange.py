@@ -1,0 +1,123 @@
+"""In every family the exchange test equals plain transformers with hooks and edited caches.
+
+Queries are put in by a hook. Keys and values are exchanged in a cache: a forward whose projection is hooked gives them,
+rotated by the model itself, and an intact one everything else.
+"""
+
+import pytest
+import torch
+from test_families import CONFIGS, save
+from transformers import DynamicCache
+
+import twotowers
+from conftest import make_sets
+from twotowers.tracing.exchange import exchanged_margins, exchanges, label_pairs, query_donors
+
+LAYER, HEADS = 1, (0, 3)
+FUSED = {"gpt2": ("c_attn", 0), "gpt_neox": ("query_key_value", 1)}  # the axis of q, k, v; heads are the other one
+
+
+@pytest.fixture(scope="module")
+def models(tiny_models, tmp_path_factory):
+    made = tmp_path_factory.mktemp("families")
+    return {**tiny_models, **{name: twotowers.load(save(own, made / name)) for name, own in CONFIGS.items()}}
+
+
+@pytest.fixture(params=["gpt2", "llama-mha", "llama-gqa", *CONFIGS])
+def model(request, models):
+    return models[request.param]
+
+
+def part_of(model, which):
+    """The module that gives queries, keys or values (0, 1, 2) of the layer, and the view of its output by head."""
+    attention, family = model.arch.attention(LAYER), model.config.model_type
+    if family not in FUSED:
+        module = (attention.q_proj, attention.k_proj, attention.v_proj)[which]
+        return module, lambda output: output.unflatten(-1, (-1, model.arch.d_head))
+    name, axis = FUSED[family]
+    shape = (3, -1, model.arch.d_head) if axis == 0 else (-1, 3, model.arch.d_head)
+    return getattr(attention, name), lambda output: output.unflatten(-1, shape).select(-3 + axis, which)
+
+
+def plain(model, ids, cache=None, hook=None):
+    """Logits at the last position by transformers alone; the hook is of a module, on its output."""
+    handle = hook and hook[0].register_forward_hook(hook[1])
+    try:
+        with torch.no_grad():
+            return model.arch.model(torch.tensor([ids]), past_key_values=cache).logits[0, -1]
+    finally:
+        if handle:
+            handle.remove()
+
+
+def margin(s, query, logits):
+    gold = s.gold[query]
+    return float(logits[s.label_ids[gold]] - logits[s.label_ids[1 - gold]])
+
+
+@pytest.mark.parametrize("part", ["query-other", "query-same"])
+def test_queries(model, part):
+    (module, by_head), sets = part_of(model, 0), make_sets(model)
+    for row in twotowers.exchange(model, sets, [(LAYER, head) for head in HEADS], part).itertuples():
+        s = sets[row.set]
+        donor = int(query_donors(s, other=part == "query-other")[row.query])
+        new = {}
+
+        def take(_module, _inputs, output, new=new):
+            new.update((head, by_head(output)[0, -1, head].clone()) for head in HEADS)
+
+        def put(_module, _inputs, output, new=new):
+            for head, query in new.items():
+                by_head(output)[0, -1, head] = query
+            return output
+
+        plain(model, s.prompts[donor].ids, hook=(module, take))
+
+        theirs = margin(s, row.query, plain(model, s.prompts[row.query].ids, hook=(module, put)))
+        assert row.margin == pytest.approx(theirs, abs=1e-4)
+
+
+def test_margins_alone_are_those_of_the_answers(model):
+    """Where the unembedding has a bias, too."""
+    sets, choices = make_sets(model), [([], "none"), ([(LAYER, 3)], "values"), ([(0, 2), (2, 0)], "query-other")]
+    whole = exchanges(model, sets, choices)
+    for number, margins in enumerate(exchanged_margins(model, sets, choices)):
+        own = whole[whole["set"] == number]["margin"].to_numpy().reshape(len(choices), -1)
+        assert margins.numpy() == pytest.approx(own, abs=1e-4)
+
+
+def exchanged_cache(model, prompt, pairs, part):
+    """Keys and values of all but the last token, with those of the label positions exchanged in the layer."""
+    ids, which = prompt.ids[:-1], {"keys": (1,), "values": (2,), "keys-values": (1, 2)}[part]
+    source = torch.arange(len(ids))
+    for a, b in pairs:
+        first, second = prompt.label_positions[a], prompt.label_positions[b]
+        source[first], source[second] = second, first
+    intact = DynamicCache()
+    plain(model, ids, intact)
+    for number in which:
+        module, by_head = part_of(model, number)
+
+        def turn(_module, _inputs, output, by_head=by_head):
+            by_head(output)[:] = by_head(output)[:, source].clone()
+            return output
+
+        changed = DynamicCache()
+        plain(model, ids, changed, (module, turn))
+        name = "keys" if number == 1 else "values"
+        setattr(intact.layers[LAYER], name, getattr(changed.layers[LAYER], name))
+    return intact
+
+
+@pytest.mark.parametrize("part", ["keys", "values", "keys-values"])
+def test_keys_and_values(model, part):
+    sets, every = make_sets(model), [(LAYER, head) for head in range(model.arch.n_heads)]
+    intact = twotowers.exchange(model, sets, every, "none")
+    ours = twotowers.exchange(model, sets, every, part)
+    for row in ours.itertuples():
+        s = sets[row.set]
+        cache = exchanged_cache(model, s.prompts[row.query], label_pairs(s), part)
+        theirs = margin(s, row.query, plain(model, s.prompts[row.query].ids[-1:], cache))
+        assert row.margin == pytest.approx(theirs, abs=1e-4)
+    if part != "keys-values":
+        assert abs(ours["margin"] - intact["margin"]).max() > 1e-3
