@@ -68,17 +68,17 @@ CURVE = pd.DataFrame(
 def test_c9_is_the_share_of_the_intact_margin_that_the_class_of_the_query_moves():
     table = planted()
     assert exchanging.choice_share(table, exchanging.CHOSEN)["effect"].tolist() == pytest.approx([1.5] * 3)
-    assert exchanging.random_shares(table) == pytest.approx([0.1] * 20)
+    assert exchanging.drawn_shares(table) == pytest.approx([0.1] * 20)
     assert exchanging.beside_others(table)["effect"].tolist() == pytest.approx([1.45] * 3)
     assert exchanging.choice_share(planted(intact=-2.0), exchanging.CHOSEN)["effect"].isna().all()
     alone = table[~table["name"].isin([exchanging.OTHERS, exchanging.RANDOM])]
-    assert exchanging.random_shares(alone) == []
+    assert exchanging.drawn_shares(alone) == []
     assert exchanging.beside_others(alone)["effect"].isna().all()
 
 
 def shown(table):
     means = exchanging.summary(table)
-    found = {"shares": exchanging.mean_shares(table), "random": exchanging.random_shares(table)}
+    found = {"shares": exchanging.mean_shares(table), "random": exchanging.drawn_shares(table)}
     text = call(exchange_page.FOUND.write, make_facts(), {"means": means, "accuracy": exchanging.flips(table), **found})
     given = {"means": means, "curve": CURVE, "heads": HEADS, "sets": table["set"].nunique()}
     return text, *figure_of(exchange_page.EXCHANGE, make_facts(), given)

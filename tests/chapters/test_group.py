@@ -9,6 +9,7 @@ import twotowers
 from conftest import make_sets
 from twotowers.chapters.knockout import group
 from twotowers.prompts.packing import pack
+from twotowers.tracing import controls
 from twotowers.tracing.capture import capture
 from twotowers.tracing.heads import deep_heads
 from twotowers.tracing.outcomes import outcomes
@@ -65,10 +66,14 @@ def test_c4_is_what_is_lost_beside_what_random_groups_lose():
         (group.RANDOM, 0, 0, 0.9),
         (group.RANDOM, 1, 0, 0.7),
     ]
-    table = pd.DataFrame(rows, columns=["name", "draw", "set", "accuracy_two_way"]).assign(query=0)
-    effect, random = group.lost(table)
-    assert effect["effect"].tolist() == pytest.approx([0.8])
-    assert random == pytest.approx([0.1, 0.3])
+    rows += [(controls.FOLD, 0, 0, 0.25), (controls.FOLD, 1, 0, 1.0)]
+    table = pd.DataFrame(rows, columns=["name", "draw", "set", "accuracy_two_way"]).assign(query=0, margin=1.0)
+    found = group.evidence(table)
+    assert found["effects"]["effect"].tolist() == pytest.approx([0.8])
+    assert found["random"] == pytest.approx([0.1, 0.3])
+    assert found["folds"] == pytest.approx([0.75, 0.0])
+    assert group.evidence(table[table["name"] != controls.FOLD])["folds"] is None
+    assert controls.FOLD not in set(group.conditions(table)["name"])
 
 
 def test_labels_dealt_at_random_stay_as_many(tiny_gpt2):

@@ -6,7 +6,14 @@ import torch
 
 import twotowers
 from conftest import make_sets
-from twotowers.chapters.knockout.scores import SCORES, exchange_estimates, head_scores, repetition_scores
+from twotowers.chapters.knockout.scores import (
+    SCORES,
+    exchange_by_set,
+    exchange_estimates,
+    fold_heads,
+    head_scores,
+    repetition_scores,
+)
 from twotowers.tracing.heads import every_head
 
 REAL = ((18, 6), (24, 4))  # of the default model: one that carries the label, one that works against
@@ -78,3 +85,15 @@ def test_the_estimate_orders_the_heads_of_the_default_model(real):
     estimates = exchange_estimates(real, study.selection).set_index(["layer", "head"])["estimate"]
     assert REAL[0] in set(estimates.sort_values().index[-8:])
     assert estimates[REAL[1]] < 0
+
+
+def test_folds_are_what_parts_of_the_sets_would_choose(tiny_models):
+    model = tiny_models["llama-gqa"]
+    sets = [*make_sets(model), *make_sets(model)]
+    by_set = exchange_by_set(model, sets)
+    whole = head_scores(model, sets, by_set=by_set)
+    assert whole["exchange"].to_numpy() == pytest.approx(head_scores(model, sets)["exchange"].to_numpy(), abs=1e-5)
+    folds = fold_heads(whole, by_set, model.arch.n_layers)
+    alone = [head_scores(model, sets[fold::2]) for fold in (0, 1)]
+    assert folds == [twotowers.in_context_heads(scores, model.arch.n_layers) for scores in alone]
+    assert fold_heads(whole, by_set[by_set["set"] == 0], model.arch.n_layers) == folds[:1]

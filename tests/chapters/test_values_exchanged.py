@@ -6,52 +6,50 @@ import pytest
 import twotowers
 from twotowers.chapters.values import exchanged
 from twotowers.chapters.values.direct import direct_summary, share_of_heads, written_directly
-from twotowers.chapters.values.exchanged import (
-    exchange_effect,
-    exchange_summary,
-    exchanged_values,
-    losses,
-    random_losses,
-)
+from twotowers.chapters.values.exchanged import evidence, exchange_summary, exchanged_values
 from twotowers.chapters.values.logit_minus import position_logit_minus
 from twotowers.paper import CLAIMS
 from twotowers.statistics import judge
-from twotowers.tracing.heads import deep_heads, every_head
+from twotowers.tracing.controls import FOLD, INTACT
+from twotowers.tracing.heads import CHOSEN, RANDOM, deep_heads, every_head
 from twotowers.tracing.outcomes import outcomes
 
 HEADS = [(2, 0), (3, 1)]
+NOTHING = pd.DataFrame({"group": []})
 SMALLEST = CLAIMS["C6"].smallest
 
 
 def planted(own, random, sets=12, intact=2.0):
     """Margins of two prompts a set: intact, with the heads' values exchanged, and with those of random groups."""
-    margins = [intact, own, *random]
+    margins = {INTACT: intact, CHOSEN: own, **{f"{RANDOM} {i}": margin for i, margin in enumerate(random)}}
     rows = [
-        (group, s, query, margin + (s % 3 - 1) * 0.25 + (query - 0.5))
-        for group, margin in enumerate(margins)
+        (heads, s, query, margin + (s % 3 - 1) * 0.25 + (query - 0.5))
+        for heads, margin in margins.items()
         for s in range(sets)
         for query in (0, 1)
     ]
-    return pd.DataFrame(rows, columns=["group", "set", "query", "margin"])
+    return pd.DataFrame(rows, columns=["heads", "set", "query", "margin"])
 
 
 def spread(table):
     """Another loss in each set, so that effects are not all the same."""
-    return table.assign(margin=table["margin"] + 0.05 * (table["group"] == 1) * (table["set"] % 4))
+    return table.assign(margin=table["margin"] + 0.05 * (table["heads"] == CHOSEN) * (table["set"] % 4))
 
 
 def verdict(table):
-    lost = losses(table)
-    return judge(exchange_effect(lost), SMALLEST, random=random_losses(lost)).verdict
+    return judge(**evidence(table), smallest=SMALLEST).verdict
 
 
 def test_a_loss_is_a_share_of_the_mean_intact_margin():
-    lost = losses(planted(-1.0, [1.5, 2.5]))
-    assert list(lost.columns) == ["group", "set", "effect"]
-    assert lost["effect"].to_numpy() == pytest.approx([1.5] * 12 + [0.25] * 12 + [-0.25] * 12)
-    assert exchange_effect(lost)["set"].tolist() == list(range(12))
-    assert random_losses(lost) == pytest.approx([0.25, -0.25])
-    assert random_losses(losses(planted(-1.0, []))) is None
+    found = evidence(planted(-1.0, [1.5, 2.5]))
+    assert found["effects"]["effect"].to_numpy() == pytest.approx([1.5] * 12)
+    assert found["effects"]["set"].tolist() == list(range(12))
+    assert found["random"] == pytest.approx([0.25, -0.25])
+    assert found["folds"] is None
+    assert evidence(planted(-1.0, []))["random"] is None
+    chosen = planted(-1.0, []).query("heads == @CHOSEN")
+    folds = [chosen.assign(heads=f"{FOLD} {i}", margin=chosen["margin"] + i) for i in (0, 1)]
+    assert evidence(pd.concat([planted(-1.0, []), *folds]))["folds"] == pytest.approx([1.5, 1.0])
     summary = exchange_summary(planted(-1.0, [1.5]))
     assert summary["intact"] == pytest.approx(2.0)
     assert summary["exchanged"] == pytest.approx(-1.0)
@@ -62,8 +60,8 @@ def test_a_loss_is_a_share_of_the_mean_intact_margin():
 def test_sets_with_small_margins_weigh_no_more():
     table = planted(0.0, []).query("set < 2")
     table.loc[table["set"] == 0, "margin"] /= 100
-    own = exchange_effect(losses(table))["effect"]
-    assert own[0] == pytest.approx(2.0 / 100 / table.query("group == 0")["margin"].mean())
+    own = evidence(table)["effects"]["effect"]
+    assert own[0] == pytest.approx(2.0 / 100 / table.query("heads == @INTACT")["margin"].mean())
     assert own[1] > 50 * own[0]
 
 
@@ -75,20 +73,21 @@ def test_support_needs_a_loss_that_random_groups_do_not_have():
 
 
 def test_without_a_margin_nothing_can_be_lost():
-    lost = losses(planted(-3.0, [-2.0] * 20, intact=-1.0))
-    assert lost["effect"].isna().all()
+    assert evidence(planted(-3.0, [-2.0] * 20, intact=-1.0))["effects"]["effect"].isna().all()
     assert verdict(planted(-3.0, [-2.0] * 20, intact=-1.0)) == "not testable"
 
 
 def test_groups_are_the_intact_model_the_heads_and_as_many_others(tiny, two_sets):
-    table = exchanged_values(tiny, two_sets, HEADS, number=3)
-    assert sorted(table["group"].unique()) == [0, 1, 2, 3, 4]
-    margins = {group: part["margin"].to_numpy() for group, part in table.groupby("group")}
-    assert margins[0] == pytest.approx(outcomes(tiny, two_sets, [[]])["margin"].to_numpy(), abs=1e-4)
-    assert margins[1] == pytest.approx(
+    table = exchanged_values(tiny, two_sets, HEADS, [HEADS[:1], HEADS], number=3)
+    names = [INTACT, CHOSEN, f"{FOLD} 0", f"{FOLD} 1", *(f"{RANDOM} {i}" for i in range(3))]
+    assert table["heads"].unique().tolist() == names
+    margins = {group: part["margin"].to_numpy() for group, part in table.groupby("heads")}
+    assert margins[f"{FOLD} 1"] == pytest.approx(margins[CHOSEN], abs=1e-4)
+    assert margins[INTACT] == pytest.approx(outcomes(tiny, two_sets, [[]])["margin"].to_numpy(), abs=1e-4)
+    assert margins[CHOSEN] == pytest.approx(
         twotowers.exchange(tiny, two_sets, HEADS, "values")["margin"].to_numpy(), abs=1e-4
     )
-    assert abs(margins[1] - margins[0]).max() > 1e-3
+    assert abs(margins[CHOSEN] - margins[INTACT]).max() > 1e-3
 
 
 @pytest.mark.parametrize(("heads", "random"), [(HEADS, 20), (HEADS[:1], 20), (4, 20), (5, 0), (8, 0)])
@@ -96,7 +95,7 @@ def test_random_groups_are_other_deep_heads_or_there_are_none(tiny_gpt2, monkeyp
     """The deep half has 8 heads: of 5 there are no as many others."""
     heads = deep_heads(tiny_gpt2)[:heads] if isinstance(heads, int) else heads
     seen = []
-    monkeypatch.setattr(exchanged, "exchanges", lambda model, sets, choices: seen.append(choices) or pd.DataFrame())
+    monkeypatch.setattr(exchanged, "exchanges", lambda model, sets, choices: seen.append(choices) or NOTHING)
     for seed in (0, 0, 1):
         exchanged_values(tiny_gpt2, [], heads, seed=seed)
     first, again, other = seen

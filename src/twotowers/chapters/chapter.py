@@ -170,6 +170,11 @@ class Page:
         """The in-context heads that the knock-out chapter has selected: a list for each label, and `all` of them."""
         return {name: [(layer, head) for layer, head in heads] for name, heads in self.handed("heads").items()}
 
+    @property
+    def folds(self) -> list[list[Head]]:
+        """The in-context heads as each fold of the selection sets would choose them."""
+        return [[(layer, head) for layer, head in heads] for heads in self.handed("folds")]
+
     def ledger(self) -> pd.DataFrame:
         """The claims of this run with their verdicts, as `publishing.ledger.ledger`."""
         digests = self._reads

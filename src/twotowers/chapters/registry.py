@@ -12,12 +12,12 @@ from .chapter import Chapter
 REGISTRY: tuple[Chapter, ...] = (
     Chapter("task", hands_on=("accuracy",)),
     Chapter("locate"),
-    Chapter("knockout", hands_on=("heads", "ranking")),
+    Chapter("knockout", hands_on=("heads", "ranking", "folds")),
     Chapter("shallow"),
-    Chapter("values", reads=("heads",)),
-    Chapter("towers", reads=("heads", "ranking")),
-    Chapter("imbalance", reads=("heads",)),
-    Chapter("order", reads=("heads",)),
+    Chapter("values", reads=("heads", "folds")),
+    Chapter("towers", reads=("heads", "ranking", "folds")),
+    Chapter("imbalance", reads=("heads", "folds")),
+    Chapter("order", reads=("heads", "folds")),
     Chapter("claims"),
 )
 CHAPTERS = tuple(chapter.name for chapter in REGISTRY)

@@ -6,31 +6,47 @@ group's name; `intact` is the model without the intervention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from ..models.model import Model
 from .heads import CHOSEN, RANDOM, Head, deep_heads, random_groups
 
-INTACT, OTHERS = "intact", "all others"
+INTACT, OTHERS, FOLD = "intact", "all others", "selection fold"
 GROUPS = 20  # of random heads: enough that being better than all of them is one in twenty
 
 
-def control_groups(model: Model, heads: Sequence[Head], *, seed: int = 0) -> dict[str, list[Head]]:
+def control_groups(
+    model: Model, heads: Sequence[Head], folds: Sequence[Sequence[Head]] = (), *, seed: int = 0
+) -> dict[str, list[Head]]:
     """The in-context heads, all other deep heads, and `GROUPS` random groups of as many of these, by name.
 
     Where there are no other deep heads, the in-context ones stand alone, and nothing can be told from chance.
+
+    Args:
+        folds: heads as each fold of the selection sets would choose them, which are groups, too.
     """
     others = deep_heads(model, heads)
     drawn = enumerate(random_groups(others, len(heads), GROUPS, seed=seed))
     groups = {CHOSEN: list(heads), OTHERS: others, **{f"{RANDOM} {i}": group for i, group in drawn}}
+    groups |= fold_groups(folds)
     return {name: group for name, group in groups.items() if group}
+
+
+def fold_groups(folds: Sequence[Sequence[Head]]) -> dict[str, list[Head]]:
+    """Heads as each fold of the selection sets would choose them, by name."""
+    return {f"{FOLD} {i}": list(heads) for i, heads in enumerate(folds)}
 
 
 def is_random(names: pd.Series) -> pd.Series:
     """Which rows belong to a random group."""
     return names.str.startswith(RANDOM)
+
+
+def is_fold(names: pd.Series) -> pd.Series:
+    """Which rows belong to heads that a fold of the selection sets chose."""
+    return names.str.startswith(FOLD)
 
 
 def removed(effects: pd.DataFrame, heads: str = CHOSEN) -> pd.DataFrame:
@@ -57,5 +73,14 @@ def minus(effects: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
 
 def random_effects(effects: pd.DataFrame) -> list[float]:
     """What each random group takes off, mean over sets; empty where there is none."""
+    return _means_removed(effects, is_random)
+
+
+def fold_effects(effects: pd.DataFrame) -> list[float] | None:
+    """What each fold's heads take off, mean over sets; None where there are no folds."""
+    return _means_removed(effects, is_fold) or None
+
+
+def _means_removed(effects: pd.DataFrame, belongs: Callable[[pd.Series], pd.Series]) -> list[float]:
     names = effects["heads"].drop_duplicates()
-    return [float(removed(effects, name)["effect"].mean()) for name in names[is_random(names)]]
+    return [float(removed(effects, name)["effect"].mean()) for name in names[belongs(names)]]

@@ -12,7 +12,7 @@ from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
 from ...tracing.balancing import balanced
-from ...tracing.controls import INTACT, is_random, more_than_others, random_effects, removed
+from ...tracing.controls import INTACT, fold_effects, is_fold, is_random, more_than_others, random_effects, removed
 from ...tracing.heads import RANDOM, Head
 from .response import share_effects
 
@@ -54,21 +54,23 @@ def evidence(table: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, Any]:
         "effects": removed(found),
         "random": random_effects(found),
         "control": more_than_others(found),
+        "folds": fold_effects(found),
         "accuracy": accuracy,
     }
 
 
 def mean_slopes(effects: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Mean slope of every group with its interval over sets: `heads, mean, low, high`."""
+    """Mean slope of every group but of folds with its interval over sets: `heads, mean, low, high`."""
+    shown = effects[~is_fold(effects["heads"])]
     parts = [
-        (name, estimate(part["effect"], part["set"], seed=seed)) for name, part in effects.groupby("heads", sort=False)
+        (name, estimate(part["effect"], part["set"], seed=seed)) for name, part in shown.groupby("heads", sort=False)
     ]
     return pd.DataFrame([(name, e.mean, e.low, e.high) for name, e in parts], columns=["heads", "mean", "low", "high"])
 
 
 def levels(table: pd.DataFrame) -> pd.DataFrame:
     """Mean two-way accuracy of every group over all prompts: `heads, accuracy`."""
-    means = table.groupby("heads", sort=False)["accuracy_two_way"].mean()
+    means = table[~is_fold(table["heads"])].groupby("heads", sort=False)["accuracy_two_way"].mean()
     return means.rename("accuracy").reset_index()
 
 
@@ -77,7 +79,7 @@ def curves(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     Random groups are one line, their mean, whose `low` and `high` are the least and the greatest of the groups.
     """
-    one = table[~is_random(table["heads"])]
+    one = table[~is_random(table["heads"]) & ~is_fold(table["heads"])]
     lines = [summarise(one, ["heads", "share"], "p_foo_two_way", seed=seed)]
     drawn = table[is_random(table["heads"])]
     if len(drawn):

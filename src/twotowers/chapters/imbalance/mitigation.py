@@ -23,7 +23,7 @@ from ...prompts.sets import PromptSet
 from ...statistics import estimate
 from ...tracing.answers import SAME, Answers, answer_table, two_way
 from ...tracing.capture import Batch, Capture, answers, batches, captures
-from ...tracing.controls import OTHERS
+from ...tracing.controls import FOLD, OTHERS, is_fold
 from ...tracing.heads import CHOSEN, Head, by_layer
 from ...tracing.labels import position_kinds
 from ...tracing.projection import written
@@ -116,8 +116,8 @@ class Remedied:
 
     Attributes:
         intact: rows of `mitigate` at strength 0.
-        remedies: the same prompts by `PAPER`, `OWN`, `CONTROL` (all random groups, if there are any), `CALIBRATION`
-            and `BALANCING`.
+        remedies: the same prompts by `PAPER`, `OWN`, `CONTROL` (all random groups, if there are any), `FOLD` (heads
+            as each fold of the selection sets would choose them), `CALIBRATION` and `BALANCING`.
     """
 
     intact: pd.DataFrame
@@ -144,10 +144,12 @@ def remedied(
     own = mitigate(model, by_share, {CHOSEN: groups[CHOSEN]}, [PAPER_STRENGTH, chosen])
     by_strength = {strength: own[own["strength"] == strength] for strength in (0.0, PAPER_STRENGTH, chosen)}
     remedies = {PAPER: by_strength[PAPER_STRENGTH], OWN: by_strength[chosen]}
-    drawn = {name: heads for name, heads in groups.items() if name not in (CHOSEN, OTHERS)}
-    if drawn:
-        table = mitigate(model, by_share, drawn, [chosen])
-        remedies[CONTROL] = table[table["strength"] == chosen]
+    beside = {name: heads for name, heads in groups.items() if name not in (CHOSEN, OTHERS)}
+    if beside:
+        table = mitigate(model, by_share, beside, [chosen])
+        table = table[table["strength"] == chosen]
+        for name, part in table.groupby(is_fold(table["heads"]).map({False: CONTROL, True: FOLD})):
+            remedies[str(name)] = part
     remedies[CALIBRATION] = calibrate(model, by_strength[0.0], free)
     fair = balanced[(balanced["heads"] == CHOSEN) & balanced["share"].isin(list(by_share))]
     remedies[BALANCING] = fair.rename(columns={"share": "variant"})
@@ -202,15 +204,23 @@ def evidence(tried: Remedied, accuracy: pd.DataFrame) -> dict[str, Any]:
     """
     own = mitigation_effects(tried.intact, tried.remedies[OWN])
     offset = offset_effects(tried.intact, tried.remedies[OWN])
-    drawn = tried.remedies.get(CONTROL)
-    random = [] if drawn is None else [part for _, part in drawn.groupby("heads", sort=False)]
+    drawn = {name: tried.remedies.get(name) for name in (CONTROL, FOLD)}
+    taken = {
+        name: [] if table is None else [_mean_taken(tried.intact, part) for _, part in table.groupby("heads")]
+        for name, table in drawn.items()
+    }
     return {
         "effects": own,
-        "random": [float(mitigation_effects(tried.intact, part)["effect"].mean()) for part in random],
+        "random": taken[CONTROL],
+        "folds": taken[FOLD] or None,
         "control": own.assign(effect=own["effect"] - offset["effect"]),
         "before": shift_size(tried.intact),
         "accuracy": accuracy,
     }
+
+
+def _mean_taken(intact: pd.DataFrame, remedied: pd.DataFrame) -> float:
+    return float(mitigation_effects(intact, remedied)["effect"].mean())
 
 
 def choose_strength(mitigated: pd.DataFrame) -> float:
@@ -229,6 +239,8 @@ def compare(tried: Remedied, *, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for remedy, table in {NONE: tried.intact, **tried.remedies}.items():
+        if remedy == FOLD:
+            continue
         parts = {
             "shift": shift_size(table),
             "removed": mitigation_effects(tried.intact, table),

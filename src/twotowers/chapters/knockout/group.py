@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from ...prompts.variants import rebuilt
 from ...statistics import summarise
 from ...tracing.answers import outcome_table
 from ...tracing.capture import batches, capture
-from ...tracing.controls import GROUPS
+from ...tracing.controls import FOLD, GROUPS
 from ...tracing.exchange import in_choices
 from ...tracing.heads import HEAD, Head, deep_heads, is_deep, random_heads
 from ...tracing.outcomes import outcomes
@@ -33,16 +34,27 @@ AT_MEAN, OTHERS, ALL_DEEP = (
 )
 
 
-def zeroed(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head], *, seed: int = 0) -> pd.DataFrame:
+def zeroed(
+    model: Model,
+    sets: Sequence[PromptSet],
+    heads: Sequence[Head],
+    folds: Sequence[Sequence[Head]] = (),
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Outcomes with nothing removed, without the heads, and without each of the random groups of the same layers.
 
+    Args:
+        folds: heads as each fold of the selection sets would choose them, removed as well.
+
     Returns:
-        rows of `outcomes` with `name` and `draw` (-1 but for random groups, of which there are none if the layers
-        have no other heads).
+        rows of `outcomes` with `name` and `draw` (of random groups, of which there are none if the layers have no other
+        heads, and of folds; else -1).
     """
     rng = np.random.default_rng([seed, 5])
     drawn = [random_heads(heads, model.arch.n_heads, rng) for _ in range(GROUPS)]
     choices = [(INTACT, -1, []), (ZEROED, -1, list(heads)), *((RANDOM, i, own) for i, own in enumerate(drawn) if own)]
+    choices += [(FOLD, i, list(own)) for i, own in enumerate(folds)]
     table = outcomes(model, sets, [own for *_, own in choices])
     return _named(table, [choice[:2] for choice in choices])
 
@@ -82,13 +94,18 @@ def _named(table: pd.DataFrame, keys: Sequence[tuple[str, int]]) -> pd.DataFrame
     return table.join(pd.DataFrame(keys, columns=["name", "draw"]), on="group").drop(columns="group")
 
 
-def lost(table: pd.DataFrame, value: str = "accuracy_two_way") -> tuple[pd.DataFrame, list[float]]:
-    """C4 from a `zeroed` table: what is lost without the heads, a row per prompt, and mean losses of random groups."""
+def evidence(table: pd.DataFrame, value: str = "accuracy_two_way") -> dict[str, Any]:
+    """What C4 is judged by, named as in `statistics.judge`, from a `zeroed` table: what is lost without the heads, a
+    row per prompt, and mean losses without random groups and without the heads of each fold."""
     keys = ["set", "query"]
     intact = table[table["name"] == INTACT].set_index(keys)[value]
     without = table[table["name"] == ZEROED].set_index(keys)[value]
-    drawn = table[table["name"] == RANDOM].groupby("draw")[value].mean()
-    return (intact - without).rename("effect").reset_index(), [float(intact.mean() - mean) for mean in drawn]
+    drawn, folds = (table[table["name"] == name].groupby("draw")[value].mean() for name in (RANDOM, FOLD))
+    return {
+        "effects": (intact - without).rename("effect").reset_index(),
+        "random": [float(intact.mean() - mean) for mean in drawn],
+        "folds": [float(intact.mean() - mean) for mean in folds] or None,
+    }
 
 
 def conditions(*tables: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -97,7 +114,8 @@ def conditions(*tables: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns:
         `name, draw, measure, mean, low, high`, in the order of appearance.
     """
-    long = pd.concat(tables).melt(
+    shown = pd.concat(tables)
+    long = shown[shown["name"] != FOLD].melt(
         ["name", "draw", "set"], ["margin", "accuracy_two_way"], var_name="measure", value_name="value"
     )
     table = summarise(long, ["name", "draw", "measure"], "value", seed=seed)

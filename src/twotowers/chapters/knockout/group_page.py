@@ -34,15 +34,25 @@ def named(heads: Sequence[Sequence[int]]) -> str:
     return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
 
 
-def _scores(scores: pd.DataFrame, heads: Sequence[Sequence[int]]) -> str:
-    """The heads with the highest exchange scores, the chosen ones in bold, beside what else each does."""
+def _scores(scores: pd.DataFrame, heads: Sequence[Sequence[int]], folds: Sequence[Sequence[Sequence[int]]] = ()) -> str:
+    """The heads with the highest exchange scores, the chosen ones in bold, beside what else each does.
+
+    Below, what each fold of the selection sets would have chosen by itself.
+    """
     chosen = {(layer, head) for layer, head in heads}
     best = scores.dropna(subset="exchange").sort_values("exchange", ascending=False, kind="stable").head(LISTED)
     rows = []
     for head, values in zip(pairs(best), best[[*SCORES]].to_numpy(dtype=float), strict=True):
         name = named([head])
         rows.append([f"**{name}**" if head in chosen else name, *(f"{value:z.2f}" for value in values)])
-    return table_text(["head", *(NAMES[score] for score in SCORES)], rows)
+    table = table_text(["head", *(NAMES[score] for score in SCORES)], rows)
+    if not folds:
+        return table
+    same = [{(layer, head) for layer, head in fold} == chosen for fold in folds]
+    if all(same):
+        return f"{table}\n\nEach of {len(folds)} parts of the selection sets by itself chooses the same heads."
+    own = "; ".join(named(fold) for fold in folds)
+    return f"{table}\n\nThe {len(folds)} parts of the selection sets by themselves choose: {own}."
 
 
 SCORE_TABLE = Text("knockout-scores", write=_scores)

@@ -23,7 +23,12 @@ REPEATED = 50  # random tokens that stand there twice, for the rival explanation
 
 
 def head_scores(
-    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], *, exact: int = EXACT, seed: int = 0
+    model: Model,
+    prompt_sets: PromptSet | Sequence[PromptSet],
+    *,
+    exact: int = EXACT,
+    seed: int = 0,
+    by_set: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """What every head does, each by itself; means over both gold labels alike, so that a label's bias cancels.
 
@@ -31,6 +36,7 @@ def head_scores(
         exact: how many heads are exchanged at most; in a model with more those are whose exchange moves the margin
             most to first order, and the first two scores of the others are nan.
         seed: of the repeated random tokens.
+        by_set: `exchange_by_set` of the same sets, if it is at hand.
 
     Returns:
         a row per head: `layer, head`; `exchange`, margin lost with the query of another class minus that with another
@@ -40,11 +46,8 @@ def head_scores(
         token behind the earlier copy, and to the token before.
     """
     sets = as_sets(prompt_sets)
-    table, heads = _edge_scores(model, sets), every_head(model)
-    if len(heads) > exact:
-        screened = exchange_estimates(model, sets)
-        heads = pairs(screened.reindex(screened["estimate"].abs().sort_values(ascending=False).index), exact)
-    table = table.merge(_exchange_scores(model, sets, sorted(heads)), on=HEAD, how="left")
+    exchanged = exchange_by_set(model, sets, exact=exact) if by_set is None else by_set
+    table = _edge_scores(model, sets).merge(_means(exchanged), on=HEAD, how="left")
     return table.merge(repetition_scores(model, seed), on=HEAD)[[*HEAD, *SCORES]]
 
 
@@ -55,14 +58,36 @@ def in_context_heads(scores: pd.DataFrame, n_layers: int, share: float = SHARE) 
     return pairs(deep.sort_values("exchange", ascending=False, kind="stable"), number)
 
 
-def _exchange_scores(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head]) -> pd.DataFrame:
-    parts = ("query-other", "query-same", "values")
-    found = exchanged_margins(model, sets, [([], "none"), *(([head], part) for head in heads for part in parts)])
-    gold, by_prompt = torch.tensor([g for s in sets for g in s.gold]), torch.cat(found, dim=1).double()
-    margins = torch.stack([by_prompt[:, gold == label].mean(1) for label in gold.unique()]).mean(0).numpy()
-    other, same, values = margins[1:].reshape(len(heads), len(parts)).T
-    layer, head = zip(*heads, strict=True)
-    return pd.DataFrame({"layer": layer, "head": head, "exchange": same - other, "values": margins[0] - values})
+def fold_heads(scores: pd.DataFrame, by_set: pd.DataFrame, n_layers: int, folds: int = 2) -> list[list[Head]]:
+    """The in-context heads as each part of the selection sets would choose them: what depends on the choice shows.
+
+    Args:
+        scores: of every head, as `head_scores`.
+        by_set: the same sets one by one, as `exchange_by_set`.
+    """
+    parts = [by_set[by_set["set"] % folds == fold] for fold in range(folds)]
+    tables = [scores[HEAD].merge(_means(part), on=HEAD, how="left") for part in parts if len(part)]
+    return [in_context_heads(table, n_layers) for table in tables]
+
+
+def exchange_by_set(model: Model, sets: Sequence[PromptSet], *, exact: int = EXACT) -> pd.DataFrame:
+    """The first two of `head_scores` in each set: `set, layer, head, exchange, values`, in logits."""
+    heads, parts, tables = every_head(model), ("query-other", "query-same", "values"), []
+    if len(heads) > exact:
+        screened = exchange_estimates(model, sets)
+        heads = sorted(pairs(screened.reindex(screened["estimate"].abs().sort_values(ascending=False).index), exact))
+    choices = [([], "none"), *(([head], part) for head in heads for part in parts)]
+    for number, (s, found) in enumerate(zip(sets, exchanged_margins(model, sets, choices), strict=True)):
+        gold = torch.tensor(s.gold)
+        margins = torch.stack([found[:, gold == label].double().mean(1) for label in gold.unique()]).mean(0).numpy()
+        other, same, values = margins[1:].reshape(len(heads), len(parts)).T
+        table = pd.DataFrame(heads, columns=HEAD).assign(exchange=same - other, values=margins[0] - values)
+        tables.append(table.assign(set=number))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _means(by_set: pd.DataFrame) -> pd.DataFrame:
+    return by_set.groupby(HEAD, as_index=False)[["exchange", "values"]].mean()
 
 
 def exchange_estimates(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:

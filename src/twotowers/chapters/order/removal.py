@@ -21,7 +21,7 @@ from ...statistics import estimate
 from ...study import Study
 from ...tracing.answers import outcome_table
 from ...tracing.capture import capture
-from ...tracing.controls import INTACT, is_random, random_effects, removed
+from ...tracing.controls import INTACT, fold_effects, is_fold, is_random, random_effects, removed
 from ...tracing.heads import CHOSEN, RANDOM, Head
 from ...tracing.position_free import without_position_in
 
@@ -130,14 +130,14 @@ def swings(answers: pd.DataFrame, measure: str = "p_gold") -> pd.DataFrame:
 def recency_evidence(paired: pd.DataFrame) -> dict[str, Any]:
     """What C12 is judged by, named as in `statistics.judge`."""
     found = end_effects(paired)
-    return {"effects": removed(found), "random": random_effects(found)}
+    return {"effects": removed(found), "random": random_effects(found), "folds": fold_effects(found)}
 
 
 def swing_evidence(answers: pd.DataFrame) -> dict[str, Any]:
     """What C14 is judged by, named as in `statistics.judge`."""
     found = swings(answers)
     before = found.loc[found["heads"] == INTACT, ["set", "effect"]]
-    return {"effects": removed(found), "random": random_effects(found), "before": before}
+    return {"effects": removed(found), "random": random_effects(found), "folds": fold_effects(found), "before": before}
 
 
 def summary(effects: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
@@ -159,10 +159,12 @@ def summary(effects: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFra
 
 def accuracies(answers: pd.DataFrame) -> pd.DataFrame:
     """Two-way accuracy over all orders and prompts, by group: `heads, accuracy`."""
-    return answers.groupby("heads", sort=False)["accuracy_two_way"].mean().rename("accuracy").reset_index()
+    shown = answers[~is_fold(answers["heads"])]
+    return shown.groupby("heads", sort=False)["accuracy_two_way"].mean().rename("accuracy").reset_index()
 
 
 def accuracy_over_orders(answers: pd.DataFrame) -> pd.DataFrame:
     """The paper's number: standard deviation over orders of the accuracy of all prompts: `heads, effect`."""
-    means = answers.groupby(["heads", "order"], sort=False)["accuracy"].mean()
+    shown = answers[~is_fold(answers["heads"])]
+    means = shown.groupby(["heads", "order"], sort=False)["accuracy"].mean()
     return means.groupby("heads", sort=False).std(ddof=0).rename("effect").reset_index()

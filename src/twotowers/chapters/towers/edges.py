@@ -93,6 +93,11 @@ def contrast(table: pd.DataFrame, column: str, heads: Sequence[Head], *, seed: i
     return Contrast(_named(effects), _named(effects - average), drawn, float(average.mean()))
 
 
+def fold_means(table: pd.DataFrame, column: str, folds: Sequence[Sequence[Head]]) -> list[float]:
+    """The effect of `contrast` for heads as each fold of the selection sets would choose them, means over sets."""
+    return [float(table[is_in(table, heads)].groupby("set")[column].mean().mean()) for heads in folds]
+
+
 def _named(effects: pd.Series) -> pd.DataFrame:
     return effects.rename("effect").reset_index()
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
-from ...tracing.controls import GROUPS, minus
+from ...tracing.controls import FOLD, GROUPS, minus
 from ...tracing.exchange import PARTS, exchanges
 from ...tracing.heads import Head, deep_heads, random_groups
 
@@ -20,14 +20,22 @@ RANDOM_PARTS = ("query-other", "query-same", "values")  # what is exchanged in r
 KEYS = ["name", "part", "draw"]
 
 
-def exchange_groups(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head], *, seed: int = 0) -> pd.DataFrame:
+def exchange_groups(
+    model: Model,
+    sets: Sequence[PromptSet],
+    heads: Sequence[Head],
+    folds: Sequence[Sequence[Head]] = (),
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Every part exchanged in the strongest of the heads, in all of them, in all deep heads and in all but these.
 
     Args:
         heads: the in-context heads, the strongest first.
+        folds: heads as each fold of the selection sets would choose them; of these only queries are exchanged.
 
     Returns:
-        rows of `exchange` with `name`, `part` and `draw`: the number of the random group, else -1. A group that would
+        rows of `exchange` with `name`, `part` and `draw`: of random groups and of folds, else -1. A group that would
         be empty is not there.
     """
     others = deep_heads(model, heads)
@@ -36,6 +44,7 @@ def exchange_groups(model: Model, sets: Sequence[PromptSet], heads: Sequence[Hea
     choices: list[tuple[str, str, int, list[Head]]] = [(INTACT, "none", -1, [])]
     choices += [(name, part, -1, own) for name, own in named.items() if own for part in PARTS[1:]]
     choices += [(RANDOM, part, number, own) for number, own in enumerate(drawn) for part in RANDOM_PARTS]
+    choices += [(FOLD, part, number, list(own)) for number, own in enumerate(folds) for part in RANDOM_PARTS[:2]]
     return _exchanged(model, sets, [(choice[:3], choice[3], choice[1]) for choice in choices])
 
 
@@ -83,9 +92,9 @@ def mean_shares(table: pd.DataFrame) -> dict[str, float]:
     return {name: float(mean) for name, mean in means.items() if np.isfinite(mean)}
 
 
-def random_shares(table: pd.DataFrame) -> list[float]:
-    """The same of each random group, means over sets."""
-    part = table[table["name"] == RANDOM]
+def drawn_shares(table: pd.DataFrame, name: str = RANDOM) -> list[float]:
+    """The same of each random group, or of each fold (`FOLD`), means over sets."""
+    part = table[table["name"] == name]
     whole = intact_margin(table)
     return [float(_lost(own, "query-same", "query-other", whole)["effect"].mean()) for _, own in part.groupby("draw")]
 
@@ -102,7 +111,7 @@ def beside_others(table: pd.DataFrame) -> pd.DataFrame:
 
 def summary(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Margins of `exchange_groups`: `name, part, draw, mean, low, high`; random groups without an interval."""
-    means = summarise(table, KEYS, "margin", seed=seed)
+    means = summarise(table[table["name"] != FOLD], KEYS, "margin", seed=seed)
     return means.assign(**{end: means[end].where(means["name"] != RANDOM) for end in ("low", "high")})
 
 

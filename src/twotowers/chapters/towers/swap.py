@@ -104,6 +104,11 @@ def swap_effects(changes: pd.DataFrame) -> pd.DataFrame:
     return relative.assign(effect=relative["attention"] - relative["value"])[["set", "effect"]]
 
 
+def mean_effect(changes: pd.DataFrame, heads: Sequence[Head]) -> float:
+    """The mean of `swap_effects` of some heads."""
+    return float(swap_effects(changes[is_in(changes, heads)])["effect"].mean())
+
+
 def directed_changes(changes: pd.DataFrame) -> pd.DataFrame:
     """The part of the relative change of attention that follows the class, per demonstration set. `set, effect`.
 

@@ -15,59 +15,56 @@ import pandas as pd
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...statistics import estimate
-from ...tracing.controls import GROUPS
+from ...tracing.controls import GROUPS, INTACT, fold_effects, fold_groups, random_effects, removed
 from ...tracing.direct_margin import share_of_margin
 from ...tracing.exchange import exchanges
-from ...tracing.heads import Head, deep_heads, random_groups
-
-INTACT, THESE = 0, 1  # numbers of groups; those above are random
+from ...tracing.heads import CHOSEN, RANDOM, Head, deep_heads, random_groups
 
 
 def exchanged_values(
-    model: Model, sets: Sequence[PromptSet], heads: Sequence[Head], *, seed: int = 0, number: int = GROUPS
+    model: Model,
+    sets: Sequence[PromptSet],
+    heads: Sequence[Head],
+    folds: Sequence[Sequence[Head]] = (),
+    *,
+    seed: int = 0,
+    number: int = GROUPS,
 ) -> pd.DataFrame:
     """Answer every prompt with the values of some heads exchanged, and with those of random groups of as many.
 
     Args:
+        folds: heads as each fold of the selection sets would choose them.
         number: of random groups, drawn from the other deep heads; none if there are not as many heads.
 
     Returns:
-        as `exchanges`: group 0 is the intact model, 1 has the heads, those above are random.
+        rows of `exchanges` with `heads` for `group`: `intact`, `in-context`, names of folds and of random groups.
     """
     others = deep_heads(model, heads)
     drawn = random_groups(others, len(heads), number, seed=seed) if len(others) >= len(heads) else []
-    return exchanges(model, sets, [([], "none"), *((group, "values") for group in (heads, *drawn))])
+    groups = {CHOSEN: list(heads), **fold_groups(folds), **{f"{RANDOM} {i}": own for i, own in enumerate(drawn)}}
+    table = exchanges(model, sets, [([], "none"), *((own, "values") for own in groups.values())])
+    return table.assign(heads=table["group"].map(dict(enumerate((INTACT, *groups))))).drop(columns="group")
 
 
-def losses(table: pd.DataFrame) -> pd.DataFrame:
-    """The margin lost, as a share of the mean intact margin: `group, set, effect`, a row per set and changed group.
-
-    Args:
-        table: result of `exchanged_values`.
-    """
-    margins = table.groupby(["set", "group"])["margin"].mean().unstack("group")
-    lost = margins.drop(columns=INTACT).rsub(margins[INTACT], axis=0)
-    lost = lost.melt(ignore_index=False, value_name="effect").reset_index()
-    return lost.assign(effect=share_of_margin(lost["effect"], margins[INTACT]))[["group", "set", "effect"]]
+def margins(table: pd.DataFrame) -> pd.DataFrame:
+    """Margins of each set as shares of the mean intact margin: `heads, set, effect`, from `exchanged_values`."""
+    means = table.groupby(["heads", "set"], sort=False)["margin"].mean().rename("effect").reset_index()
+    intact = means[means["heads"] == INTACT]["effect"]
+    return means.assign(effect=share_of_margin(means["effect"], intact))
 
 
-def exchange_effect(lost: pd.DataFrame) -> pd.DataFrame:
-    """C6: the loss of the heads themselves, `set, effect`, from `losses`."""
-    return lost.loc[lost["group"] == THESE, ["set", "effect"]].reset_index(drop=True)
-
-
-def random_losses(lost: pd.DataFrame) -> list[float] | None:
-    """The mean loss of each random group, from `losses`; None where there are none."""
-    return lost[lost["group"] > THESE].groupby("group")["effect"].mean().tolist() or None
+def evidence(table: pd.DataFrame) -> dict[str, Any]:
+    """What C6 is judged by, named as in `statistics.judge`: the share of the margin that is lost."""
+    found = margins(table)
+    return {"effects": removed(found), "random": random_effects(found) or None, "folds": fold_effects(found)}
 
 
 def exchange_summary(table: pd.DataFrame) -> dict[str, Any]:
     """Mean margins `intact` and `exchanged` (logits), the loss with its interval, and the `random` groups' losses."""
-    lost, means = losses(table), table.groupby("group")["margin"].mean()
-    own = exchange_effect(lost)
+    made, means = evidence(table), table.groupby("heads")["margin"].mean()
     return {
         "intact": float(means[INTACT]),
-        "exchanged": float(means[THESE]),
-        **asdict(estimate(own["effect"], own["set"])),
-        "random": random_losses(lost) or [],
+        "exchanged": float(means[CHOSEN]),
+        **asdict(estimate(made["effects"]["effect"], made["effects"]["set"])),
+        "random": made["random"] or [],
     }
