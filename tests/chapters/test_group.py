@@ -9,6 +9,7 @@ import twotowers
 from conftest import make_sets
 from twotowers.chapters.knockout import group
 from twotowers.prompts.packing import pack
+from twotowers.prompts.variants import dealt
 from twotowers.tracing import controls
 from twotowers.tracing.capture import capture
 from twotowers.tracing.heads import deep_heads
@@ -78,7 +79,7 @@ def test_c4_is_what_is_lost_beside_what_random_groups_lose():
 
 def test_labels_dealt_at_random_stay_as_many(tiny_gpt2):
     s = make_sets(tiny_gpt2)[0]
-    other = group.dealt(tiny_gpt2, s, np.random.default_rng(1))
+    other = dealt(tiny_gpt2, s, np.random.default_rng(1))
     assert sorted(label for _, label in other.demonstrations) == sorted(label for _, label in s.demonstrations)
     assert [text for text, _ in other.demonstrations] == [text for text, _ in s.demonstrations]
     assert other.queries == s.queries

@@ -116,6 +116,9 @@ def test_the_slopes_are_told_with_their_controls():
     )
     alone = call(page.SLOPES.write, make_facts(), {"means": means_of(others=None), "levels": levels_of()})
     assert "There are no other deep heads to compare with." in alone
+    dealt = means_of().query("heads == 'intact'")
+    text = call(page.SLOPES.write, make_facts(), {"means": means_of(), "levels": levels_of(), "dealt": dealt})
+    assert "With labels dealt at random, intact, it is +0.60 (+0.55 to +0.65). On the same prompts" in text
 
 
 def test_the_account_gives_parts_and_lines():

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from ..errors import PromptError
 from ..models.model import Model
 from .sets import TEMPLATES, Pair, Prompt, PromptSet, prompt_set
@@ -106,3 +108,16 @@ def few_queries(s: PromptSet, each: int = 1) -> PromptSet:
     """The prompt set with its first `each` queries of each label."""
     kept = sorted(i for label in set(s.gold) for i in [n for n, gold in enumerate(s.gold) if gold == label][:each])
     return dataclasses.replace(s, queries=tuple(s.queries[i] for i in kept), prompts=tuple(s.prompts[i] for i in kept))
+
+
+def dealt(model: Model, s: PromptSet, rng: np.random.Generator) -> PromptSet:
+    """The set with its labels dealt to the demonstrations at random, so that they say nothing of the texts."""
+    labels = rng.permutation([label for _, label in s.demonstrations])
+    pairs = [(text, str(label)) for (text, _), label in zip(s.demonstrations, labels, strict=True)]
+    return rebuilt(model, s, pairs)
+
+
+def all_dealt(model: Model, sets: Sequence[PromptSet], seed: int = 0) -> list[PromptSet]:
+    """Every set as `dealt`."""
+    rng = np.random.default_rng([seed, 6])
+    return [dealt(model, s, rng) for s in sets]

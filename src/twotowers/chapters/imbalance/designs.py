@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...prompts.sets import CONTENT_FREE, Pair, PromptSet
 from ...prompts.tasks import Half
-from ...prompts.variants import rebuilt
+from ...prompts.variants import all_dealt, rebuilt
 from ...study import Study
 
 V = TypeVar("V", str, float)
@@ -33,6 +33,11 @@ def share_sets(study: Study, half: Half = "evaluation") -> dict[float, list[Prom
 def uneven_sets(study: Study, half: Half = "evaluation") -> dict[float, list[PromptSet]]:
     """`share_sets` with the smallest and the largest share alone."""
     return _with_foo(study, half, (1, number_of_demonstrations(study) - 1))
+
+
+def dealt_sets(study: Study, by_share: Mapping[float, Sequence[PromptSet]]) -> dict[float, list[PromptSet]]:
+    """The same sets with labels dealt to the demonstrations at random: the share stays, the texts say nothing of it."""
+    return {share: all_dealt(study.model, sets, study.seed) for share, sets in by_share.items()}
 
 
 def _with_foo(study: Study, half: Half, counts: Iterable[int]) -> dict[float, list[PromptSet]]:

@@ -132,8 +132,9 @@ def _response_alt(means: pd.DataFrame, sums: pd.DataFrame) -> str:
 RESPONSE = Figure("imbalance-response", draw=response_figure, caption=_response_caption, alt=_response_alt)
 
 
-def _slopes(means: pd.DataFrame, levels: pd.DataFrame) -> str:
-    """What is left of the slope under count-balanced attention, and what that does to accuracy."""
+def _slopes(means: pd.DataFrame, levels: pd.DataFrame, dealt: pd.DataFrame | None = None) -> str:
+    """What is left of the slope under count-balanced attention, what that does to accuracy, and what there is of it
+    where labels say nothing of texts."""
     found, accuracy = _by_heads(means), levels.set_index("heads")["accuracy"]
     text = (
         f"Intact, the slope is {_said(found[INTACT], '+z.2f')}. With attention balanced in the in-context heads "
@@ -148,6 +149,8 @@ def _slopes(means: pd.DataFrame, levels: pd.DataFrame) -> str:
             f"groups {drawn.min():+z.2f} to {drawn.max():+z.2f}"
         )
     before, after = accuracy[INTACT], accuracy[CHOSEN]
+    if dealt is not None:
+        text += f". With labels dealt at random, intact, it is {_said(_by_heads(dealt)[INTACT], '+z.2f')}"
     return (
         f"{text}. On the same prompts, two-way accuracy is {before:z.1%} intact and {after:z.1%} with balanced "
         f"in-context heads."

@@ -16,7 +16,6 @@ from ...models.model import Model
 from ...paper import PAPER_TOP
 from ...prompts.packing import pack
 from ...prompts.sets import PromptSet
-from ...prompts.variants import rebuilt
 from ...statistics import summarise
 from ...tracing.answers import outcome_table
 from ...tracing.capture import batches, capture
@@ -137,19 +136,6 @@ def own_label_effect(prompts: pd.DataFrame) -> pd.DataFrame:
         change = means.loc["none"] - means.loc[f"{own}-heads"]
         parts += [change.loc[own], *(-change.loc[other] for other in labels if other != own)]
     return pd.concat(parts, axis=1).min(axis=1, skipna=False).rename("effect").rename_axis("set").reset_index()
-
-
-def dealt(model: Model, s: PromptSet, rng: np.random.Generator) -> PromptSet:
-    """The set with its labels dealt to the demonstrations at random, so that they say nothing of the texts."""
-    labels = rng.permutation([label for _, label in s.demonstrations])
-    pairs = [(text, str(label)) for (text, _), label in zip(s.demonstrations, labels, strict=True)]
-    return rebuilt(model, s, pairs)
-
-
-def all_dealt(model: Model, sets: Sequence[PromptSet], seed: int = 0) -> list[PromptSet]:
-    """Every set as `dealt`."""
-    rng = np.random.default_rng([seed, 6])
-    return [dealt(model, s, rng) for s in sets]
 
 
 def paper_rule(
