@@ -5,7 +5,6 @@ All that a page shows is stored first and drawn from what was stored, so that it
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,21 +28,6 @@ from ..study import Scale, Study, open_study
 from ..tracing.heads import Head
 
 BY_HAND = ".twotowers-run"  # where the files of a chapter go that is executed without the pipeline
-
-
-@dataclasses.dataclass(frozen=True)
-class Chapter:
-    """One line of the registry.
-
-    Attributes:
-        name: of its text in `book/chapters`, and of its folder here.
-        hands_on: names under which it hands results on to later chapters.
-        reads: hand-offs that it reads; a chapter that judges a claim reads `accuracy`, too.
-    """
-
-    name: str
-    hands_on: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
 
 
 def open_page(

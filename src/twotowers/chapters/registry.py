@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..errors import UnknownNameError
 from ..paper import CLAIMS
 from ..publishing.run_folder import effects_file, handed_file
-from .chapter import Chapter
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One line of the registry.
+
+    Attributes:
+        name: of its text in `book/chapters`, and of its folder here.
+        hands_on: names under which it hands results on to later chapters.
+        reads: hand-offs that it reads; a chapter that judges a claim reads `accuracy`, too.
+    """
+
+    name: str
+    hands_on: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
 
 REGISTRY: tuple[Chapter, ...] = (
     Chapter("task", hands_on=("accuracy",)),

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from ..errors import ModelError
 
@@ -53,7 +52,8 @@ def options() -> dict[str, Any]:
 
 def whole(weight: Tensor) -> Tensor:
     """A weight put together from its parts; one that is not split as it is."""
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+    gather = getattr(weight, "full_tensor", None)  # of a DTensor, whose module takes seconds to import
+    return weight if gather is None else gather()
 
 
 def all_heads(weights: Tensor) -> Tensor:
