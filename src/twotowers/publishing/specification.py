@@ -24,6 +24,7 @@ RULE: dict[str, Any] = {
     "negligible": "supported, but the mean is below the smallest effect of interest",
     "contradicted": "interval below zero, and not within the smallest effect of interest",
     "absent": "interval within the smallest effect of interest, and not supported",
+    "folds": "every other selection set; each half chooses its heads, for claims on in-context heads but C5",
     "unstable": "folds of both signs, unless the effect is absent and each fold within the smallest effect",
     "nothing to cure": "the mean before is below the smallest effect of interest",
     "not testable": "too few sets, or the interval of two-way accuracy is not above chance",
