@@ -47,20 +47,20 @@ def test_of_few_heads_without_effect_nothing_is_said_that_is_not_so(exchange):
 
 
 def test_the_group_is_drawn_with_a_mark_for_each_random_group():
-    drawing, caption, alt = figure_of(group_page.GROUP, make_facts(), {"conditions": conditions_of(FULL)})
+    drawing, caption, alt = figure_of(group_page.GROUP, make_facts(), {"conditions": conditions_of(FULL), "sets": 33})
     assert [t.get_text() for t in drawing.axes[0].get_yticklabels()] == list(group_page.ORDER)
     assert "a bar each for 2 random groups" in caption
-    assert "32 demonstration sets" in caption
+    assert "33 demonstration sets" in caption
     assert f"{group.ZEROED}: margin 0.50, accuracy 50%." in alt
     assert f"{group.RANDOM}: margin 0.80 to 0.90, accuracy 80% to 90%." in alt
-    text = call(group_page.CARRIED.write, make_facts(), {"conditions": conditions_of(FULL)})
+    text = call(group_page.CARRIED.write, make_facts(), {"conditions": conditions_of(FULL), "sets": 33})
     assert "**50%** of the margin is left, without random heads of the same layers 85% on average" in text
     assert "**70%**" in text
 
 
 def test_without_random_groups_and_without_a_margin_the_page_says_so():
     alone = conditions_of(FULL, draws=0)
-    _, caption, alt = figure_of(group_page.GROUP, make_facts(evaluation_sets=1), {"conditions": alone})
+    _, caption, alt = figure_of(group_page.GROUP, make_facts(), {"conditions": alone, "sets": 1})
     assert "there are no random groups" in caption
     assert "intervals" not in caption
     assert group.RANDOM not in alt

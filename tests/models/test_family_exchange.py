@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 import twotowers
 from conftest import make_sets
-from twotowers.tracing.exchange import exchanged_margins, exchanges, label_pairs, query_donors
+from twotowers.tracing.exchange import exchanges, label_pairs, query_donors
 
 LAYER, HEADS = 1, (0, 3)
 FUSED = {"gpt2": ("c_attn", 0), "gpt_neox": ("query_key_value", 1)}  # the axis of q, k, v; heads are the other one
@@ -80,10 +80,12 @@ def test_queries(model, part):
 def test_margins_alone_are_those_of_the_answers(model):
     """Where the unembedding has a bias, too."""
     sets, choices = make_sets(model), [([], "none"), ([(LAYER, 3)], "values"), ([(0, 2), (2, 0)], "query-other")]
-    whole = exchanges(model, sets, choices)
-    for number, margins in enumerate(exchanged_margins(model, sets, choices)):
-        own = whole[whole["set"] == number]["margin"].to_numpy().reshape(len(choices), -1)
-        assert margins.numpy() == pytest.approx(own, abs=1e-4)
+    table = exchanges(model, sets, choices)
+    assert "accuracy" not in table
+    for number, (heads, part) in enumerate(choices):
+        whole, own = twotowers.exchange(model, sets, heads, part), table[table["group"] == number]
+        for column in ("set", "query", "accuracy_two_way", "margin"):
+            assert own[column].to_numpy() == pytest.approx(whole[column].to_numpy(), abs=1e-4)
 
 
 def exchanged_cache(model, prompt, pairs, part):

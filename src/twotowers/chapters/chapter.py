@@ -80,6 +80,14 @@ class Page:
         return self.study.evaluation
 
     @property
+    def half(self) -> list[PromptSet]:
+        """The first half of the evaluation sets, at least two, for what has to run whole prompts again and again.
+
+        Their numbers are those of the evaluation sets, and they show all categories as equally often as can be.
+        """
+        return self.evaluation[: max(2, len(self.evaluation) // 2)]
+
+    @property
     def labels(self) -> tuple[str, str]:
         """The two labels, sorted."""
         return self.study.evaluation[0].labels

@@ -76,6 +76,21 @@ def outcome_table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.Dat
     )
 
 
+def two_way_table(margins: Tensor, s: PromptSet, group: int, index: int) -> pd.DataFrame:
+    """As `outcome_table`, from margins alone: without `accuracy`, which needs the whole vocabulary."""
+    require_finite(margins)
+    return pd.DataFrame(
+        {
+            "group": group,
+            "set": index,
+            "query": range(len(s.queries)),
+            "label": [label for _, label in s.queries],
+            "accuracy_two_way": (margins > 0).double().numpy(),
+            "margin": margins.double().numpy(),
+        }
+    )
+
+
 def outcome_tables(rows: Answers, sets: Sequence[PromptSet], first: int) -> list[pd.DataFrame]:
     """`outcome_table` of each of some sets that were answered together, numbered from `first`; group 0."""
     sizes = [len(s.prompts) for s in sets]

@@ -20,7 +20,7 @@ from ..errors import PromptError, UnknownNameError
 from ..models.model import Model
 from ..prompts.packing import Batch, pack
 from ..prompts.sets import PromptSet, as_sets
-from .answers import Answers, outcome_table
+from .answers import Answers, outcome_table, two_way_table
 from .capture import Capture, capture
 from .heads import Head, Heads, as_heads, by_layer
 from .projection import values_of
@@ -51,28 +51,29 @@ def exchange(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
         HeadError, UnknownNameError, PromptError: no such head; no such part; a set whose queries share one label.
     """
     sets = as_sets(prompt_sets)
-    return exchanges(model, sets, [(heads, part)])
+    found = enumerate(_rewritings(model, sets, [(heads, part)]))
+    tables = [outcome_table(rewrite(model, batch, intact, new), s, 0, i) for i, (s, batch, intact, new) in found]
+    return pd.concat(tables, ignore_index=True)
 
 
-def exchanges(
-    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]], first: int = 0
-) -> pd.DataFrame:
+def exchanges(model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]) -> pd.DataFrame:
     """As `exchange` for several choices of heads and part, which are the groups, in one pass over the sets.
 
-    Args:
-        first: number of the first set.
+    `accuracy` is left out: it needs logits of the whole vocabulary, about half the work.
     """
-    tables = []
-    for index, (s, batch, intact, new) in enumerate(_rewritings(model, sets, choices), start=first):
-        rows = rewrite(model, batch, intact, new)
-        tables += [outcome_table(part, s, number, index) for number, part in enumerate(in_choices(rows, len(choices)))]
+    found = zip(sets, exchanged_margins(model, sets, choices), strict=True)
+    tables = [
+        two_way_table(own, s, number, index)
+        for index, (s, margins) in enumerate(found)
+        for number, own in enumerate(margins)
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
 def exchanged_margins(
     model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]
 ) -> list[Float[Tensor, "choices N"]]:
-    """Margins of `exchanges` alone, set by set: for many choices about half the work."""
+    """Margins of `exchanges`, set by set."""
     return [rewritten_margins(model, batch, intact, new) for _, batch, intact, new in _rewritings(model, sets, choices)]
 
 

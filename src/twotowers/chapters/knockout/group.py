@@ -17,13 +17,12 @@ from ...paper import PAPER_TOP
 from ...prompts.packing import pack
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
-from ...tracing.answers import outcome_table
+from ...tracing.answers import two_way_table
 from ...tracing.capture import batches, capture
 from ...tracing.controls import FOLD, GROUPS
-from ...tracing.exchange import in_choices
 from ...tracing.heads import HEAD, Head, deep_heads, is_deep, random_heads
 from ...tracing.outcomes import outcomes
-from ...tracing.rewriting import rewrite
+from ...tracing.rewriting import rewritten_margins
 
 INTACT, ZEROED, RANDOM = "nothing removed", "in-context heads zeroed", "random heads zeroed, same layers"
 AT_MEAN, OTHERS, ALL_DEEP = (
@@ -84,8 +83,8 @@ def at_mean(
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
         new = [{h: mean[h].expand(len(s.prompts), -1) for h in own} for own in choices.values()]
-        rows = in_choices(rewrite(model, batch, intact, new), len(new))
-        tables += [outcome_table(part, s, number, index) for number, part in enumerate(rows)]
+        margins = rewritten_margins(model, batch, intact, new)
+        tables += [two_way_table(own, s, number, index) for number, own in enumerate(margins)]
     return _named(pd.concat(tables, ignore_index=True), [(name, -1) for name in choices])
 
 

@@ -112,14 +112,14 @@ def group_figure(conditions: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _group_caption(facts: Facts, conditions: pd.DataFrame) -> str:
+def _group_caption(conditions: pd.DataFrame, sets: int) -> str:
     drawn = conditions[conditions["name"] == RANDOM]["draw"].nunique()
     bars = f"a bar each for {drawn} random groups of the same layers" if drawn else "there are no random groups"
-    sets = f"Whiskers: 95% intervals over {facts.evaluation_sets} demonstration sets."
+    whiskers = f"Whiskers: 95% intervals over {sets} demonstration sets." if sets > 1 else ""
     return (
         "Margin, and accuracy between the two labels, on the evaluation half: without the in-context heads (zeroed at "
         f"every position; {bars}), and with heads replaced at the last position by their mean over the selection half. "
-        f"Dotted: no margin, and guessing. {sets if facts.evaluation_sets > 1 else ''}"
+        f"Dotted: no margin, and guessing. {whiskers}"
     )
 
 
