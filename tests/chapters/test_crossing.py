@@ -14,7 +14,6 @@ from twotowers.chapters.shallow.crossing import (
     kept_within,
     layers_to_read,
     shares,
-    spaced,
     summary,
 )
 from twotowers.publishing.evidence import Evidence
@@ -169,22 +168,14 @@ def test_layers_reach_from_the_first_to_the_final_residual(n_layers, few, expect
     assert layers_to_read(n_layers, few=few) == expected
 
 
-@pytest.mark.parametrize(("n", "expected"), [(3, [0, 1, 2]), (4, [0, 1, 2, 3]), (66, [0, 16, 33, 49])])
-def test_sets_are_evenly_spaced_and_keep_their_numbers(tiny_gpt2, n, expected):
-    sets = (make_sets(tiny_gpt2) * n)[:n]
-    chosen = spaced(sets, most=4)
-    assert list(chosen) == expected
-    assert all(chosen[i] is sets[i] for i in expected)
-
-
 def test_all_places_are_exchanged_in_one_pass_as_each_by_itself(tiny_gpt2):
-    sets = dict(zip((3, 7), make_sets(tiny_gpt2), strict=True))
+    sets = make_sets(tiny_gpt2)
     table = exchanged(tiny_gpt2, sets, [0, 1, 2, 4])
-    assert set(table["set"]) == {3, 7}
+    assert set(table["set"]) == {0, 1}
     wanted = [(place, False, [0, 1, 2, 4]) for place in PLACES] + [(place, True, [0, 4]) for place in PLACES[1:]]
     for place, within, layers in wanted:
         part = table[(table["place"] == place) & (table["within"] == within)].sort_values(["set", "query", "layer"])
-        alone = hand_over(tiny_gpt2, list(sets.values()), place, layers, within=within)
+        alone = hand_over(tiny_gpt2, sets, place, layers, within=within)
         alone = alone.sort_values(["set", "query", "layer"])
         assert part["layer"].tolist() == alone["layer"].tolist()
         assert part["margin"].tolist() == pytest.approx(alone["margin"].tolist(), abs=1e-4)

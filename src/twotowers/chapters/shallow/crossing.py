@@ -6,7 +6,7 @@ nothing once it has left. In between the margin passes zero: at the crossing lay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from ...prompts.sets import PromptSet
 from ...statistics import Estimate, Values, estimate, summarise
 from ...tracing.hand_over import PLACES, hand_overs
 
-MOST = 16  # demonstration sets of which the layers are read
+MOST = 12  # demonstration sets of which the layers are read: they show every category of the words twice
 DEEP = 16  # layers, beyond which only every other one is read
 FEW = 5  # layers, about, where there are to be few
 CONTROLLED = PLACES[1:]
@@ -29,19 +29,12 @@ def layers_to_read(n_layers: int, *, few: bool = False) -> list[int]:
     return sorted({*range(0, n_layers + 1, step), n_layers})
 
 
-def spaced(sets: Sequence[PromptSet], most: int = MOST) -> dict[int, PromptSet]:
-    """At most so many demonstration sets, evenly spaced, by their numbers."""
-    number = min(most, len(sets))
-    return {i * len(sets) // number: sets[i * len(sets) // number] for i in range(number)}
-
-
-def exchanged(model: Model, sets: Mapping[int, PromptSet], layers: Sequence[int]) -> pd.DataFrame:
+def exchanged(model: Model, sets: Sequence[PromptSet], layers: Sequence[int]) -> pd.DataFrame:
     """The hand-over test at all five places, with an exchange within a class as control at every fourth of the layers.
 
     Texts without their separator are in no claim and have no control.
 
     Args:
-        sets: by their numbers.
         layers: the last of them is the number of layers.
 
     Returns:
@@ -49,8 +42,7 @@ def exchanged(model: Model, sets: Mapping[int, PromptSet], layers: Sequence[int]
     """
     fewer = sorted({*layers[::4], layers[-1]})
     choices = {(place, False): layers for place in PLACES} | {(place, True): fewer for place in CONTROLLED}
-    table = hand_overs(model, list(sets.values()), choices)
-    return table.assign(set=table["set"].map(dict(enumerate(sets))))
+    return hand_overs(model, sets, choices)
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
