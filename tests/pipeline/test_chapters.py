@@ -72,7 +72,7 @@ def test_chapters_side_by_side_have_their_own_folder_and_share_the_cores(root, m
     go(model, "task", "locate", jobs=2)
     for name in ("task", "locate"):
         (output,) = [o for cell in read(run_of(root), name).cells for o in cell.get("outputs", ())]
-        assert output.text.split() == [str(max(1, pipeline.cores() // 2)), "True"]
+        assert output.text.split() == [str(pipeline.cores()), "True"]
 
 
 def test_output_that_comes_late_is_waited_for_and_a_cell_that_never_ends_is_told(root, model, monkeypatch):

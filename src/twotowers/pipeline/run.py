@@ -202,7 +202,8 @@ class Prepared:
 
     def _execute(self, name: str, workplace: Path, progress: Progress, kernels: Kernels, jobs: int) -> None:
         reads = {file: digest for file in files_read(name) if (digest := self.run.digest_in_record(file))}
-        threads = None if jobs == 1 else max(1, cores() // jobs)
+        # Twice as many threads as cores: where a chapter waits for another, the one that runs has the whole machine.
+        threads = None if jobs == 1 else max(1, min(cores(), 2 * cores() // jobs))
         stream = progress.begin(name)
         try:
             parameters = dict(self.parameters) | {"folder": str(workplace), "reads": reads}
