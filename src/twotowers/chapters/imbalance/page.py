@@ -149,7 +149,7 @@ def _slopes(means: pd.DataFrame, levels: pd.DataFrame, dealt: pd.DataFrame | Non
         )
     before, after = accuracy[INTACT], accuracy[CHOSEN]
     if dealt is not None:
-        text += f". With labels dealt at random, intact, it is {_said(_by_heads(dealt)[INTACT], '+z.2f')}"
+        text += f". With labels dealt at random, intact, it is {said(_by_heads(dealt)[INTACT], '+z.2f')}"
     return (
         f"{text}. On the same prompts, two-way accuracy is {before:z.1%} intact and {after:z.1%} with balanced "
         f"in-context heads."
