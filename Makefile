@@ -27,10 +27,11 @@ book: $(VENV)/.installed  ## run the chapters for MODEL (what is up to date is k
 test: $(VENV)/.installed  ## run the tests, without the network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-dev  ## check style, format and types
+lint: $(VENV)/.installed-dev  ## check style, format and types, also of the cells of the chapters
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python .ci/cells.py
 
 format: $(VENV)/.installed-dev  ## mend style and format where that is automatic
 	$(BIN)/ruff check --fix --exit-zero
