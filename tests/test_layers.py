@@ -38,11 +38,16 @@ def test_imports_lead_downwards_only():
                     assert CHAPTERS.index(there[1]) <= CHAPTERS.index(here[1]), said
 
 
+def test_every_file_is_of_one_concern():
+    """A file that is longer, of the package or of its tests, holds two things."""
+    for file in (*PACKAGE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")):
+        assert len(file.read_text().splitlines()) <= 350, file
+
+
 def test_at_the_top_there_is_nothing_but_the_wings():
     found = {path.stem for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     assert found == {*RANK, "__init__"}
     assert {path.name for path in (PACKAGE / "chapters").iterdir() if path.is_dir()} - {"__pycache__"} == {*CHAPTERS}
     for module in PACKAGE.rglob("*.py"):
-        assert len(module.read_text().splitlines()) <= 350, module
         folder = module.parent
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder

@@ -5,174 +5,28 @@ import warnings
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
 from facts import make_facts
+from knockout_tables import (
+    DOSES,
+    DROPS,
+    GROUPS,
+    INCREASES,
+    NAN,
+    SERVING,
+    SPLIT,
+    located_of,
+    ranked_of,
+    removed_of,
+    serving_of,
+    split_of,
+)
 
-from twotowers.chapters.knockout import group, knockout, page, serving
+from twotowers.chapters.knockout import knockout, page, serving
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
-from twotowers.statistics import summarise
 
 UNWANTED = re.compile(r"\b(nan|inf|None)\b|-0\.0+\b|-0 ?%|(?<![\d.])1 (prompt|head|draw|point)s|top 1 of")
-NAN = float("nan")
-
-
-def ranked_of(drops):
-    """A ranking from the margin lost by each head, layers x heads; accuracy is lost at a tenth of it."""
-    table = pd.DataFrame([(layer, head, x / 10, x) for layer, row in enumerate(drops) for head, x in enumerate(row)])
-    table.columns = ["layer", "head", "accuracy_drop", "margin_drop"]
-    return knockout.with_top(table.sort_values("margin_drop", ascending=False, kind="stable", ignore_index=True))
-
-
-def removed_of(accuracy, zeroed=None, sets=2):
-    """A dose table of two prompts a set from (removed, kind) -> (accuracy of bar, of foo)."""
-    rows = [
-        (n, kind, 0, (zeroed or {}).get((n, kind), n), i, query, label, value)
-        for (n, kind), values in accuracy.items()
-        for i in range(sets)
-        for query, (label, value) in enumerate(zip(("bar", "foo"), values, strict=True))
-    ]
-    return pd.DataFrame(rows, columns=["removed", "kind", "draw", "zeroed", "set", "query", "label", "accuracy"])
-
-
-def prompts_of(accuracy, sets=2):
-    """A table of named groups from name -> (accuracy of bar, of foo)."""
-    rows = [
-        (name, i, label, value)
-        for name, values in accuracy.items()
-        for i in range(sets)
-        for label, value in zip(("bar", "foo"), values, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["name", "set", "label", "accuracy"])
-
-
-def serving_of(rows):
-    return pd.DataFrame(rows, columns=["layer", "head", "harm_rank", "raise_rank", "worse_rank", "label"])
-
-
-def located_of(increases):
-    """As `Located.heads`, from the increase of each head, layers x heads, the same for both labels."""
-    rows = [(i, j, label, x) for i, row in enumerate(increases) for j, x in enumerate(row) for label in ("bar", "foo")]
-    return pd.DataFrame(rows, columns=["layer", "head", "label", "log_increase"])
-
-
-DROPS = [[0.0, 0.1, -0.2], [0.0, 0.0, 0.3], [2.5, 0.0, 0.0], [1.5, -0.5, 0.0]]  # layers x heads
-INCREASES = [[9.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.05, 0.5], [3.0, 0.0, -1.0]]
-DOSES = {(0, "top"): (1.0, 0.8), (0, "random"): (1.0, 0.8), (1, "top"): (0.5, 0.3), (1, "random"): (1.0, 0.7)}
-SPLIT = {
-    "none": (1.0, 0.8),
-    "bar-heads": (0.25, 0.9),
-    "foo-heads": (1.0, 0.79),
-    "random for bar-heads": (1.0, 0.8),
-    "random for foo-heads": (0.5, 0.5),
-}
-GROUPS = {
-    "none": [],
-    "bar-heads": [(3, 0)],
-    "foo-heads": [(3, 0), (2, 2)],
-    "random for bar-heads": [(3, 1)],
-    "random for foo-heads": [(2, 1), (3, 2)],
-}
-SERVING = serving_of([(3, 0, 1, 1, 1, "bar"), (3, 0, 2, 1, 2, "foo"), (2, 2, 1, 4, 4, "foo")])
-
-
-def split_of(accuracy, sets=2):
-    return summarise(prompts_of(accuracy, sets), ["name", "label"], "accuracy")
-
-
-# Measures
-
-
-@pytest.mark.parametrize(
-    ("heads", "number", "doses"), [(0, 0, []), (1, 1, [1]), (16, 1, [1]), (270, 3, [1, 3, 5, 11, 22])]
-)
-def test_no_more_heads_are_taken_than_exist(heads, number, doses):
-    assert knockout.top_number(heads) == number
-    assert knockout.doses(heads) == doses
-
-
-@pytest.mark.parametrize(("share", "number"), [(0.0, 1), (1.0, 4), (3.0, 4)])
-def test_shares_are_clamped(share, number):
-    assert knockout.top_number(4, share) == number
-
-
-def test_the_top_is_one_percent_of_the_ranking():
-    ranked = ranked_of(np.arange(200.0).reshape(10, 20))
-    assert ranked.loc[ranked["top"], "margin_drop"].tolist() == [199.0, 198.0]
-    assert ranked["top"].tolist() == [True] * 2 + [False] * 198
-
-
-def test_a_dose_curve_has_the_accuracy_of_both_labels():
-    curve = knockout.dose_curve(removed_of(DOSES))
-    assert list(curve.columns) == ["removed", "kind", "label", "mean", "low", "high", "zeroed", "overall"]
-    cells = curve.set_index(["removed", "kind", "label"]).sort_index()
-    assert cells["mean"][1, "top"].to_dict() == {"bar": 0.5, "foo": 0.3}
-    assert cells["overall"][1, "top"].tolist() == pytest.approx([0.4, 0.4])
-
-
-def swept_of(margins):
-    """A sweep from layer.head -> (margin of bar, of foo)."""
-    rows = [
-        (i, ["bar", "foo"][j], layer, head, 1.0, margin)
-        for (layer, head), values in margins.items()
-        for i in range(2)
-        for j, margin in enumerate(values)
-    ]
-    return pd.DataFrame(rows, columns=["set", "label", "layer", "head", "accuracy", "margin"])
-
-
-def test_heads_of_each_label_are_chosen_in_the_order_of_labels():
-    swept = swept_of({(-1, -1): (5, 5), (0, 0): (0, 0), (0, 1): (5, 5), (1, 0): (1, 5), (1, 1): (5, 2)})
-    located = located_of([[5.0, 0.0], [2.0, 0.0]])
-    located.loc[(located["label"] == "foo") & (located["head"] == 1), "log_increase"] = 9.0
-    table = serving.serving_heads(swept, located, n_layers=2)
-    assert table[["label", "layer", "head"]].to_numpy().tolist() == [["bar", 1, 0], ["foo", 1, 1]]
-    assert serving.by_label(table, ("foo", "bar")) == {"bar": [(1, 0)], "foo": [(1, 1)]}
-
-
-def test_one_layer_has_no_heads_that_serve():
-    swept = swept_of({(-1, -1): (5, 5), (0, 0): (0, 0)})
-    table = serving.serving_heads(swept, located_of([[5.0]]), n_layers=1)
-    heads = serving.by_label(table, ("bar", "foo"))
-    assert heads == {"bar": [], "foo": []}
-    assert serving.with_controls(heads, 1) == {"none": []}
-    assert group.own_label_effect(prompts_of({"none": (1.0, 1.0)}))["effect"].isna().tolist() == [True, True]
-    compared = serving.compare_rankings(ranked_of([[1.0]]), located_of([[5.0]]), [])
-    assert compared["in_context"].tolist() == [False]
-    assert serving.deep_agreement(compared, n_layers=1) is None
-
-
-def test_controls_are_drawn_from_the_same_layers():
-    heads = {"bar": [(3, 0)], "foo": [(3, 0), (2, 1)]}
-    groups = serving.with_controls(heads, 3, seed=5)
-    assert list(groups) == list(GROUPS)
-    assert groups["foo-heads"] == [(3, 0), (2, 1)]
-    assert [layer for layer, _ in groups["random for foo-heads"]] == [2, 3]
-    assert not {*groups["random for foo-heads"]} & {*heads["foo"]}
-    assert groups == serving.with_controls(heads, 3, seed=5)
-    alone = {"bar": [(1, 0)], "foo": [(3, 0)]}
-    assert list(serving.with_controls(alone, 1)) == ["none", "bar-heads", "foo-heads"]
-
-
-def test_rankings_are_compared_head_by_head():
-    compared = serving.compare_rankings(ranked_of(DROPS), located_of(INCREASES), [(3, 0)])
-    cells = compared.set_index(["layer", "head"])
-    assert cells["log_increase"][2, 2] == 0.5
-    assert cells.index[cells["in_context"]].tolist() == [(3, 0)]
-    assert serving.deep_agreement(compared.assign(log_increase=compared["margin_drop"]), n_layers=4) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("increase", [[[0.0], [1.0]], [[0.0] * 3] * 4, [[NAN] * 3] * 4])
-def test_without_two_heads_or_two_values_there_is_no_correlation(increase):
-    drops = np.arange(12.0)[: np.size(increase)].reshape(np.shape(increase))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        compared = serving.compare_rankings(ranked_of(drops), located_of(increase), [])
-        assert serving.deep_agreement(compared, n_layers=len(drops)) is None
-
-
-# Wording and drawing
 
 
 def test_heads_frames_and_names_the_most_harmful():

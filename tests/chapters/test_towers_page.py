@@ -1,131 +1,19 @@
 """The page of query and key from tables made by hand: exact words and numbers, and cases at the edge."""
 
-import re
-import warnings
-
 import pandas as pd
 import pytest
 from facts import make_facts
+from towers_tables import ALONE, GROUPS, NAN, ONE, USUAL, areas, attention, drawn, harmless, text_of
 
 from twotowers.chapters.towers import page
 from twotowers.chapters.towers.metric import (
-    CONTROL,
-    IN_CONTEXT,
-    SCORES,
-    SHARPEST,
     above_chance,
     sharpest_of,
 )
 from twotowers.chapters.towers.swap import following, heads_by_label, unsigned_changes
-from twotowers.publishing.publish import Figure, Text, call, figure_of
+from twotowers.publishing.publish import Figure, Text
 from twotowers.publishing.shown import Shown
 from twotowers.tracing.heads import heads_in
-
-NAN = float("nan")
-GROUPS = {IN_CONTEXT: [[2, 0], [3, 1]], SHARPEST: [[2, 0], [3, 2]], CONTROL: [[2, 1], [2, 2], [3, 0]]}
-ONE = {IN_CONTEXT: [[3, 1]], SHARPEST: [[2, 0]]}
-ALONE = {IN_CONTEXT: [[0, 0]]}
-NAMES = ["name", "measure", "mean", "low", "high"]
-
-
-def rows_of(means, groups=GROUPS, half=0.05):
-    """A row for each head, group and measure, as `metric.by_head` gives them; `means` of each measure."""
-    names = [f"{layer}.{head}" for layer, head in groups[IN_CONTEXT]] + list(groups)
-    rows = [(name, m, mean, mean - half, mean + half) for name in names for m, mean in means.items()]
-    return pd.DataFrame(rows, columns=NAMES)
-
-
-def attention(same=0.5, other=0.25, groups=GROUPS, half=0.05):
-    return {"means": rows_of({"same class": same, "other class": other}, groups, half), "groups": groups}
-
-
-def areas(auc=0.75, unrotated=0.8, cosine=0.5, groups=GROUPS, half=0.05):
-    means = dict(zip(SCORES.values(), (auc, unrotated, cosine), strict=True))
-    return {"areas": rows_of(means, groups, half), "groups": groups}
-
-
-def points_of(heads=((3, 1), (2, 0)), spread=1.0):
-    rows = [
-        (text, label, x * spread, y * spread, layer, head, kind, 0.9)
-        for layer, head in heads
-        for text, label, x, y, kind in (
-            ("cat", "foo", 1.0, 0.5, "query"),
-            ("two", "bar", -1.0, 0.0, "query"),
-            ("dog", "foo", 2.0, -0.01, "key"),
-            ("six", "bar", -2.0, 0.0, "key"),
-        )
-    ]
-    points = pd.DataFrame(rows, columns=["text", "label", "x", "y", "layer", "head", "kind", "share"])
-    arrows = [(*head, x * spread, 0.0, 2 * x * spread, 0.0) for head in heads for x in (1.0, -1.0)]
-    return {
-        "points": points,
-        "arrows": pd.DataFrame(arrows, columns=["layer", "head", "x", "y", "to_x", "to_y"]),
-    }
-
-
-def moved(weights=(0.0, 0.25, 0.5, 0.125), rises=(-0.001, 1.0, 2.0, 0.5), means=(0.75, 0.5, 0.25), groups=None):
-    groups = groups or {IN_CONTEXT: [[3, 1], [2, 0]], CONTROL: [[2, 1]]}
-    example = pd.DataFrame(
-        [
-            (0, i // 2, "foo", i % 2, "foo", i % 2 == 0, 3, 1, w, r)
-            for i, (w, r) in enumerate(zip(weights, rises, strict=True))
-        ],
-        columns=["set", "query", "gold", "demonstration", "label", "same", "layer", "head", "weight", "log_increase"],
-    )
-    names = ["3.1", IN_CONTEXT, CONTROL]
-    rows = [(name, "rank correlation", m, m - 0.1, m + 0.1) for name, m in zip(names, means, strict=False)]
-    return {"example": example, "correlations": pd.DataFrame(rows, columns=NAMES), "groups": groups}
-
-
-SIGNED = [
-    ("foo-heads, answer foo", "attention", -0.25, -0.5, -0.125),
-    ("foo-heads, answer bar", "attention", 0.5, 0.25, 0.75),
-    ("foo-heads, answer foo", "value", 0.0, -0.1, 0.1),
-    ("bar-heads, answer foo", "attention", 1.0, 0.5, 1.5),
-    ("bar-heads, answer foo", "value", -0.001, -0.001, 0.0),
-]
-
-
-def signed_of(rows=SIGNED):
-    return {"signed": pd.DataFrame(rows, columns=NAMES)}
-
-
-USUAL = {
-    "ATTENTION": attention(),
-    "GAPS": attention(),
-    "METRIC": areas(),
-    "CHANCE": {"areas": areas()["areas"], "above": {"mean": 0.25, "low": 0.125, "high": 0.375}},
-    "PLANE": points_of(),
-    "TRANSFER": moved(),
-    "SWAP": signed_of(),
-    "SWAP_TABLE": signed_of(),
-    "CHANGES": {
-        "unsigned": {"attention": 0.5, "value": 0.25},
-        "follows": {"mean": 0.125, "low": -0.25, "high": 0.5},
-    },
-    "SAME_DEMONSTRATIONS": {"unsigned": {"attention": 0.5, "value": 1.75}},
-}
-
-
-def text_of(text, facts=None, **inputs):
-    return call(text.write, facts or make_facts(), inputs)
-
-
-def drawn(figure, inputs, **facts):
-    """Drawing, caption and alt text, without a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        drawing, caption, alt = figure_of(figure, make_facts(**facts), inputs)
-        drawing.canvas.draw()
-    harmless(caption)
-    harmless(alt)
-    return drawing, caption, alt
-
-
-def harmless(text):
-    assert text.strip()
-    assert "\n\n\n" not in text
-    assert not re.search(r"\bnan\b|\binf\b|-0(\.0+)?(?![\d.])|\b1 (random deep )?heads|\b1 positions|\(\)", text), text
 
 
 def test_every_item_of_the_page_is_stored_and_written_from_what_was_stored(tmp_path):
@@ -247,116 +135,6 @@ def test_areas_are_compared_with_chance(above, facts, text):
     assert text in written
     if "Leaving" in text:
         assert written.endswith("Leaving rotation out changes the AUC by +0.050.")
-
-
-def test_the_plane_has_a_panel_for_each_head():
-    drawing, caption, alt = drawn(page.PLANE, points_of())
-    titles = [ax.get_title() for ax in drawing.axes]
-    assert titles == ["head 3.1 (90% of the scores' variance)", "head 2.0 (90% of the scores' variance)"]
-    assert (
-        "Head 3.1 is the in-context head, and head 2.0 the deep head, with the largest AUC on the selection" in caption
-    )
-    assert alt.startswith(
-        "Scatter of 2 queries and 2 demonstrations per panel. Head 2.0: the bar keys are centred at (-2.0, 0.0)."
-    )
-    assert "Head 3.1: the foo keys are centred at (2.0, 0.0)." in alt
-
-
-def test_one_head_may_be_the_sharpest_of_both():
-    _, caption, alt = drawn(page.PLANE, points_of(heads=((3, 1),)))
-    assert "Head 3.1 is an in-context head, and the deep head with the largest AUC on the selection half." in caption
-    assert alt.startswith("Scatter of 2 queries and 2 demonstrations. Head 3.1:")
-    drawn(page.PLANE, points_of(spread=0.0))
-    first = points_of(heads=((0, 0),))
-    first["points"] = first["points"].query("label == 'foo'")
-    assert drawn(page.PLANE, first)[2].startswith("Scatter of 1 query and 1 demonstration. Head 0.0: the foo keys")
-
-
-def test_weight_and_increase_are_drawn_beside_their_correlation():
-    drawing, caption, alt = drawn(page.TRANSFER, moved())
-    left, right = drawing.axes
-    assert sum(len(points.get_offsets()) for points in left.collections) == 4
-    assert [tick.get_text() for tick in right.get_yticklabels()] == ["3.1", IN_CONTEXT, CONTROL]
-    assert "own label, head 3.1, 4 positions. Right:" in caption
-    assert (
-        "mean over 2 prompts, for the in-context heads and 1 random deep head. It is not defined for 2.0, where"
-        in caption
-    )
-    assert alt == (
-        "Left: a scatter of weights from 0.0000 to 0.50 and increases from 0.00 to 2.00 nats. Right: rank "
-        "correlations: 3.1 0.75, in-context heads 0.50, random deep heads 0.25."
-    )
-
-
-@pytest.mark.parametrize(
-    ("inputs", "facts", "words"),
-    [
-        (moved(means=()), {}, "It is not defined for 2.0, 3.1, where one of the two does not vary."),
-        (
-            moved((0.5,), (1.0,), means=(0.0,), groups={IN_CONTEXT: [[3, 1]]}),
-            {"evaluation_sets": 1},
-            "head 3.1, 1 position. Right: Spearman's rank correlation of the two within a prompt, mean over 1 prompt, "
-            "for the in-context head. There is one demonstration set, hence no interval.",
-        ),
-        (moved((0.0, 0.0), (0.0, 0.0), means=(-0.001, NAN)), {}, "It is not defined for 2.0, where"),
-        (
-            moved((1.0, 1.0), (5.0, 5.0), means=(1.0, 1.0, 1.0)),
-            {},
-            "mean over 1 prompt, for the in-context heads and 1",
-        ),
-    ],
-)
-def test_transfer_at_the_edge(inputs, facts, words):
-    inputs["correlations"] = inputs["correlations"].dropna(subset="mean")
-    assert words in drawn(page.TRANSFER, inputs, **facts)[1]
-
-
-def test_signed_changes_are_bars_and_a_table():
-    drawing, caption, alt = drawn(page.SWAP, signed_of())
-    bars = {c.get_label(): [bar.get_height() for bar in c] for c in drawing.axes[0].containers if hasattr(c, "patches")}
-    assert bars["attention"] == [-0.25, 0.5, 1.0]
-    assert caption.endswith("Means of 32 demonstration sets with 95% intervals.")
-    assert alt.startswith(
-        "Pairs of bars. foo-heads, answer foo: attention -25%. foo-heads, answer bar: attention +50%."
-    )
-    assert text_of(page.SWAP_TABLE, **signed_of()).splitlines() == [
-        "| heads, right answer before | attention | values | attention in the paper (summaries of version 3) |",
-        "|---|---|---|---|",
-        "| foo-heads, answer foo | -25% (-50% to -12%) | +0% (-10% to +10%) | -21.8 % to -43.0 % |",
-        "| foo-heads, answer bar | +50% (+25% to +75%) | not measured | not known |",
-        "| bar-heads, answer foo | +100% (+50% to +150%) | +0% (+0% to +0%) | +86.0 % to +237.8 % |",
-    ]
-
-
-@pytest.mark.parametrize("rows", [SIGNED[:1], SIGNED[2:3], [], [("a-heads, answer a", "attention", 0.0, 0.0, -1e-17)]])
-def test_swap_at_the_edge(rows):
-    _, caption, alt = drawn(page.SWAP, signed_of(rows), evaluation_sets=1)
-    assert caption.endswith("Means of 1 demonstration set.")
-    assert alt.startswith("Pairs of bars. ")
-    harmless(text_of(page.SWAP_TABLE, **signed_of(rows)))
-
-
-def test_changes_without_signs_are_told():
-    text = text_of(page.CHANGES, **USUAL["CHANGES"])
-    assert text.startswith("Without signs, attention changes by 50% and values by 25%. A head that")
-    assert text.endswith("up where it was not, is +12% (-25% to +50%) of attention.")
-    text = text_of(page.SAME_DEMONSTRATIONS, **USUAL["SAME_DEMONSTRATIONS"])
-    assert "another one, attention changes by 50% and values by 175%; a value that copies" in text
-
-
-@pytest.mark.parametrize(
-    ("unsigned", "words"),
-    [
-        ({}, "no change is defined"),
-        ({"attention": 0.0}, "attention changes by 0%; no change of values is defined"),
-        ({"value": 1.0}, "values change by 100%; no change of attention is defined"),
-    ],
-)
-def test_changes_that_are_not_defined_are_not_told(unsigned, words):
-    assert text_of(page.CHANGES, unsigned=unsigned, follows={}) == (
-        f"Without signs, {words}. A head that looks at fixed positions changes too."
-    )
-    harmless(text_of(page.SAME_DEMONSTRATIONS, unsigned=unsigned))
 
 
 # measures that the page is made of
