@@ -9,6 +9,7 @@ import torch.distributed
 
 import twotowers
 from twotowers.chapters.towers.reading import read_heads
+from twotowers.cli import main
 from twotowers.models.parallel import first
 from twotowers.prompts.packing import pack
 from twotowers.tracing.ablation import attributions
@@ -54,4 +55,5 @@ if __name__ == "__main__":
     found = {Path(folder).name: differences(folder) for folder in sys.argv[2:]}
     if first():
         Path(sys.argv[1]).write_text(json.dumps(found))
+    assert main(["check", sys.argv[3], "--tensor-parallel"]) == 0  # in the same processes: to start them takes long
     torch.distributed.destroy_process_group()

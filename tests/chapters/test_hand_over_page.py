@@ -12,6 +12,8 @@ from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
 from twotowers.tracing.hand_over import PLACES
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 NAN = float("nan")
 WHOLE = {
     "text": (4.0, 3.5, 4.5, 16, 16),

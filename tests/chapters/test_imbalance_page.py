@@ -13,6 +13,8 @@ from twotowers.chapters.imbalance.mitigation import BALANCING, CALIBRATION, CONT
 from twotowers.publishing.publish import Figure, call, figure_of
 from twotowers.publishing.shown import Shown
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 UNWANTED = re.compile(r"\bnan\b|\binf\b|-0(\.0+)?(?![\d.])|\b1 \w+(-\w+)? heads|\bthe 1 ")
 BOTH = {"in-context": [[2, 0], [3, 1]], "random": [[2, 1], [3, 0]]}
 ALONE = {"in-context": [[3, 0]]}  # of layers with one head

@@ -26,6 +26,8 @@ from twotowers.chapters.knockout import knockout, page, serving
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 UNWANTED = re.compile(r"\b(nan|inf|None)\b|-0\.0+\b|-0 ?%|(?<![\d.])1 (prompt|head|draw|point)s|top 1 of")
 
 

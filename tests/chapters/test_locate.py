@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import twotowers
-from conftest import make_sets
+from conftest import DEMONSTRATIONS, QUERIES, make_sets
 from twotowers.prompts.packing import pack
 from twotowers.tracing.capture import capture
 from twotowers.tracing.projection import increases, log_probabilities, log_probability, project
@@ -44,11 +44,13 @@ def reference(model, s):
         token = s.label_ids[gold]
 
         def logp(v, final=final, token=token):
+            """Of each row, all at once: the vocabulary of a real model is large."""
             if gpt2:
-                shaped = (v - v.mean()) / torch.sqrt(((final - final.mean()) ** 2).mean() + norm.eps) * norm.weight
+                variance = ((final - final.mean()) ** 2).mean()
+                shaped = (v - v.mean(-1, keepdim=True)) / torch.sqrt(variance + norm.eps) * norm.weight
             else:
                 shaped = v / torch.sqrt((final**2).mean() + norm.variance_epsilon) * norm.weight
-            return torch.log_softmax(network.lm_head.weight @ shaped, dim=0)[token].item()
+            return torch.log_softmax(shaped @ network.lm_head.weight.T, dim=-1)[:, token].tolist()
 
         with torch.no_grad():
             for i in range(arch.n_layers):
@@ -56,12 +58,12 @@ def reference(model, s):
                 attn, mlp = seen["attn", i][2][0][0, -1], seen["mlp", i][2][0, -1]
                 z = seen["o", i][0][0][0, -1]
                 weight = blocks[i].attn.c_proj.weight if gpt2 else blocks[i].self_attn.o_proj.weight.T
-                heads = []
-                for h in range(arch.n_heads):
-                    here = slice(h * arch.d_head, (h + 1) * arch.d_head)
-                    heads.append(logp(entering + z[here] @ weight[here]) - logp(entering))
-                between = logp(entering + attn)
-                rows.append((between - logp(entering), logp(entering + attn + mlp) - between, heads))
+                parts = [slice(h * arch.d_head, (h + 1) * arch.d_head) for h in range(arch.n_heads)]
+                added = [entering + z[here] @ weight[here] for here in parts]
+                before, between, after, *heads = logp(
+                    torch.stack([entering, entering + attn, entering + attn + mlp, *added])
+                )
+                rows.append((between - before, after - between, [head - before for head in heads]))
     return rows
 
 
@@ -80,7 +82,7 @@ def test_increases_equal_the_reference(tiny, two_sets):
 
 
 def test_increases_equal_the_reference_on_the_real_model(real):
-    s = make_sets(real)[0]
+    s = twotowers.prompt_set(real, DEMONSTRATIONS, QUERIES[:2])
     located, rows = twotowers.locate(real, s), reference(real, s)
     for i, (attention, mlp, heads) in enumerate(rows):
         prompt, layer = divmod(i, real.arch.n_layers)

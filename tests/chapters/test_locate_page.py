@@ -18,6 +18,8 @@ from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
 from twotowers.tracing.direct_margin import DirectMargin
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 UNWANTED = re.compile(r"\b(nan|inf)\b|-0(\.0+)?(?![.\d])|\b1 (prompts|heads)\b")
 
 

@@ -11,6 +11,8 @@ from twotowers.chapters.order import page
 from twotowers.publishing.publish import Figure, call, figure_of
 from twotowers.publishing.shown import Shown
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 UNWANTED = re.compile(r"\bnan\b|\binf\b|-0(\.0+)?(?![\d.])|\b1 \w+(-\w+)? heads|\b1 heads|\d{4,}(\.\d+)?%")
 BOTH = {"in-context": [[2, 0], [3, 1]], "random": [[2, 1], [3, 0]]}
 ALONE = {"in-context": [[3, 0]]}  # of layers with one head

@@ -11,6 +11,8 @@ from twotowers.chapters.shallow import blocking, page, probing
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 UNWANTED = re.compile(
     r"\b(nan|inf|None)\b|-0\.0+\b|-0 ?%|layers (\d+) to \2\b|(?<![\d.])1 (layer|window|demonstration)s\b|layers \d+:"
 )

@@ -13,6 +13,8 @@ from twotowers.chapters.task.accuracy import FULL, TWO_WAY, gate, with_most
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 UNWANTED = re.compile(r"\b(nan|inf)\b|-0(\.0+)?(?![.\d])|\b1 (demonstrations|points)\b")
 WIDE = {"mean": 0.8, "low": 0.7, "high": 0.9}
 

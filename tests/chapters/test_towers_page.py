@@ -15,6 +15,8 @@ from twotowers.publishing.publish import Figure, Text
 from twotowers.publishing.shown import Shown
 from twotowers.tracing.heads import heads_in
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 
 def test_every_item_of_the_page_is_stored_and_written_from_what_was_stored(tmp_path):
     shown = Shown(tmp_path, "towers", make_facts())

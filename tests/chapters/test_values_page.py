@@ -25,6 +25,8 @@ from twotowers.publishing.shown import Shown
 from twotowers.statistics import estimate
 from twotowers.tracing.heads import heads_in
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 NAN = float("nan")
 PROMPT = "two : foo one :"
 GROUPS = {"bar-heads": [[2, 0]], "foo-heads": [[3, 1]], IN_CONTEXT: [[2, 0], [3, 1]], CONTROL: [[2, 1], [3, 0], [3, 2]]}

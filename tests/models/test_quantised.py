@@ -95,7 +95,8 @@ def test_four_bits_are_dequantised_by_their_definition(shape, dtype, kind):
     """bitsandbytes 0.50 gives other weights on the CPU where a block of 64 goes over the end of a row."""
     torch.manual_seed(0)
     packed, state = bitsandbytes.functional.quantize_4bit(torch.randn(shape).to(dtype), quant_type=kind)
-    ours = DequantisedLinear(packed, state, shape, None, dtype).weight
+    with torch.compiler.set_stance("force_eager"):  # bitsandbytes would compile for odd shapes, which takes long
+        ours = DequantisedLinear(packed, state, shape, None, dtype).weight
     number = shape[0] * shape[1]
     indices = torch.stack([packed.flatten() >> 4, packed.flatten() & 15], dim=1).flatten()[:number].long()
     weights = state.code[indices] * state.absmax.repeat_interleave(64)[:number]
