@@ -1,5 +1,7 @@
 """The hand-over test: what it exchanges at the first and at the last layer are other prompts, which can be asked."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -22,8 +24,8 @@ def margins(table):
 def even(tiny):
     """One set whose texts have one token each, so that exchanging them gives a real prompt."""
     words = [word for halves in load_task("words").texts.values() for half in halves.values() for word in half]
-    words = [word for word in words if one_token(tiny, word)]
-    pairs = [(word, ("foo", "bar")[i % 2]) for i, word in enumerate(words[:6])]
+    words = itertools.islice((word for word in words if one_token(tiny, word)), 6)
+    pairs = [(word, ("foo", "bar")[i % 2]) for i, word in enumerate(words)]
     return twotowers.prompt_set(tiny, pairs[:4], pairs[4:])
 
 
