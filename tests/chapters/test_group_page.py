@@ -62,7 +62,7 @@ def test_without_random_groups_and_without_a_margin_the_page_says_so():
     alone = conditions_of(FULL, draws=0)
     _, caption, alt = figure_of(group_page.GROUP, make_facts(), {"conditions": alone, "sets": 1})
     assert "there are no random groups" in caption
-    assert "intervals" not in caption
+    assert caption.endswith("From one demonstration set, so without intervals.")
     assert group.RANDOM not in alt
     nothing = conditions_of(FULL | {group.INTACT: 0.0})
     assert "no margin" in call(group_page.CARRIED.write, make_facts(), {"conditions": nothing})

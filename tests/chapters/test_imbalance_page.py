@@ -155,7 +155,7 @@ def test_the_remedies_are_judged_by_their_intervals():
     [
         (0.04, 0.02, 0.05, 0.3, "0.3 (-50%) and 5.0% at the paper's 0.03 (+25%)."),
         (0.04, 0.02, 0.02, 0.03, "2.0% at the chosen strength, the paper's 0.03 (-50%)."),
-        (0.0, 0.0, 0.01, 1.0, "1 (there was none to shrink) and 1.0% at the paper's 0.03 (from a start of zero)."),
+        (0.0, 0.0, 0.01, 1.0, "1 (none to shrink) and 1.0% at the paper's 0.03 (from a start of zero)."),
         (0.001, 0.05, 0.001, 3.0, "3 (from a start near zero) and 0.1% at the paper's 0.03 (+0%)."),
     ],
 )

@@ -1,6 +1,7 @@
 """The page on locating: what it says of given results, without a model."""
 
 import dataclasses
+import math
 import re
 import warnings
 
@@ -82,7 +83,7 @@ def test_no_more_heads_are_marked_than_the_deep_half_has(n_layers, marked):
 
 def test_layers_names_the_largest_of_each_kind():
     drawing, caption, alt = figure_of(page.LAYERS, make_facts(), {"layers": by_layer(USUAL)})
-    assert "Means over 256 prompts; whiskers: 95% intervals over 32 demonstration sets." in caption
+    assert "Means over 256 prompts. Whiskers: 95% intervals over 32 demonstration sets." in caption
     assert alt == (
         "Two bar charts by layer. The largest attention layer is layer 3 with 3.00 nats; the largest MLP is layer 0 "
         "with 2.00 nats."
@@ -151,10 +152,10 @@ def test_every_set_is_a_share_of_the_mean_margin():
     assert margin_effect(margin_sums(dataclasses.replace(USUAL, direct=below)))["effect"].isna().all()
 
 
-def totals_of(**changes):
+def totals_of(half=0.25, **changes):
     means = {"margin": 4.0, "embedding": -0.001, "shallow attention": 0.5, "deep attention": 2.5, "MLPs": 1.0}
     means |= {"deep minus shallow": 2.0, "share of the margin": 0.5, **changes}
-    rows = [(part, mean, mean - 0.25, mean + 0.25) for part, mean in means.items()]
+    rows = [(part, mean, mean - half, mean + half) for part, mean in means.items()]
     return pd.DataFrame(rows, columns=["component", "mean", "low", "high"])
 
 
@@ -185,7 +186,7 @@ def test_margin_is_drawn_with_what_it_is_a_sum_of():
         ),
         (
             {"evaluation_sets": 1, "n_layers": 1},
-            {"shallow attention": 0.0, "deep minus shallow": 2.5, "share of the margin": -0.625},
+            {"half": math.nan, "shallow attention": 0.0, "deep minus shallow": 2.5, "share of the margin": -0.625},
             "The only layer counts as deep; its attention writes 2.50 logits straight into the margin; deep minus "
             "shallow is **2.50**. That is -62% of the margin. The MLPs write 1.00.",
         ),

@@ -248,7 +248,7 @@ def test_the_lead_of_a_text_at_its_own_label(rows, expected):
 
 
 def test_equal_leads_are_all_named():
-    rows = [(n, 0.1, 0.1, 0.1, True, 0.1, 0.1, 0.1, 2) for n in range(3)]
+    rows = [(n, 0.1, NAN, NAN, True, 0.1, NAN, NAN, 2) for n in range(3)]
     text = call(page.LEAD.write, make_facts(evaluation_sets=1), {"leads": leads_of(rows)})
     assert text.startswith(
         "One demonstration set gives no intervals. Within the first third the lead is largest entering layers 0, 1 and "

@@ -139,7 +139,7 @@ def test_templates_names_every_bar():
     [
         ((0.75, 0.875), "right on 87.5% of the prompts whose answer is *foo* and on 75.0% of those whose answer is "
          "*bar*, a difference of 12 points."),
-        ((0.9, 0.8904), "*foo*, a difference of 1 point."),
+        ((0.9, 0.8904), "*foo*, a difference of one point."),
         ((0.9, 0.8999), "*foo*, a difference of less than one point."),
         ((1.0, 1.0), "With it, the model is right on 100.0% of the prompts, whichever the answer."),
         ((0.0, 0.0), "With it, the model is right on 0.0% of the prompts, whichever the answer."),

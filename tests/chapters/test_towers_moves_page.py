@@ -40,7 +40,7 @@ def test_weight_and_increase_are_drawn_beside_their_correlation():
     assert [tick.get_text() for tick in right.get_yticklabels()] == ["3.1", IN_CONTEXT, CONTROL]
     assert "own label, head 3.1, 4 positions. Right:" in caption
     assert (
-        "mean over 2 prompts, for the in-context heads and 1 random deep head. It is not defined for 2.0, where"
+        "mean over 2 prompts, for the in-context heads and one random deep head. It is not defined for 2.0, where"
         in caption
     )
     assert alt == (
@@ -56,14 +56,14 @@ def test_weight_and_increase_are_drawn_beside_their_correlation():
         (
             moved((0.5,), (1.0,), means=(0.0,), groups={IN_CONTEXT: [[3, 1]]}),
             {"evaluation_sets": 1},
-            "head 3.1, 1 position. Right: Spearman's rank correlation of the two within a prompt, mean over 1 prompt, "
-            "for the in-context head. There is one demonstration set, hence no interval.",
+            "head 3.1, one position. Right: Spearman's rank correlation of the two within a prompt, mean over one "
+            "prompt, for the in-context head. From one demonstration set, so without intervals.",
         ),
         (moved((0.0, 0.0), (0.0, 0.0), means=(-0.001, NAN)), {}, "It is not defined for 2.0, where"),
         (
             moved((1.0, 1.0), (5.0, 5.0), means=(1.0, 1.0, 1.0)),
             {},
-            "mean over 1 prompt, for the in-context heads and 1",
+            "mean over one prompt, for the in-context heads and one",
         ),
     ],
 )
@@ -92,7 +92,7 @@ def test_signed_changes_are_bars_and_a_table():
 @pytest.mark.parametrize("rows", [SIGNED[:1], SIGNED[2:3], [], [("a-heads, answer a", "attention", 0.0, 0.0, -1e-17)]])
 def test_swap_at_the_edge(rows):
     _, caption, alt = drawn(page.SWAP, signed_of(rows), evaluation_sets=1)
-    assert caption.endswith("Means of 1 demonstration set.")
+    assert caption.endswith("Means of one demonstration set.")
     assert alt.startswith("Pairs of bars. ")
     harmless(text_of(page.SWAP_TABLE, **signed_of(rows)))
 

@@ -53,7 +53,7 @@ def test_attention_stands_by_head_and_by_group():
         (
             attention(0.0, -0.0001, half=0.0),
             {"evaluation_sets": 1},
-            "There is one demonstration set, hence no interval.",
+            "From one demonstration set, so without intervals.",
         ),
         (attention(1.0, NAN), {}, "over 32 demonstration sets"),
         (attention(NAN, NAN), {}, "over 32 demonstration sets"),

@@ -133,10 +133,15 @@ def test_logit_minus_says_what_is_compared():
             {"evaluation_sets": 1, "queries": 1},
             {"half": 0.0},
             GROUPS,
-            ["on 1 prompt of", "one demonstration set, hence"],
+            ["on one prompt of", "From one demonstration set"],
         ),
         ({}, {"measures": (VALUE,)}, {IN_CONTEXT: [[3, 1]]}, ["There is no control, as every head of the deep half"]),
-        ({}, {"groups": {IN_CONTEXT: 0, CONTROL: 0}}, {CONTROL: [[3, 0]]}, ["Control: 1 other head of the deep half."]),
+        (
+            {},
+            {"groups": {IN_CONTEXT: 0, CONTROL: 0}},
+            {CONTROL: [[3, 0]]},
+            ["Control: one other head of the deep"],
+        ),
         ({}, {"values": {"bar": NAN, "foo": 0.0, "other": -0.0001}}, GROUPS, ["Control: 3 other heads"]),
         ({}, {"kinds": ("foo",)}, GROUPS, ["Control: 3 other heads"]),
         ({"n_layers": 1, "n_heads": 1}, {"groups": {IN_CONTEXT: 0}}, {IN_CONTEXT: [[0, 0]]}, ["There is no control"]),
@@ -248,7 +253,7 @@ def test_a_head_in_words_at_the_edge(read, tmp_path):
     harmless(alt)
     harmless(table)
     one = read["position"].nunique() == 1
-    assert ("each of 1 position. The only weight: " if one else "each of 3 positions. The largest weights: ") in alt
+    assert ("each of one position. The only weight: " if one else "each of 3 positions. The largest weights: ") in alt
 
 
 def test_the_table_of_words_is_a_table_whatever_the_words():
@@ -260,7 +265,7 @@ def test_the_table_of_words_is_a_table_whatever_the_words():
     assert text.startswith(":::{admonition} The whole table: 3 words of value and layer input, 3 of key and query\n")
     first = read_of((1.0,), ("a",)).assign(words=["a", "", "b"])
     title = text_of(page.WORDS_TABLE, read=first).splitlines()[0]
-    assert title.endswith("The whole table: 1 word of value and layer input, none of key and query")
+    assert title.endswith("The whole table: one word of value and layer input, none of key and query")
 
 
 def test_label_positions_are_counted():

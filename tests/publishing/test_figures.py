@@ -1,6 +1,8 @@
 """Figures draw the table they are given, and publishing writes everything a citer needs."""
 
 import json
+import math
+import warnings
 
 import matplotlib as mpl
 import numpy as np
@@ -36,6 +38,35 @@ def test_head_map_puts_layers_on_x_and_frames_the_marked_heads():
     assert frame.get_xy() == (2, 1)
     low, high = ax.collections[0].get_clim()
     assert low == -high
+
+
+def map_of(values):
+    """A map of one layer's heads, laid out."""
+    table = pd.DataFrame({"layer": 0, "head": range(len(values)), "rise": values})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # of seaborn's use of matplotlib
+        figure = head_map(table, "rise", title="log-probability increase (nats)")
+        figure.draw_without_rendering()
+    return figure
+
+
+@pytest.mark.parametrize("heads", [1, 3, 12])
+def test_the_label_of_a_map_has_room_however_few_its_heads(heads):
+    figure = map_of([1.0] * heads)
+    box = figure.axes[1].yaxis.label.get_window_extent()
+    assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(("values", "hatched"), [([1.0, 0.0], False), ([1.0, math.nan], True), ([math.nan] * 2, True)])
+def test_a_value_that_is_not_known_looks_unlike_zero_and_is_named(values, hatched):
+    ax = map_of(values).axes[0]
+    assert bool(ax.patch.get_hatch()) == hatched
+    assert ([text.get_text() for text in ax.get_legend().get_texts()] if hatched else ax.get_legend()) == (
+        ["not known"] if hatched else None
+    )
+    assert ax.collections[0].get_clim() == (-1.0, 1.0)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
+from ..publishing.markdown import table_text
 from ..publishing.plots import panels
 from ..publishing.publish import figure_text
 from ..publishing.shown import write_alone
@@ -71,14 +72,15 @@ def _section(file: Path) -> str:
 
 
 def _table(rows: pd.DataFrame) -> str:
-    lines = ["| way | seconds (range) | compared with | ratio (range) | memory |", "|---|--:|---|--:|--:|"]
+    header = ("way", "seconds (range)", "compared with", "ratio (range)", "memory")
+    cells = []
     for row in rows.to_dict("records"):
         itself = row["way"] == row["over"]
         ratio = "" if itself else f"{row['ratio']:.3g} ({row['ratio_low']:.3g} to {row['ratio_high']:.3g})"
         memory = f"{row['peak'] / 2**20:.0f} MiB" if row["peak"] else ""
         seconds = f"{row['seconds']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
-        lines.append(f"| {row['way']} | {seconds} | {'' if itself else row['over']} | {ratio} | {memory} |")
-    return "\n".join(lines)
+        cells.append((row["way"], seconds, "" if itself else row["over"], ratio, memory))
+    return table_text(header, cells, ("left", "right", "left", "right", "right"))
 
 
 def _above_floor(rows: pd.DataFrame) -> str:

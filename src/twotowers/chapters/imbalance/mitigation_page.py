@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import PercentFormatter
@@ -14,6 +11,7 @@ from ...publishing.markdown import table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY
+from ...publishing.wording import estimate_of, intervals, joined, relative, said
 from ...statistics import Estimate
 from .mitigation import CONTROL, NONE, OWN, PAPER
 
@@ -21,8 +19,6 @@ QUANTITIES = {  # panels: title, what is drawn, colour, marker
     "shift": ("lean towards the majority", "its size, in P(foo)", BLUE, "o"),
     "accuracy": ("accuracy", "two-way accuracy", GREEN, "s"),
 }
-TINY = 1e-9  # what is smaller is a rounding error of zero
-TENFOLD = 10  # a larger relative change says only that the start was near zero
 
 
 def mitigation_figure(compared: pd.DataFrame) -> Drawing:
@@ -49,13 +45,10 @@ def mitigation_figure(compared: pd.DataFrame) -> Drawing:
 
 def _mitigation_caption(compared: pd.DataFrame, demonstrations: int, groups: int, sets: int) -> str:
     random = f" Random heads: mean over {groups} groups of as many." if CONTROL in set(compared["remedy"]) else ""
-    bars = (
-        f"Bars: 95% intervals over {sets} demonstration sets." if sets > 1 else "One demonstration set, no intervals."
-    )
     return (
         f"Prompts with 1 and with {demonstrations - 1} of {demonstrations} demonstrations labelled foo. Left: size of "
         f"the majority shift, half the difference of P(foo) between the two. Right: two-way accuracy. Dotted: intact. "
-        f"Strength {_strength(compared, OWN):g} was chosen on the selection half.{random} {bars}"
+        f"Strength {_strength(compared, OWN):g} was chosen on the selection half.{random} {intervals('Bars', sets)}"
     )
 
 
@@ -77,9 +70,9 @@ def _remedies(compared: pd.DataFrame) -> str:
         if remedy != NONE:
             gain = _found(compared, remedy, "removed")
             change = 100 * (_found(compared, remedy, "accuracy").mean - before)
-            rows.append((title, _said(gain), _word(gain), f"{change:+z.1f} points"))
+            rows.append((title, said(gain, "+z.1%"), _word(gain), f"{change:+z.1f} points"))
     header = ("remedy", "taken off the size of the shift", "the interval says", "two-way accuracy itself")
-    intact = f"Intact, the shift has a size of {_said(_found(compared, NONE, 'shift'), '')}."
+    intact = f"Intact, the shift has a size of {said(_found(compared, NONE, 'shift'), 'z.1%')}."
     return f"{intact}\n\n{table_text(header, rows)}"
 
 
@@ -93,14 +86,14 @@ def _fluctuations(fluctuations: pd.DataFrame, compared: pd.DataFrame) -> str:
     before = moved[0.0]
     text = f"Accuracy of all prompts together, over the full vocabulary, moves by {before:z.1%} in the intact model"
     if own == paper:
-        text += f" and {moved[own]:z.1%} at the chosen strength, the paper's {own:g} ({_relative(before, moved[own])})"
+        text += f" and {moved[own]:z.1%} at the chosen strength, the paper's {own:g} ({relative(before, moved[own])})"
     else:
         text += (
-            f", {moved[own]:z.1%} at the chosen strength {own:g} ({_relative(before, moved[own])}) and "
-            f"{moved[paper]:z.1%} at the paper's {paper:g} ({_relative(before, moved[paper])})"
+            f", {moved[own]:z.1%} at the chosen strength {own:g} ({relative(before, moved[own])}) and "
+            f"{moved[paper]:z.1%} at the paper's {paper:g} ({relative(before, moved[paper])})"
         )
-    *most, last = [f"{change:+g} % ({source})" for change, source in PAPER_FLUCTUATION]
-    return f"{text}. The paper has {', '.join(most)} and {last}."
+    paper_has = joined([f"{change:+g} % ({source})" for change, source in PAPER_FLUCTUATION])
+    return f"{text}. The paper has {paper_has}."
 
 
 FLUCTUATIONS = Text("imbalance-fluctuations", write=_fluctuations)
@@ -121,27 +114,10 @@ def _strength(compared: pd.DataFrame, remedy: str) -> float:
 
 def _found(compared: pd.DataFrame, remedy: str, quantity: str) -> Estimate:
     place = (compared["remedy"] == remedy) & (compared["quantity"] == quantity)
-    return _estimate(compared[place].to_dict("records")[0])
-
-
-def _estimate(row: Mapping[Hashable, Any]) -> Estimate:
-    return Estimate(row["mean"], row["low"], row["high"])
-
-
-def _said(e: Estimate, sign: str = "+") -> str:
-    """A mean with its interval, if there is one."""
-    return format(e, f"{sign}z.1%") if e.known else format(e.mean, f"{sign}z.1%")
+    return estimate_of(compared[place].to_dict("records")[0])
 
 
 def _word(gain: Estimate) -> str:
     if not gain.known:
         return "no interval of one set"
     return {1: "less biased", -1: "more biased", 0: "undecided"}[int(gain.low > 0) - int(gain.high < 0)]
-
-
-def _relative(before: float, after: float) -> str:
-    """How a fluctuation has changed, where it had anything to change from."""
-    if before < TINY:
-        return "there was none to shrink" if after < TINY else "from a start of zero"
-    change = after / before - 1
-    return "from a start near zero" if change >= TENFOLD else f"{change:+z.0%}"

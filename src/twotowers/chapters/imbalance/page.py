@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import pandas as pd
@@ -14,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from ...publishing.plots import banded_line
 from ...publishing.publish import Figure, Text
 from ...publishing.style import BLACK, GREEN, GREY, LABEL_COLOURS, ORANGE, STYLE, WIDTH
+from ...publishing.wording import counted, estimate_of, intervals, said
 from ...statistics import Estimate
 from ...tracing.controls import INTACT, OTHERS, is_random
 from ...tracing.heads import CHOSEN, RANDOM
@@ -27,7 +27,6 @@ LINES = {
     OTHERS: ("all other deep heads", GREEN, "^", "--"),
     RANDOM: ("random heads", GREY, "D", ":"),
 }
-TINY = 1e-9  # what is smaller is a rounding error of zero
 
 Groups = Mapping[str, Sequence[Sequence[int]]]  # heads by the name of their group
 
@@ -105,12 +104,12 @@ def _response_caption(means: pd.DataFrame, sums: pd.DataFrame, groups: Groups, s
     random = f"; grey: {drawn} random groups of as many, from the least to the greatest" if drawn else ""
     control = "; these layers have no other heads to compare with"
     if RANDOM in groups:
-        control = f"; dashed: {_heads(groups, RANDOM)} of the same layers"
+        control = f"; dashed: {counted(len(groups[RANDOM]), f'{RANDOM} head')} of the same layers"
     return (
         f"Answers and heads when 1 to {n - 1} of {n} demonstrations are labelled foo. Top: intact, and with attention "
         f"balanced by count in {_in_context(groups)} or in other deep heads{random}. Bottom: attention of the last "
         f"position, and logit minus of the weighted values, summed over the label's positions and over "
-        f"{_in_context(groups)}{control}. {_intervals(sets, 'Other bands, and bars' if drawn else 'Bands and bars')}"
+        f"{_in_context(groups)}{control}. {intervals('Other bands, and bars' if drawn else 'Bands and bars', sets)}"
     )
 
 
@@ -137,20 +136,20 @@ def _slopes(means: pd.DataFrame, levels: pd.DataFrame, dealt: pd.DataFrame | Non
     where labels say nothing of texts."""
     found, accuracy = _by_heads(means), levels.set_index("heads")["accuracy"]
     text = (
-        f"Intact, the slope is {_said(found[INTACT], '+z.2f')}. With attention balanced in the in-context heads "
-        f"it is {_said(found[CHOSEN], '+z.2f')}"
+        f"Intact, the slope is {said(found[INTACT], '+z.2f')}. With attention balanced in the in-context heads "
+        f"it is {said(found[CHOSEN], '+z.2f')}"
     )
     if OTHERS not in found:
         text += ". There are no other deep heads to compare with"
     else:
         drawn = means[is_random(means["heads"])]["mean"]
         text += (
-            f", in all other deep heads together {_said(found[OTHERS], '+z.2f')}, and in {len(drawn)} random "
+            f", in all other deep heads together {said(found[OTHERS], '+z.2f')}, and in {len(drawn)} random "
             f"groups {drawn.min():+z.2f} to {drawn.max():+z.2f}"
         )
     before, after = accuracy[INTACT], accuracy[CHOSEN]
     if dealt is not None:
-        text += f". With labels dealt at random, intact, it is {_said(_by_heads(dealt)[INTACT], '+z.2f')}"
+        text += f". With labels dealt at random, intact, it is {said(_by_heads(dealt)[INTACT], '+z.2f')}"
     return (
         f"{text}. On the same prompts, two-way accuracy is {before:z.1%} intact and {after:z.1%} with balanced "
         f"in-context heads."
@@ -162,9 +161,9 @@ SLOPES = Text("imbalance-slopes", write=_slopes)
 
 def _account(account: pd.DataFrame) -> str:
     """How much of the change in the answer the weighted values at the label positions are."""
-    found = {(str(row["heads"]), row["quantity"]): _estimate(row) for row in account.to_dict("records")}
-    part = {heads: _said(e, "z.0%") for (heads, quantity), e in found.items() if quantity == "part"}
-    line = {heads: _said(e, "z.2f") for (heads, quantity), e in found.items() if quantity == "r2"}
+    found = {(str(row["heads"]), row["quantity"]): estimate_of(row) for row in account.to_dict("records")}
+    part = {heads: said(e, "z.0%") for (heads, quantity), e in found.items() if quantity == "part"}
+    line = {heads: said(e, "z.2f") for (heads, quantity), e in found.items() if quantity == "r2"}
     text = (
         f"The in-context heads' weighted values at label positions make up {part[CHOSEN]} of the change in the logit "
         f"difference"
@@ -193,29 +192,9 @@ def _demonstrations(shares: Sequence[float] | pd.Series) -> int:
     return round(1 / min(shares))
 
 
-def _heads(groups: Groups, name: str) -> str:
-    number = len(groups[name])
-    return f"{number} {name} head{'' if number == 1 else 's'}"
-
-
 def _in_context(groups: Groups) -> str:
-    return "the one in-context head" if len(groups[CHOSEN]) == 1 else f"the {_heads(groups, CHOSEN)}"
+    return f"the {counted(len(groups[CHOSEN]), f'{CHOSEN} head')}"
 
 
 def _by_heads(means: pd.DataFrame) -> dict[str, Estimate]:
-    return {str(row["heads"]): _estimate(row) for row in means.to_dict("records")}
-
-
-def _estimate(row: Mapping[Hashable, Any]) -> Estimate:
-    return Estimate(row["mean"], row["low"], row["high"])
-
-
-def _said(e: Estimate, spec: str) -> str:
-    """A mean with its interval, if there is one."""
-    return format(e, spec) if e.known else format(e.mean, spec)
-
-
-def _intervals(sets: int, drawn: str) -> str:
-    if sets < 2:
-        return "From one demonstration set, so without intervals."
-    return f"{drawn}: 95% intervals over {sets} demonstration sets."
+    return {str(row["heads"]): estimate_of(row) for row in means.to_dict("records")}

@@ -12,6 +12,7 @@ from ...publishing.markdown import table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREY, ORANGE
+from ...publishing.wording import head_names, intervals
 from ...statistics import rank_agreement
 from ...tracing.heads import pairs
 from .group import ALL_DEEP, AT_MEAN, INTACT, OTHERS, RANDOM, ZEROED
@@ -29,11 +30,6 @@ NAMES = {
 }
 
 
-def named(heads: Sequence[Sequence[int]]) -> str:
-    """Heads as layer.head."""
-    return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
-
-
 def _scores(scores: pd.DataFrame, heads: Sequence[Sequence[int]], folds: Sequence[Sequence[Sequence[int]]] = ()) -> str:
     """The heads with the highest exchange scores, the chosen ones in bold, beside what else each does.
 
@@ -43,7 +39,7 @@ def _scores(scores: pd.DataFrame, heads: Sequence[Sequence[int]], folds: Sequenc
     best = scores.dropna(subset="exchange").sort_values("exchange", ascending=False, kind="stable").head(LISTED)
     rows = []
     for head, values in zip(pairs(best), best[[*SCORES]].to_numpy(dtype=float), strict=True):
-        name = named([head])
+        name = head_names([head])
         rows.append([f"**{name}**" if head in chosen else name, *(f"{value:z.2f}" for value in values)])
     table = table_text(["head", *(NAMES[score] for score in SCORES)], rows)
     if not folds:
@@ -51,7 +47,7 @@ def _scores(scores: pd.DataFrame, heads: Sequence[Sequence[int]], folds: Sequenc
     same = [{(layer, head) for layer, head in fold} == chosen for fold in folds]
     if all(same):
         return f"{table}\n\nEach of {len(folds)} parts of the selection sets by itself chooses the same heads."
-    own = "; ".join(named(fold) for fold in folds)
+    own = "; ".join(head_names(fold) for fold in folds)
     return f"{table}\n\nThe {len(folds)} parts of the selection sets by themselves choose: {own}."
 
 
@@ -69,17 +65,17 @@ def _chosen(
     value = dict(zip(pairs(known), known["exchange"].astype(float), strict=True))
     own = [value[layer, head] for layer, head in heads]
     are = "The in-context head is" if len(heads) == 1 else f"The {len(heads)} in-context heads are"
-    text = f"{are} **{named(heads)}** ({len(heads) / facts.all_heads:.1%} of all)."
+    text = f"{are} **{head_names(heads)}** ({len(heads) / facts.all_heads:.1%} of all)."
     if own and min(own) <= 0:
         text += f" {sum(x <= 0 for x in own)} of them lose no margin with the query of another class."
     against = known[known["exchange"] < AGAINST * max(known["exchange"].max(), 0)].sort_values("exchange")
     if len(against) and known["exchange"].max() > 0:
-        few = named(pairs(against, 3))
+        few = head_names(pairs(against, 3))
         text += f" Against them work most of all {few}: with the query of another class the margin *grows*."
     if len(own) > 1 and np.ptp(known["exchange"]) > 0:
         rank = rank_agreement(known["exchange"], known["induction"])
         text += f" Over all heads the rank correlation of exchange and induction score is {rank:z.2f}."
-    taken = [f"for *{label}* {named(own)}" if own else f"for *{label}* it is empty" for label, own in paper.items()]
+    taken = [f"for *{label}* {head_names(own) if own else 'it is empty'}" for label, own in paper.items()]
     return f"{text} The paper's own rule, the first ten of both of its lists: {'; '.join(taken)}."
 
 
@@ -115,11 +111,10 @@ def group_figure(conditions: pd.DataFrame) -> Drawing:
 def _group_caption(conditions: pd.DataFrame, sets: int) -> str:
     drawn = conditions[conditions["name"] == RANDOM]["draw"].nunique()
     bars = f"a bar each for {drawn} random groups of the same layers" if drawn else "there are no random groups"
-    whiskers = f"Whiskers: 95% intervals over {sets} demonstration sets." if sets > 1 else ""
     return (
         "Margin, and accuracy between the two labels, on the evaluation half: without the in-context heads (zeroed at "
         f"every position; {bars}), and with heads replaced at the last position by their mean over the selection half. "
-        f"Dotted: no margin, and guessing. {whiskers}"
+        f"Dotted: no margin, and guessing. {intervals('Whiskers', sets)}"
     )
 
 

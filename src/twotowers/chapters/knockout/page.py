@@ -16,6 +16,8 @@ from ...publishing.markdown import table_text
 from ...publishing.plots import accuracy_axis, banded_line, head_map, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREY, ORANGE
+from ...publishing.wording import NOT_KNOWN, counted, head_names, intervals, percent, plural, said
+from ...statistics import Estimate
 
 NAMED = 10  # heads that an alt text names
 RANDOM, TOP_HEADS = "random heads, same layers", "most harmful heads"
@@ -88,8 +90,8 @@ def _dose_caption(facts: Facts, curve: pd.DataFrame, sets: int) -> str:
     fewer = " (fewer where these have too few others)" if (random["zeroed"] < random["removed"]).any() else ""
     return (
         f"Accuracy over the full vocabulary on the evaluation half when the most harmful heads are removed together, "
-        f"beside as many random heads of the same layers{fewer}, {_counted(facts.draws, 'draw')}, for each gold label. "
-        f"{_intervals(sets)}"
+        f"beside as many random heads of the same layers{fewer}, {counted(facts.draws, 'draw')}, for each gold label. "
+        f"{intervals('Bands', sets)}"
     )
 
 
@@ -99,13 +101,13 @@ def _dose_alt(curve: pd.DataFrame) -> str:
     sentences = []
     for n in sorted({int(n) for n in curve["removed"]}):
         (top, _), (random, zeroed) = _overall(curve, n, "top"), _overall(curve, n, "random")
-        what = f"With {_counted(n, 'head')} removed, accuracy over both labels is {_percent(top)}"
+        what = f"With {counted(n, 'head')} removed, accuracy over both labels is {percent(top)}"
         if n == 0:
-            sentences.append(f"With no head removed, accuracy over both labels is {_percent(top)}.")
+            sentences.append(f"With no head removed, accuracy over both labels is {percent(top)}.")
         elif zeroed == 0:
             sentences.append(f"{what} for the most harmful; there are no random heads.")
         else:
-            sentences.append(f"{what} for the most harmful and {_percent(random)} for random heads.")
+            sentences.append(f"{what} for the most harmful and {percent(random)} for random heads.")
     return " ".join([charts, *sentences])
 
 
@@ -114,18 +116,18 @@ DOSE = Figure("knockout-dose", draw=dose_figure, caption=_dose_caption, alt=_dos
 
 def _cost(facts: Facts, curve: pd.DataFrame, number: int) -> str:
     """What removing the most harmful 1 % of heads costs, `number` heads."""
-    intact, after = (_percent(_overall(curve, n, "top")[0], 1) for n in (0, number))
+    intact, after = (percent(_overall(curve, n, "top")[0], 1) for n in (0, number))
     random, zeroed = _overall(curve, number, "random")
     change = f"leaves accuracy at **{after}**" if after == intact else f"takes accuracy from **{intact} to {after}**"
     what = f"Removing the {_most_harmful(number)} ({number / facts.all_heads:.1%} of all) {change}"
     if zeroed == 0:
         return f"{what}; {'its layer has' if number == 1 else 'their layers have'} no other heads to compare with."
     if zeroed < number:
-        heads = _counted(zeroed, "random head")
+        heads = counted(zeroed, "random head")
         verb = "leaves" if zeroed == 1 else "leave"
-        return f"{what}; {heads} of the same layers, which have no more others, {verb} {_percent(random, 1)}."
+        return f"{what}; {heads} of the same layers, which have no more others, {verb} {percent(random, 1)}."
     heads = "a random head of the same layer leaves" if number == 1 else "random heads of the same layers leave"
-    return f"{what}; {heads} {_percent(random, 1)}."
+    return f"{what}; {heads} {percent(random, 1)}."
 
 
 COST = Text("knockout-cost", write=_cost)
@@ -138,7 +140,7 @@ def _groups(facts: Facts, split: pd.DataFrame, groups: Mapping[str, Sequence[Seq
     labels = sorted(split["label"].unique())
     found = {(r.name, r.label): r for r in split.itertuples(index=False)}
     rows = [
-        (name, _listed(heads), *(_cell(facts, found.get((name, label))) for label in labels))
+        (name, head_names(heads), *(_cell(facts, found.get((name, label))) for label in labels))
         for name, heads in groups.items()
     ]
     table = table_text(["removed", "heads", *(f"accuracy, gold {label}" for label in labels)], rows)
@@ -222,8 +224,8 @@ def _agreement_alt(facts: Facts, compared: pd.DataFrame, rho: float | None) -> s
     near = int((sizes <= sizes.max() / 10).all(axis=1).sum())
     lie = "lies" if near == 1 else "lie"
     return (
-        f"Scatter plot of {_counted(len(table), 'head')}. {near} {lie} within a tenth of the largest value of each "
-        f"score around the origin; {_counted(ringed, 'head')} {'is' if ringed == 1 else 'are'} ringed. {_rho(rho)}."
+        f"Scatter plot of {counted(len(table), 'head')}. {near} {lie} within a tenth of the largest value of each "
+        f"score around the origin; {counted(ringed, 'head')} {'is' if ringed == 1 else 'are'} ringed. {_rho(rho)}."
     )
 
 
@@ -259,16 +261,12 @@ def _placed(label: str, number: int, worst: int) -> str:
     return f"{label}-heads, all within the top {worst} of both lists"
 
 
-def _listed(heads: Sequence[Sequence[int]]) -> str:
-    return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
-
-
 def _cell(facts: Facts, row: Any) -> str:
-    if row is None or not np.isfinite(row.mean):
-        return "not known"
+    if row is None:
+        return NOT_KNOWN
     if facts.evaluation_sets < 2:
-        return _percent(row.mean, 1)
-    return f"{row.mean:.1%} ({row.low:.1%} to {row.high:.1%})"
+        return percent(row.mean, 1)
+    return said(Estimate(row.mean, row.low, row.high), ".1%")
 
 
 def _points(change: float) -> str:
@@ -276,24 +274,10 @@ def _points(change: float) -> str:
     if not np.isfinite(change):
         return "an unknown amount"
     points = round(100 * change)
-    return f"{points:+d} point{'' if abs(points) == 1 else 's'}" if points else "0 points"
+    return f"{points:+d} {plural(abs(points), 'point')}" if points else "0 points"
 
 
 def _rho(rho: float | None) -> str:
     if rho is None:
         return "Spearman's rank correlation is not defined here, as there are too few heads or too many equal scores"
     return f"Spearman's rank correlation: {rho:z.2f}"
-
-
-def _counted(number: int, word: str) -> str:
-    return f"one {word}" if number == 1 else f"{number} {word}s"
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    return format(share, f".{digits}%") if np.isfinite(share) else "not known"
-
-
-def _intervals(sets: int) -> str:
-    if sets < 2:
-        return "From one demonstration set, so without intervals."
-    return f"Bands: 95% intervals over {sets} demonstration sets."

@@ -12,6 +12,7 @@ from ...publishing.markdown import table_text
 from ...publishing.plots import banded_line, head_map, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREY, MARKERS, ORANGE
+from ...publishing.wording import counted, estimate_of, intervals, said
 from ...statistics import Estimate
 from .locate import GOLD
 from .margin import APART, DEEP, EMBEDDING, MARGIN, MLPS, SHALLOW, SHARE
@@ -39,11 +40,10 @@ def layers_figure(layers: pd.DataFrame) -> Drawing:
 
 
 def _layers_caption(facts: Facts) -> str:
-    sets = f"whiskers: 95% intervals over {facts.evaluation_sets} demonstration sets"
     return (
         f"Log-probability increase of the right label at the last position, by layer, for attention (left) and MLP "
-        f"(right), in nats. Means over {_prompts(facts)}; "
-        f"{sets if facts.evaluation_sets > 1 else 'they share one demonstration set, so there are no intervals'}. "
+        f"(right), in nats. Means over {_prompts(facts)}. "
+        f"{intervals('Whiskers', facts.evaluation_sets)} "
         f"Layer 0 starts from the bare token embedding and is shown for completeness."
     )
 
@@ -108,12 +108,11 @@ def margin_figure(layers: pd.DataFrame, facts: Facts) -> Drawing:
 
 def _margin_caption(facts: Facts, totals: pd.DataFrame) -> str:
     margin, embedding = (_nats(_total(totals, part).mean, 2) for part in (MARGIN, EMBEDDING))
-    bands = f"Bands: 95% intervals over {facts.evaluation_sets} demonstration sets."
     return (
         f"What the attention and the MLP of each layer write straight into the margin, i.e. the right label's logit "
         f"minus the other's, in logits. Means over {_prompts(facts)}. Together with the embedding ({embedding}) the "
         f"parts add up to the margin ({margin}), up to biases of the logits. "
-        f"{bands if facts.evaluation_sets > 1 else 'They share one demonstration set, so there are no intervals.'}"
+        f"{intervals('Bands', facts.evaluation_sets)}"
     )
 
 
@@ -127,7 +126,7 @@ def _margin_alt(layers: pd.DataFrame) -> str:
 
 def _depths(facts: Facts, totals: pd.DataFrame) -> str:
     """What deep and shallow attention write into the margin, and the difference as a share of it."""
-    deep, shallow, apart, mlps = (_amount(facts, _total(totals, part)) for part in (DEEP, SHALLOW, APART, MLPS))
+    deep, shallow, apart, mlps = (said(_total(totals, part), "z.2f") for part in (DEEP, SHALLOW, APART, MLPS))
     halves = (
         f"Attention in the deep half of the layers writes {deep} logits straight into the margin, in the shallow half "
         f"{shallow}"
@@ -138,7 +137,7 @@ def _depths(facts: Facts, totals: pd.DataFrame) -> str:
     if not np.isfinite(share.mean):
         of_margin = "There is no margin above zero for this to be a share of"
     else:
-        of_margin = f"That is {_amount(facts, share, 'z.0%')} of the margin"
+        of_margin = f"That is {said(share, 'z.0%')} of the margin"
     intervals = " (95% intervals in brackets)" if facts.evaluation_sets > 1 else ""
     return f"{halves}; deep minus shallow is **{apart}**{intervals}. {of_margin}. The MLPs write {mlps}."
 
@@ -238,8 +237,7 @@ def _largest(part: pd.DataFrame, unit: str = "nats") -> str:
 
 
 def _total(totals: pd.DataFrame, component: str) -> Estimate:
-    row = totals[totals["component"] == component].iloc[0]
-    return Estimate(float(row["mean"]), float(row["low"]), float(row["high"]))
+    return estimate_of(totals[totals["component"] == component].iloc[0].to_dict())
 
 
 def _compared(attention: float, mlp: float) -> str:
@@ -252,17 +250,9 @@ def _compared(attention: float, mlp: float) -> str:
     return f"{'more' if apart > 0 else 'less'} than"
 
 
-def _amount(facts: Facts, number: Estimate, form: str = "z.2f") -> str:
-    """Mean and interval in a format; the mean alone where one set has no interval."""
-    if facts.evaluation_sets > 1 and number.known:
-        return format(number, form)
-    return format(number.mean, form) if np.isfinite(number.mean) else "not known"
-
-
 def _nats(value: float, digits: int) -> str:
     return format(float(value), f"z.{digits}f") if np.isfinite(value) else "not known"
 
 
 def _prompts(facts: Facts) -> str:
-    number = facts.evaluation_sets * facts.queries
-    return "one prompt" if number == 1 else f"{number} prompts"
+    return counted(facts.evaluation_sets * facts.queries, "prompt")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,6 +13,7 @@ from ...publishing.markdown import table_text
 from ...publishing.plots import banded_line, panels
 from ...publishing.publish import Figure, Text
 from ...publishing.style import BLACK, BLUE, GREY, MARKERS, ORANGE
+from ...publishing.wording import TINY, counted, estimate_of, intervals, joined, relative, said
 from ...statistics import Estimate
 from ...tracing.controls import INTACT
 from ...tracing.heads import CHOSEN, RANDOM
@@ -26,8 +26,6 @@ TITLES = {
     "p_gold": "P(right label)",
     "margin": "margin, relative to its size",
 }
-TINY = 1e-9  # what is smaller is a rounding error of zero
-TENFOLD = 10  # a larger relative change says only that the start was near zero
 
 Groups = Mapping[str, Sequence[Sequence[int]]]  # heads by the name of their group
 Orders = Sequence[Sequence[int]]  # permutations of the demonstrations' numbers
@@ -121,7 +119,8 @@ def _attention_caption(groups: Groups, sets: int) -> str:
     control = f" and {_control(groups)}" if RANDOM in groups else ""
     return (
         f"Attention of the last position to one label position, by its distance from the query (1: the last "
-        f"demonstration), mean over heads; {_heads(groups, CHOSEN)}{control}. {_intervals('Bands', sets)}"
+        f"demonstration), mean over heads; {counted(len(groups[CHOSEN]), f'{CHOSEN} head')}{control}. "
+        f"{intervals('Bands', sets)}"
     )
 
 
@@ -142,7 +141,7 @@ def _gaps(gaps: pd.DataFrame) -> str:
     """Whether a nearer label gets more attention than a farther one of the same class."""
     rows = []
     for row in gaps.to_dict("records"):
-        gap, name = _estimate(row), "own" if row["same"] else "other"
+        gap, name = estimate_of(row), "own" if row["same"] else "other"
         rows.append((f"{row['heads']} heads", name, _said(gap, 4), _word(gap)))
     return table_text(("heads", "class of the label", "nearer half minus farther half", "the interval says"), rows)
 
@@ -177,13 +176,13 @@ def _steadied(summary: pd.DataFrame, accuracies: pd.DataFrame, swings: pd.DataFr
     rows = []
     for measure in dict.fromkeys(summary["measure"]):
         before, after = (_found(summary, measure, heads) for heads in (INTACT, CHOSEN))
-        rows.append((TITLES[measure], _said(before, 3), _said(after, 3), _relative(before.mean, after.mean)))
+        rows.append((TITLES[measure], _said(before, 3), _said(after, 3), relative(before.mean, after.mean, 1)))
     table = table_text(("standard deviation of", "intact", "in-context heads without position", "change"), rows)
     moved = swings.set_index("heads")["effect"]
     return (
         f"{table}\n\n{_accuracy(accuracies)} The accuracy of all prompts together, over the full vocabulary, has a "
         f"standard deviation over orders of {moved[INTACT]:.4f} intact and {moved[CHOSEN]:.4f} without position "
-        f"({_relative(moved[INTACT], moved[CHOSEN])}); the paper has {_sourced(PAPER_ORDER_ACCURACY)}."
+        f"({relative(moved[INTACT], moved[CHOSEN], 1)}); the paper has {_sourced(PAPER_ORDER_ACCURACY)}."
     )
 
 
@@ -200,20 +199,12 @@ def _accuracy(accuracies: pd.DataFrame) -> str:
 
 def _found(summary: pd.DataFrame, measure: str, heads: str) -> Estimate:
     place = (summary["measure"] == measure) & (summary["heads"] == heads)
-    return _estimate(summary[place].to_dict("records")[0])
+    return estimate_of(summary[place].to_dict("records")[0])
 
 
 def _spans(summary: pd.DataFrame, groups: int, heads: int, sets: int) -> str:
-    size = "one head" if heads == 1 else f"{heads} heads"
-    random = f" Random heads: {groups} groups of {size}, from the least to the greatest."
-    bars = (
-        f"Bars: 95% intervals over {sets} demonstration sets." if sets > 1 else "One demonstration set, no intervals."
-    )
-    return f"{bars}{random if RANDOM in set(summary['heads']) else ''}"
-
-
-def _estimate(row: Mapping[Hashable, Any]) -> Estimate:
-    return Estimate(row["mean"], row["low"], row["high"])
+    random = f" Random heads: {groups} groups of {counted(heads, 'head')}, from the least to the greatest."
+    return f"{intervals('Bars', sets)}{random if RANDOM in set(summary['heads']) else ''}"
 
 
 def _present(table: pd.DataFrame) -> list[str]:
@@ -226,51 +217,32 @@ def _ends(values: Iterable[float]) -> list[float]:
     return sorted({min(values := list(values)), max(values)})
 
 
-def _heads(groups: Groups, name: str) -> str:
-    number = len(groups[name])
-    return f"{number} {name} head{'' if number == 1 else 's'}"
-
-
 def _control(groups: Groups) -> str:
-    return f"{_heads(groups, RANDOM)} of the same layers"
-
-
-def _relative(before: float, after: float) -> str:
-    """How a standard deviation has changed, where it had anything to change from."""
-    if before < TINY:
-        return "none to shrink" if after < TINY else "from a start of zero"
-    change = after / before - 1
-    return "from a start near zero" if change >= TENFOLD else f"{change:+z.1%}"
+    return f"{counted(len(groups[RANDOM]), f'{RANDOM} head')} of the same layers"
 
 
 def _sourced(changes: Sequence[tuple[float, str]]) -> str:
     """The paper's changes with their sources; one that they share is said once."""
     sources = [source for _, source in changes]
-    *most, last = [
-        f"{change:+g} %" + ("" if source in sources[i + 1 :] else f" ({source})")
-        for i, (change, source) in enumerate(changes)
-    ]
-    return f"{', '.join(most)} and {last}"
+    return joined(
+        [
+            f"{change:+g} %" + ("" if source in sources[i + 1 :] else f" ({source})")
+            for i, (change, source) in enumerate(changes)
+        ]
+    )
 
 
 def _said(e: Estimate, first: int) -> str:
     """A mean with its interval, if there is one; more digits where a number would look like zero."""
     values = [x for x in (e.mean, e.low, e.high) if abs(x) >= TINY]
     digits = next((n for n in range(first, 6) if all(round(x, n) for x in values)), 6)
-    spec = f"+z.{digits}f"
-    return format(e, spec) if e.known else format(e.mean, spec)
+    return said(e, f"+z.{digits}f")
 
 
 def _word(e: Estimate) -> str:
     if not e.known:
         return "no interval of one set"
     return {1: "as the paper predicts", -1: "against the paper", 0: "undecided"}[int(e.low > 0) - int(e.high < 0)]
-
-
-def _intervals(drawn: str, sets: int) -> str:
-    if sets < 2:
-        return "From one demonstration set, so without intervals."
-    return f"{drawn}: 95% intervals over {sets} demonstration sets."
 
 
 def _legend(figure: Drawing, axes: Sequence[Axes]) -> None:

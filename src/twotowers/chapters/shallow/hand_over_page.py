@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ...publishing.plots import banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLACK, BLUE, GREEN, GREY, ORANGE
+from ...publishing.wording import intervals, plural
 from .crossing import MERGES
 
 STYLES = {
@@ -53,12 +54,11 @@ def hand_over_figure(facts: Facts, curve: pd.DataFrame) -> Drawing:
 
 def _caption(crossings: pd.DataFrame) -> str:
     sets = int(crossings["sets"].max())
-    bands = f"Bands: 95% intervals over {sets} demonstration sets."
     return (
         f"The margin that is left when the residual that enters a layer is exchanged between the classes at one kind "
         f"of place, as a share of the intact margin: at -100% everything that the answer needs stands there, at 100% "
         f"it has left. Dotted: the same exchange within a class. "
-        f"{bands if sets > 1 else 'From one demonstration set, so without intervals.'}"
+        f"{intervals('Bands', sets)}"
     )
 
 
@@ -80,9 +80,7 @@ def _hand_over(facts: Facts, crossings: pd.DataFrame, kept: pd.DataFrame, claim:
     if lacking:
         counts = " and ".join(f"{NAMES[p]} in {_row(crossings, p).sets - _row(crossings, p).known}" for p in lacking)
         sets = int(crossings["sets"].max())
-        parts.append(
-            f"Without a crossing, and left out: {counts} of {sets} demonstration set{'' if sets == 1 else 's'}."
-        )
+        parts.append(f"Without a crossing, and left out: {counts} of {sets} {plural(sets, 'demonstration set')}.")
     lowest = kept["effect"].mean()
     if np.isfinite(lowest):
         parts.append(f"Exchanged within a class, at least {lowest:z.0%} of the margin stays, at any layer read, "

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, ORANGE
+from ...publishing.wording import counted, intervals, joined, percent, plural, said
 from ...statistics import Estimate
 
 PANELS = {"text_to_label": "text to label", "query_to_last": "query to last", "label_to_last": "label to last"}
@@ -62,7 +63,7 @@ def _blocking_caption(curve: pd.DataFrame, sets: int) -> str:
     return (
         f"Accuracy over the full vocabulary with edges cut in "
         f"{'one layer' if width == 1 else f'a window of {width} layers'}, by the window's first layer, beside as many "
-        f"random edges of the same positions. {_intervals(sets)}"
+        f"random edges of the same positions. {intervals('Bands', sets)}"
     )
 
 
@@ -106,11 +107,11 @@ def probe_figure(places: pd.DataFrame, categories: int) -> Drawing:
 
 
 def _probe_caption(facts: Facts, places: pd.DataFrame) -> str:
-    number, bands = int(places["demonstrations"].max()), _intervals(facts.evaluation_sets)
+    number, bands = int(places["demonstrations"].max()), intervals("Bands", facts.evaluation_sets)
     return (
         f"How often a linear probe names the category of a demonstration's text, for words and demonstration sets that "
         f"it was not trained on, by layer: at the text's last token, at its label, and at the label of another "
-        f"demonstration of the set. {number} demonstration{'' if number == 1 else 's'}. {bands}"
+        f"demonstration of the set. {number} {plural(number, 'demonstration')}. {bands}"
     )
 
 
@@ -138,13 +139,13 @@ def _lead(facts: Facts, leads: pd.DataFrame) -> str:
         return f"{text} Within the first third the lead is not known."
     best = early[early["mean"] == early["mean"].max()]
     top = next(best.itertuples(index=False))
-    lead = _signed(facts, top)
+    lead = said(Estimate(float(top.mean), float(top.low), float(top.high)), "+z.1%")
     if top.mean <= 0:
         read = f"entering layer {top.layer} it is {lead}" if len(early) == 1 else f"at most it is {lead}"
-        return f"{text} Within the first third there is no lead: {read}. {_alone(facts, top)}"
+        return f"{text} Within the first third there is no lead: {read}. {_alone(top)}"
     where = _entering([str(layer) for layer in best["layer"]])
     largest = "was read" if len(early) == 1 else "is largest"
-    return f"{text} Within the first third the lead {largest} {where}: {lead}. {_alone(facts, top)}"
+    return f"{text} Within the first third the lead {largest} {where}: {lead}. {_alone(top)}"
 
 
 LEAD = Text("shallow-lead", write=_lead)
@@ -167,22 +168,22 @@ def _costliest_of(facts: Facts, part: pd.DataFrame, edges: str) -> str:
     layers = _layers(worst["start"], worst["stop"])
     if lowest >= before:
         costs = f"Cutting {edges} costs no accuracy in {'any' if len(cuts) > 1 else 'the only'} window"
-        return f"{costs}: intact it is {_percent(before, 1)}, with these edges cut {_percent(lowest, 1)} or more."
-    change = f"accuracy goes from {_percent(before, 1)} to {_percent(lowest, 1)}"
+        return f"{costs}: intact it is {percent(before, 1)}, with these edges cut {percent(lowest, 1)} or more."
+    change = f"accuracy goes from {percent(before, 1)} to {percent(lowest, 1)}"
     controls = part[part["control"]].dropna(subset="mean").set_index("start")["mean"]
     random = ""
     if worst["start"] in controls:
-        random = f", with random edges cut to {_percent(controls[worst['start']], 1)}"
+        random = f", with random edges cut to {percent(controls[worst['start']], 1)}"
     if len(cuts) == 1:
         return f"Cutting {edges} in {layers}, the only window: {change}{random}."
     if len(same) == len(cuts):
-        least = f", with random edges cut to {_percent(controls.min(), 1)} or more" if len(controls) else ""
+        least = f", with random edges cut to {percent(controls.min(), 1)} or more" if len(controls) else ""
         return f"Cutting {edges} costs the same in every window: {change}{least}."
     third = THIRDS[3 * int(worst["start"] + worst["stop"]) // (2 * facts.n_layers)]
     where = f"in {layers}, whose centre lies in the {third} third"
     if len(same) > 1:
         others = len(same) - 1
-        where += f", and as costly in {'one other window' if others == 1 else f'{others} other windows'}"
+        where += f", and as costly in {counted(others, 'other window')}"
     return f"Cutting {edges} is costliest {where}: {change}{random}."
 
 
@@ -199,16 +200,16 @@ def _highest(place: str, part: pd.DataFrame) -> str:
     layers = [str(layer) for layer in known.loc[known["mean"] == best, "layer"]]
     if len(layers) == len(known):
         where = f"layer {layers[0]}, the only one" if len(known) == 1 else "every layer"
-        return f"{begin} it is {_percent(best)} at {where}."
-    at = f"layer {layers[0]}" if len(layers) == 1 else f"layers {_and(layers)}"
+        return f"{begin} it is {percent(best)} at {where}."
+    at = f"layer {layers[0]}" if len(layers) == 1 else f"layers {joined(layers)}"
     if len(layers) > NAMED:
         at = f"{len(layers)} layers, the first of them {layers[0]},"
-    return f"{begin} it is highest at {at} with {_percent(best)}."
+    return f"{begin} it is highest at {at} with {percent(best)}."
 
 
-def _alone(facts: Facts, top: Any) -> str:
+def _alone(top: Any) -> str:
     """The lead on those demonstrations that no earlier one can tell of."""
-    lead = _signed(facts, Estimate(float(top.alone), float(top.alone_low), float(top.alone_high)))
+    lead = said(Estimate(float(top.alone), float(top.alone_low), float(top.alone_high)), "+z.1%")
     firsts = "the one demonstration that is the first of its label"
     if top.firsts != 1:
         firsts = f"the {top.firsts} demonstrations that are the first of their label"
@@ -216,26 +217,4 @@ def _alone(facts: Facts, top: Any) -> str:
 
 
 def _entering(layers: Sequence[str]) -> str:
-    return f"entering layer {layers[0]}" if len(layers) == 1 else f"entering layers {_and(layers)}"
-
-
-def _and(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    return format(share, f".{digits}%") if np.isfinite(share) else "not known"
-
-
-def _signed(facts: Facts, row: Any) -> str:
-    """Mean and interval with their sign; one demonstration set gives no interval."""
-    if not np.isfinite([row.mean, row.low, row.high]).all():
-        return "not known"
-    mean, low, high = (format(float(x), "+z.1%") for x in (row.mean, row.low, row.high))
-    return mean if facts.evaluation_sets < 2 else f"{mean} ({low} to {high})"
-
-
-def _intervals(sets: int) -> str:
-    if sets < 2:
-        return "From one demonstration set, so without intervals."
-    return f"Bands: 95% intervals over {sets} demonstration sets."
+    return f"entering layer {layers[0]}" if len(layers) == 1 else f"entering layers {joined(layers)}"

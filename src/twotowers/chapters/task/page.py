@@ -14,6 +14,7 @@ from ...publishing.markdown import escape
 from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, LABEL_COLOURS, MARKERS
+from ...publishing.wording import counted, intervals, percent
 from ...statistics import CHANCE
 from .accuracy import FULL, TWO_WAY
 
@@ -60,14 +61,14 @@ def _shots_caption(facts: Facts, shots: pd.DataFrame) -> str:
     fewest, most = _ends(shots, FULL)
     first, last = int(shots["shots"].min()), int(shots["shots"].max())
     if first == last:
-        what = f"Accuracy with {_of_each(last)}: {_percent(most, 1)} over the full vocabulary."
+        what = f"Accuracy with {_of_each(last)}: {percent(most, 1)} over the full vocabulary."
     else:
         what = (
-            f"Accuracy by the number of demonstrations of each label: {_percent(most, 1)} over the full vocabulary "
-            f"with {last}, {_percent(fewest, 1)} with {'one' if first == 1 else first}. The queries are the same at "
+            f"Accuracy by the number of demonstrations of each label: {percent(most, 1)} over the full vocabulary "
+            f"with {last}, {percent(fewest, 1)} with {'one' if first == 1 else first}. The queries are the same at "
             f"every point."
         )
-    return f"{what} {_intervals(facts, 'Bands')}"
+    return f"{what} {intervals('Bands', facts.evaluation_sets)}"
 
 
 def _shots_alt(shots: pd.DataFrame) -> str:
@@ -75,14 +76,14 @@ def _shots_alt(shots: pd.DataFrame) -> str:
     first, last = int(shots["shots"].min()), int(shots["shots"].max())
     if first == last:
         what = (
-            f"Chart with one point a measure, for {_of_each(last)}: full-vocabulary accuracy is {_percent(full[1])}, "
-            f"accuracy between the two labels {_percent(two_way[1])}."
+            f"Chart with one point a measure, for {_of_each(last)}: full-vocabulary accuracy is {percent(full[1])}, "
+            f"accuracy between the two labels {percent(two_way[1])}."
         )
     else:
         what = (
-            f"Line chart. Full-vocabulary accuracy goes from {_percent(full[0])} with {_of_each(first)} to "
-            f"{_percent(full[1])} with {last}; accuracy between the two labels goes from {_percent(two_way[0])} to "
-            f"{_percent(two_way[1])}."
+            f"Line chart. Full-vocabulary accuracy goes from {percent(full[0])} with {_of_each(first)} to "
+            f"{percent(full[1])} with {last}; accuracy between the two labels goes from {percent(two_way[0])} to "
+            f"{percent(two_way[1])}."
         )
     return f"{what} A dotted line marks chance at {100 * CHANCE:.0f} %."
 
@@ -94,7 +95,7 @@ def _can(facts: Facts, accuracy: Mapping[str, float]) -> str:
     """Whether the model does the task, as the verdicts on the claims take it."""
     mean, low, high = (accuracy[name] for name in ("mean", "low", "high"))
     untestable = "so the claims of the following chapters are not testable on this model"
-    interval = f" ({_percent(low, 1)} to {_percent(high, 1)})"
+    interval = f" ({percent(low, 1)} to {percent(high, 1)})"
     if not np.isfinite(mean):
         interval, verdict = "", f"it could not be measured, {untestable}"
     elif not np.isfinite([low, high]).all():
@@ -104,7 +105,7 @@ def _can(facts: Facts, accuracy: Mapping[str, float]) -> str:
     else:
         verdict = f"its interval {'lies below' if high < CHANCE else 'includes'} one half, {untestable}"
     return (
-        f"With {_of_each(facts.shots)} the accuracy between the two labels is **{_percent(mean, 1)}**{interval}: "
+        f"With {_of_each(facts.shots)} the accuracy between the two labels is **{percent(mean, 1)}**{interval}: "
         f"{verdict}."
     )
 
@@ -136,13 +137,14 @@ def templates_figure(templates: pd.DataFrame) -> Drawing:
 def _templates_caption(facts: Facts) -> str:
     return (
         f"Accuracy over the full vocabulary by template and gold label, with {_of_each(facts.shots)}. *lines*: "
-        f"`text: label`, one to a line; *paper*: `text : label`, all on one line. {_intervals(facts, 'Whiskers')}"
+        f"`text: label`, one to a line; *paper*: `text : label`, all on one line. "
+        f"{intervals('Whiskers', facts.evaluation_sets)}"
     )
 
 
 def _templates_alt(templates: pd.DataFrame) -> str:
     rows = zip(templates["template"], templates["label"], templates["mean"], strict=True)
-    parts = [f"{template}, gold label {label}: {_percent(mean)}" for template, label, mean in rows]
+    parts = [f"{template}, gold label {label}: {percent(mean)}" for template, label, mean in rows]
     return f"Bar chart of accuracy by template and gold label. {'; '.join(parts)}."
 
 
@@ -153,8 +155,8 @@ def _taste(facts: Facts, templates: pd.DataFrame) -> str:
     """What the template changes, and which label the model is better at."""
     means = templates.groupby("template", sort=False)["mean"].mean()
     (first, reached), *others = means.items()
-    reaches = f"*{first}* reaches {_percent(reached, 1)}"
-    reaches += "".join(f" and *{name}* {_percent(mean, 1)}" for name, mean in others)
+    reaches = f"*{first}* reaches {percent(reached, 1)}"
+    reaches += "".join(f" and *{name}* {percent(mean, 1)}" for name, mean in others)
     used = templates[templates["template"] == facts.template].dropna(subset="mean")
     own = dict(zip(used["label"], used["mean"], strict=True))
     text = f"Averaged over both labels, {reaches}. The chapters of this model use *{facts.template}*."
@@ -162,12 +164,12 @@ def _taste(facts: Facts, templates: pd.DataFrame) -> str:
         return text
     better, worse = max(own, key=own.__getitem__), min(own, key=own.__getitem__)
     if own[better] == own[worse]:
-        return f"{text} With it, the model is right on {_percent(own[better], 1)} of the prompts, whichever the answer."
+        return f"{text} With it, the model is right on {percent(own[better], 1)} of the prompts, whichever the answer."
     points = round(100 * (own[better] - own[worse]))
-    apart = f"{points} point{'' if points == 1 else 's'}" if points else "less than one point"
+    apart = counted(points, "point") if points else "less than one point"
     return (
-        f"{text} With it, the model is right on {_percent(own[better], 1)} of the prompts whose answer is *{better}* "
-        f"and on {_percent(own[worse], 1)} of those whose answer is *{worse}*, a difference of {apart}."
+        f"{text} With it, the model is right on {percent(own[better], 1)} of the prompts whose answer is *{better}* "
+        f"and on {percent(own[worse], 1)} of those whose answer is *{worse}*, a difference of {apart}."
     )
 
 
@@ -177,7 +179,7 @@ TASTE = Text("task-taste", write=_taste)
 def _paper(accuracy: Mapping[str, float]) -> str:
     return (
         f"The paper's abstract (version 3) reports {100 * PAPER_ACCURACY:.1f} % accuracy before any head is removed, "
-        f"for its own models on five sentence data sets. This model reaches {_percent(accuracy['mean'], 1)} on this "
+        f"for its own models on five sentence data sets. This model reaches {percent(accuracy['mean'], 1)} on this "
         f"task."
     )
 
@@ -195,14 +197,4 @@ def _ends(shots: pd.DataFrame, measure: str) -> tuple[float, float]:
 
 
 def _of_each(number: int) -> str:
-    return "one demonstration of each label" if number == 1 else f"{number} demonstrations of each label"
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    return format(share, f".{digits}%") if np.isfinite(share) else "not known"
-
-
-def _intervals(facts: Facts, drawn: str) -> str:
-    if facts.evaluation_sets < 2:
-        return "From one demonstration set, so without intervals."
-    return f"{drawn}: 95% intervals over {facts.evaluation_sets} demonstration sets."
+    return f"{counted(number, 'demonstration')} of each label"

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from ...publishing.plots import banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, ORANGE
+from ...publishing.wording import head_names, intervals
 from .exchanging import ALL_DEEP, CHOSEN, INTACT, OTHERS, RANDOM, STRONGEST
 
 INK = "#333333"
@@ -77,17 +78,11 @@ def _caption(facts: Facts, means: pd.DataFrame, heads: Sequence[Sequence[int]], 
     return (
         "Left: margin (right label's logit minus the other's) on the evaluation half when one part of a head's "
         "computation at the last position is exchanged between the classes, in the in-context heads "
-        f"({', '.join(f'{layer}.{head}' for layer, head in heads)}), in the strongest of them, in all deep heads, and "
+        f"({head_names(heads)}), in the strongest of them, in all deep heads, and "
         f"in all deep heads but these.{beside} Below zero the model gives the *other* label. Grey line: nothing "
         "exchanged. Right: the query of the other class in the first n deep heads by exchange score, and in all but "
-        f"the first n. {_intervals(sets)}"
+        f"the first n. {intervals('Whiskers and bands', sets)}"
     )
-
-
-def _intervals(sets: int) -> str:
-    if sets < 2:
-        return "From one demonstration set, so without intervals."
-    return f"Whiskers and bands: 95% intervals over {sets} demonstration sets."
 
 
 def _alt(means: pd.DataFrame) -> str:

@@ -18,8 +18,9 @@ from ...publishing.markdown import table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, LABEL_COLOURS, MARKERS, ORANGE, STYLE, WIDTH
+from ...publishing.wording import counted, intervals
 from ...statistics import Estimate
-from .alts import attention_alt, count, metric_alt, plane_alt, swap_alt, transfer_alt
+from .alts import attention_alt, metric_alt, plane_alt, swap_alt, transfer_alt
 from .metric import CONTROL, IN_CONTEXT, SCORES, SHARPEST
 from .reading import CLASSES
 
@@ -66,7 +67,7 @@ def _attention_caption(facts: Facts, groups: Groups) -> str:
     return (
         "Attention of the last position to label positions of the query's class and of the other class, each summed "
         "over its positions. Above the line single in-context heads (layer.head), below it means over groups "
-        f"({_sizes(groups)}). {_intervals(facts)}"
+        f"({_sizes(groups)}). {intervals('Whiskers', facts.evaluation_sets)}"
     )
 
 
@@ -103,7 +104,7 @@ def _metric_caption(facts: Facts, groups: Groups) -> str:
         "AUC of three scores as classifiers of 'same class', per prompt, at label positions: q·k as it enters the "
         "softmax, the same without rotation by position, and the cosine of the residuals at the last and the label "
         f"position. Above the line single in-context heads, below it groups ({_sizes(groups)}). Dotted: guessing. "
-        f"{_intervals(facts)}"
+        f"{intervals('Whiskers', facts.evaluation_sets)}"
     )
 
 
@@ -227,15 +228,15 @@ def _transfer_caption(facts: Facts, example: pd.DataFrame, correlations: pd.Data
     prompts = example.groupby(["set", "query"]).ngroups
     whose = "the in-context heads" if len(groups[IN_CONTEXT]) > 1 else "the in-context head"
     if groups.get(CONTROL):
-        whose += f" and {count(len(groups[CONTROL]), 'random deep head')}"
+        whose += f" and {counted(len(groups[CONTROL]), 'random deep head')}"
     found = set(correlations["name"])
     left_out = [name for name in sorted(f"{a}.{b}" for a, b in groups[IN_CONTEXT]) if name not in found]
     missing = f" It is not defined for {', '.join(left_out)}, where one of the two does not vary." if left_out else ""
     return (
         "Left: attention weight of a label position against the log-probability increase of its own label, head "
-        f"{layer}.{head}, {count(len(example), 'position')}. Right: Spearman's rank correlation of the two within a "
-        f"prompt, mean over {count(prompts, 'prompt')}, for {whose}.{missing} "
-        f"{_intervals(facts)}"
+        f"{layer}.{head}, {counted(len(example), 'position')}. Right: Spearman's rank correlation of the two within a "
+        f"prompt, mean over {counted(prompts, 'prompt')}, for {whose}.{missing} "
+        f"{intervals('Whiskers', facts.evaluation_sets)}"
     )
 
 
@@ -263,7 +264,7 @@ def swap_figure(signed: pd.DataFrame) -> Drawing:
 
 
 def _swap_caption(facts: Facts) -> str:
-    means = f"Means of {count(facts.evaluation_sets, 'demonstration set')}"
+    means = f"Means of {counted(facts.evaluation_sets, 'demonstration set')}"
     if facts.evaluation_sets > 1:
         means += " with 95% intervals"
     return (
@@ -337,10 +338,3 @@ def _errors(part: pd.DataFrame) -> list[pd.Series]:
 
 def _sizes(groups: Groups) -> str:
     return ", ".join(f"{name}: {len(heads)}" for name, heads in groups.items())
-
-
-def _intervals(facts: Facts) -> str:
-    """What the whiskers of a figure are."""
-    if facts.evaluation_sets < 2:
-        return "There is one demonstration set, hence no interval."
-    return f"Whiskers: 95% intervals over {facts.evaluation_sets} demonstration sets."

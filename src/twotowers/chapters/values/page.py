@@ -17,6 +17,7 @@ from ...publishing.markdown import escape, table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREEN, GREY, LABEL_COLOURS, STYLE, WIDTH
+from ...publishing.wording import counted, intervals, plural, said
 from ...statistics import Estimate
 from .direct import DEEP, OWN, SHARE
 from .logit_minus import CONTROL, OTHER
@@ -43,7 +44,7 @@ def _exchanged(facts: Facts, exchanged: Mapping[str, Any], heads: Sequence[objec
     if not np.isfinite(mean):
         return f"{begin}; the intact margin is not above zero, so there is nothing of which a share could be lost."
     lost = Estimate(mean, float(exchanged["low"]), float(exchanged["high"]))
-    return f"{begin}: a loss of **{_known(lost, 'z.0%')}** of it. {_beside_random(exchanged['random'])}"
+    return f"{begin}: a loss of **{said(lost, 'z.0%')}** of it. {_beside_random(exchanged['random'])}"
 
 
 def _beside_random(losses: Sequence[float]) -> str:
@@ -51,7 +52,7 @@ def _beside_random(losses: Sequence[float]) -> str:
         return "There are not as many other deep heads, so there is no random group to compare with."
     low, high = f"{min(losses):z.0%}", f"{max(losses):z.0%}"
     between = f"is between {low} and {high}" if low != high else f"is {low}"
-    return f"In {_count(len(losses), 'random group')} of as many other deep heads the loss {between}."
+    return f"In {counted(len(losses), 'random group')} of as many other deep heads the loss {between}."
 
 
 def _written(direct: pd.DataFrame, share_of_heads: float) -> str:
@@ -61,17 +62,12 @@ def _written(direct: pd.DataFrame, share_of_heads: float) -> str:
     if not np.isfinite([own.mean, deep.mean]).all():
         return f"What these heads write straight into the margin is {NOT_MEASURED}."
     begin = (
-        f"Straight into the margin these heads, {share_of_heads:.1%} of the deep half's, write {_known(own, '+z.2f')} "
-        f"logits and all attention of the deep half {_known(deep, '+z.2f')}"
+        f"Straight into the margin these heads, {share_of_heads:.1%} of the deep half's, write {said(own, '+z.2f')} "
+        f"logits and all attention of the deep half {said(deep, '+z.2f')}"
     )
     if not np.isfinite(share.mean):
         return f"{begin}; as that is not above zero, there is nothing of which to be a share."
-    return f"{begin}: a share of {_known(share, 'z.0%')}."
-
-
-def _known(number: Estimate, form: str) -> str:
-    """With its interval, where there is one."""
-    return format(number, form) if number.known else format(number.mean, form)
+    return f"{begin}: a share of {said(share, 'z.0%')}."
 
 
 EXCHANGED = Text("values-exchanged", write=_exchanged)
@@ -109,12 +105,13 @@ def logit_minus_figure(summary: pd.DataFrame) -> Drawing:
 
 
 def _logit_minus_caption(facts: Facts, groups: Mapping[str, Sequence[object]]) -> str:
-    control = f"Control: {_count(len(groups[CONTROL]), 'other head')} of the deep half." if CONTROL in groups else ""
+    control = f"Control: {counted(len(groups[CONTROL]), 'other head')} of the deep half." if CONTROL in groups else ""
     return (
-        f"Logit minus of values by the kind of position, on {_count(facts.evaluation_sets * facts.queries, 'prompt')} "
+        f"Logit minus of values by the kind of position, on {counted(facts.evaluation_sets * facts.queries, 'prompt')} "
         "of the evaluation half. Left: of vo alone, mean over the positions of a kind. Right: of vo times its "
         "attention weight, summed over them. "
-        f"{control or 'There is no control, as every head of the deep half was selected.'} {_intervals(facts)}"
+        f"{control or 'There is no control, as every head of the deep half was selected.'} "
+        f"{intervals('Bars', facts.evaluation_sets)}"
     )
 
 
@@ -150,7 +147,7 @@ def _beside_paper(facts: Facts, beside: pd.DataFrame) -> str:
     ours = "Our interval has" if facts.evaluation_sets > 1 else "Our number, of one demonstration set, has"
     return (
         f"{table_text(header, rows)}\n\n{ours} the paper's sign in {same} of "
-        f"{_count(len(beside), 'comparison')} and the opposite one in {opposite}."
+        f"{len(beside)} {plural(len(beside), 'comparison')} and the opposite one in {opposite}."
     )
 
 
@@ -236,7 +233,7 @@ def _words_alt(read: pd.DataFrame) -> str:
         for r in top.itertuples()
     )
     largest = "The largest weights" if len(top) > 1 else "The only weight"
-    return f"Table with a row for each of {_count(read['position'].nunique(), 'position')}. {largest}: {weights}."
+    return f"Table with a row for each of {counted(read['position'].nunique(), 'position')}. {largest}: {weights}."
 
 
 def _at_labels(facts: Facts, at_labels: pd.DataFrame) -> str:
@@ -245,7 +242,7 @@ def _at_labels(facts: Facts, at_labels: pd.DataFrame) -> str:
     hits, n, weight = int(at_labels["hit"].sum()), len(at_labels), at_labels["weight"].sum()
     hold = "Together these positions hold" if n > 1 else "This position holds"
     return (
-        f"The label is among the top ten words of the value at {hits} of {_count(n, 'label position')}. "
+        f"The label is among the top ten words of the value at {hits} of {n} {plural(n, 'label position')}. "
         f"{hold} {weight:.0%} of the head's attention."
     )
 
@@ -268,7 +265,7 @@ def _words_table(read: pd.DataFrame) -> str:
     lengths = [len(words.split()) for words in read["words"]]
     keys = [part in ("key", "query") for part in read["part"]]
     value, key = (max(n for n, is_key in zip(lengths, keys, strict=True) if is_key == want) for want in (False, True))
-    title = f"The whole table: {_count(value, 'word')} of value and layer input, {key or 'none'} of key and query"
+    title = f"The whole table: {counted(value, 'word')} of value and layer input, {key or 'none'} of key and query"
     return f":::{{admonition}} {title}\n:class: dropdown\n{words_markdown(read)}\n:::"
 
 
@@ -295,10 +292,6 @@ def _has_glyph(character: str) -> bool:
     return font.get_char_index(ord(character)) != 0
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _interval(mean: Any, low: Any, high: Any, form: str) -> str:
     """Mean and interval in a format; words where there is no number."""
     measured = Estimate(mean, low, high)
@@ -311,10 +304,3 @@ def _logits(mean: Any, low: Any, high: Any) -> str:
     digits = next((n for n in range(3, 6) if all(round(x, n) for x in values)), 6)
     seen = mean == 0 or round(mean, digits) != 0
     return _interval(mean, low, high, f"+z.{digits}f" if seen else "+.0e")
-
-
-def _intervals(facts: Facts) -> str:
-    """What the bars of a figure are."""
-    if facts.evaluation_sets < 2:
-        return "There is one demonstration set, hence no interval."
-    return f"Bars: 95% intervals over {facts.evaluation_sets} demonstration sets."
