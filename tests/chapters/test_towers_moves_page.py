@@ -30,7 +30,7 @@ def test_one_head_may_be_the_sharpest_of_both():
     drawn(page.PLANE, points_of(spread=0.0))
     first = points_of(heads=((0, 0),))
     first["points"] = first["points"].query("label == 'foo'")
-    assert drawn(page.PLANE, first)[2].startswith("Scatter of 1 query and 1 demonstration. Head 0.0: the foo keys")
+    assert drawn(page.PLANE, first)[2].startswith("Scatter of one query and one demonstration. Head 0.0: the foo keys")
 
 
 def test_weight_and_increase_are_drawn_beside_their_correlation():

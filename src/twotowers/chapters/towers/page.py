@@ -20,7 +20,7 @@ from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, LABEL_COLOURS, MARKERS, ORANGE, STYLE, WIDTH
 from ...publishing.wording import counted, intervals
 from ...statistics import Estimate
-from .alts import attention_alt, metric_alt, plane_alt, swap_alt, transfer_alt
+from .alts_page import attention_alt, metric_alt, plane_alt, swap_alt, transfer_alt
 from .metric import CONTROL, IN_CONTEXT, SCORES, SHARPEST
 from .reading import CLASSES
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ...publishing.wording import counted
 from .metric import SCORES
 from .reading import CLASSES
 
@@ -21,7 +22,7 @@ def metric_alt(areas: pd.DataFrame) -> str:
 def plane_alt(points: pd.DataFrame) -> str:
     (_, first), *others = points.groupby(["layer", "head"], sort=False)
     queries, keys = (int((first["kind"] == kind).sum()) for kind in ("query", "key"))
-    shown = f"Scatter of {count(queries, 'query', 'queries')} and {count(keys, 'demonstration')}"
+    shown = f"Scatter of {counted(queries, 'query', 'queries')} and {counted(keys, 'demonstration')}"
     centres = points[points["kind"] == "key"].groupby(["layer", "head", "label"])[["x", "y"]].mean().reset_index()
     places = [
         f"Head {r.layer}.{r.head}: the {r.label} keys are centred at ({r.x:z.1f}, {r.y:z.1f})."
@@ -42,11 +43,6 @@ def transfer_alt(example: pd.DataFrame, correlations: pd.DataFrame) -> str:
 def swap_alt(signed: pd.DataFrame) -> str:
     changes = [f"{r.name}: {r.measure} {r.mean:+z.0%}." for r in signed.itertuples(index=False)]
     return " ".join(["Pairs of bars.", *(changes or ["No change is defined."])])
-
-
-def count(number: int, noun: str, nouns: str = "") -> str:
-    """A number with its noun, in the plural where that is due."""
-    return f"{number} {noun}" if number == 1 else f"{number} {nouns or f'{noun}s'}"
 
 
 def _rows_alt(table: pd.DataFrame, measures: Mapping[str, str], beside: str = "") -> str:
