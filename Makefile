@@ -5,6 +5,9 @@ PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python
 VENV   ?= .venv
 MODEL  ?= smollm2-135m
 SCALE  ?= book
+# Processes that share the tests, file by file, a thread each: a tiny model gains nothing from more. Each takes up to
+# 3 GB of memory.
+WORKERS ?= 2
 
 # Threads that spin while they wait make a busy machine many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -25,7 +28,7 @@ book: $(VENV)/.installed  ## run the chapters for MODEL (what is up to date is k
 	$(BIN)/twotowers build
 
 test: $(VENV)/.installed  ## run the tests, without the network
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.installed-dev  ## check style, format and types, also of the cells of the chapters
 	$(BIN)/ruff check

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twotowers.chapters.knockout.knockout import rank_heads, sweep
+from twotowers.chapters.knockout.screen import verify
 from twotowers.chapters.knockout.serving import named_groups
 from twotowers.statistics import estimate
 from twotowers.study import Scale, Study, open_study
@@ -15,17 +15,22 @@ pytestmark = pytest.mark.real
 @pytest.fixture(scope="module")
 def study():
     book = open_study("smollm2-135m")
-    small = Scale("test", selection_sets=4, evaluation_sets=32, shots=8, queries=8, draws=5)
+    small = Scale("test", selection_sets=2, evaluation_sets=16, shots=8, queries=8, draws=3)
     return Study(book.model, book.task, small, seed=0)
 
 
 @pytest.fixture(scope="module")
 def effects(study):
-    """Outcomes on the evaluation half of the top 1 % of heads of the selection half, and of random heads."""
-    ranked = rank_heads(sweep(study.model, study.selection))
-    top = pairs(ranked, round(0.01 * len(ranked)))
+    """Outcomes on the evaluation half of the top 1 % of heads of the selection half, and of random heads.
+
+    The top is that of an exact sweep over the tenth of all heads that a screen takes to be the most harmful.
+    """
+    arch = study.model.arch
+    top = pairs(verify(study.model, study.selection, share=0.1), round(0.01 * arch.n_layers * arch.n_heads))
     rng = np.random.default_rng(0)
-    groups = {"intact": [], "top": top} | {f"random {i}": random_heads(top, 9, rng) for i in range(study.scale.draws)}
+    groups = {"intact": [], "top": top} | {
+        f"random {i}": random_heads(top, arch.n_heads, rng) for i in range(study.scale.draws)
+    }
     table = named_groups(study.model, study.evaluation, groups)
     print({name: round(part["accuracy"].mean(), 3) for name, part in table.groupby("name")}, top)
     return table
