@@ -13,7 +13,7 @@ from twotowers.paper import CLAIMS
 from twotowers.pipeline import run as pipeline
 from twotowers.study import open_study
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "light_figures")
 
 
 def test_what_a_chapter_needs_is_made_first_in_one_command(root, model, executed):

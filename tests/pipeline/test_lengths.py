@@ -36,6 +36,12 @@ def task(tmp_path):
     return write
 
 
+@pytest.fixture
+def small_book(monkeypatch):
+    """Scale `book` with fewer sets: the longest prompt is found as soon."""
+    monkeypatch.setitem(SCALES, "book", replace(SCALES["book"], selection_sets=4, evaluation_sets=4))
+
+
 def test_a_task_has_no_more_shots_than_it_says_and_a_scale_no_more_than_its_own(tiny_folders, task):
     shots = {
         (scale, name): open_study(str(tiny_folders["gpt2"]), name, scale).scale.shots
@@ -60,7 +66,7 @@ def test_the_longest_prompt_is_that_of_any_chapter(tiny_folders, task):
     assert longest(dataclasses.replace(study, scale=dataclasses.replace(study.scale, shots=4))) > longest(study)
 
 
-def test_a_prompt_that_does_not_fit_names_both_lengths_and_the_shots_that_do(tiny_folders, task):
+def test_a_prompt_that_does_not_fit_names_both_lengths_and_the_shots_that_do(tiny_folders, task, small_book):
     name = task(6)
     with pytest.raises(PromptError) as caught:
         prepare(str(tiny_folders["gpt2"]), name, "book", 0, Loading())
@@ -84,7 +90,7 @@ def test_texts_that_are_too_long_for_any_shots_are_refused(tiny_folders, task):
         require_fit(study)
 
 
-def test_sets_that_imbalanced_prompts_are_made_from_may_be_longer_than_the_context(tiny_folders, task):
+def test_sets_that_imbalanced_prompts_are_made_from_may_be_longer_than_the_context(tiny_folders, task, small_book):
     """Four shots choose 8 demonstrations out of 14: only the 8 have to fit."""
     study = open_study(str(tiny_folders["gpt2"]), task(2) + ":shots=4", "book")
     assert number_of_demonstrations(study) == 8

@@ -66,7 +66,7 @@ def made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> di
 
 
 def _made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> dict[str, Any]:
-    code, prose = _cells(text_of(root, chapter))
+    code, prose = _cells(text_of(root, chapter).read_text(encoding="utf-8"))
     of_code = {f"the code of {name}": _code(PACKAGE / name) for name in (*BELOW, *imported(chapter))}
     pages = sorted(f"chapters/{chapter}/{file.name}" for file in (PACKAGE / "chapters" / chapter).glob("*page.py"))
     of_look = {f"the code of {name}": _code(PACKAGE / name) for name in (*LOOKS, *pages)}
@@ -123,9 +123,8 @@ def check_digest(study: Study) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _stripped(path: Path, size: int, changed: int) -> str:
+def _stripped(source: str) -> str:
     """A module's source without comments, docstrings and blank lines."""
-    source = path.read_text(encoding="utf-8")
     drop = [(node.lineno, node.end_lineno) for node in _docstrings(ast.parse(source))]
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -161,9 +160,8 @@ def _code(place: Path) -> str:
         ]
     parts = []
     for file in files:
-        stat = file.stat()
-        text = _stripped(file, stat.st_size, stat.st_ctime_ns) if file.suffix == ".py" else file.read_text("utf-8")
-        parts.append([file.name, text])
+        text = file.read_text(encoding="utf-8")
+        parts.append([file.name, _stripped(text) if file.suffix == ".py" else text])
     return _sha(parts)
 
 
@@ -183,9 +181,10 @@ def imported(chapter: str) -> list[str]:
     return sorted(found)
 
 
-def _cells(text: Path) -> tuple[str, str]:
+@functools.lru_cache(maxsize=64)
+def _cells(text: str) -> tuple[str, str]:
     """Digests of a chapter's code cells and of its prose."""
-    notebook = jupytext.read(text)
+    notebook = jupytext.reads(text, fmt="md:myst")
     kinds = {kind: [c.source for c in notebook.cells if (c.cell_type == "code") == kind] for kind in (True, False)}
     tags = [c.metadata.get("tags", []) for c in notebook.cells]
     return _sha(kinds[True]), _sha([kinds[False], tags])
