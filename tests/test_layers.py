@@ -1,10 +1,12 @@
 """The package is a house: every wing imports downwards only, and nothing private leaves its module."""
 
 import ast
+import re
 from pathlib import Path
 
 import twotowers
 from twotowers.chapters.registry import CHAPTERS
+from twotowers.paper import CLAIMS
 
 PACKAGE = Path(twotowers.__file__).parent
 LAYERS = ("paper errors statistics", "hub", "models", "prompts", "study", "tracing", "publishing", "chapters")
@@ -51,3 +53,12 @@ def test_at_the_top_there_is_nothing_but_the_wings():
     for module in PACKAGE.rglob("*.py"):
         folder = module.parent
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+
+
+def test_the_guides_name_every_chapter_and_count_the_claims():
+    root = Path(__file__).parents[1]
+    readme, intro = ((root / name).read_text() for name in ("README.md", "book/intro.md"))
+    (listed,) = re.findall(r"Chapters: (.*?)\. Scales:", readme, re.DOTALL)
+    assert tuple(re.findall(r"`(\w+)`", listed)) == CHAPTERS
+    assert tuple(name for name in re.findall(r"^\| `(\w+)` \|", intro, re.MULTILINE) if name in CHAPTERS) == CHAPTERS
+    assert f"claims C1 to C{len(CLAIMS)} " in readme

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pkgutil
+from importlib import import_module
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,26 +19,20 @@ from twotowers.models import model as models
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import freshness
 from twotowers.pipeline import run as pipeline
+from twotowers.publishing.publish import Figure
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-FIGURES = {
-    "task": ["task-shots", "task-templates"],
-    "locate": ["locate-heads", "locate-layers", "locate-margin"],
-    "knockout": ["knockout-agreement", "knockout-dose", "knockout-group", "knockout-heads"],
-    "shallow": ["shallow-blocking", "shallow-hand-over", "shallow-probe"],
-    "values": ["values-logit-minus", "values-words"],
-    "towers": [
-        "towers-attention",
-        "towers-exchange",
-        "towers-metric",
-        "towers-plane",
-        "towers-swap",
-        "towers-transfer",
-    ],
-    "imbalance": ["imbalance-mitigation", "imbalance-response"],
-    "order": ["order-attention", "order-mitigation", "order-response"],
-    "claims": [],
-}
+
+
+def figures_of(chapter):
+    """The ids of all figures that the pages of a chapter define."""
+    package = import_module(f"twotowers.chapters.{chapter}")
+    pages = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name.endswith("page")]
+    defined = [vars(import_module(f"{package.__name__}.{name}")).values() for name in pages]
+    return sorted({item.id for items in defined for item in items if isinstance(item, Figure)})
+
+
+FIGURES = {chapter: figures_of(chapter) for chapter in CHAPTERS}
 
 
 # A real run on a tiny model

@@ -12,16 +12,18 @@ from twotowers.paper import CLAIMS
 from twotowers.publishing.publish import call
 from twotowers.publishing.shown import Shown
 
+ALL = len(CLAIMS)
 MANY = {**dict.fromkeys(CLAIMS, "supported"), "C2": "contradicted", "C9": "contradicted", "C4": "inconclusive",
         "C6": "absent", "C11": "not testable", "C12": "not testable", "C13": "not run",
         "C14": "nothing to cure"}  # fmt: skip
 COUNTS = {
-    "many": (MANY, "Of 14 claims, 6 are supported on this model, 2 contradicted (C2, C9), 1 absent (C6), "
+    "many": (MANY, f"Of {ALL} claims, {ALL - 8} are supported on this model, 2 contradicted (C2, C9), 1 absent (C6), "
              "1 nothing to cure (C14) and 1 inconclusive (C4); 2 could not be tested and 1 has not been run."),
-    "one is": (dict.fromkeys(CLAIMS, "not run") | {"C3": "supported"}, "Of 14 claims, 1 is supported on this model, "
-               "0 contradicted, 0 absent and 0 inconclusive; 0 could not be tested and 13 have not been run."),
-    "none": (dict.fromkeys(CLAIMS, "not testable"), "Of 14 claims, 0 are supported on this model, 0 contradicted, "
-             "0 absent and 0 inconclusive; 14 could not be tested and 0 have not been run."),
+    "one is": (dict.fromkeys(CLAIMS, "not run") | {"C3": "supported"}, f"Of {ALL} claims, 1 is supported on this "
+               f"model, 0 contradicted, 0 absent and 0 inconclusive; 0 could not be tested and {ALL - 1} have not been "
+               "run."),
+    "none": (dict.fromkeys(CLAIMS, "not testable"), f"Of {ALL} claims, 0 are supported on this model, 0 contradicted, "
+             f"0 absent and 0 inconclusive; {ALL} could not be tested and 0 have not been run."),
 }  # fmt: skip
 
 

@@ -97,7 +97,9 @@ def test_verdicts_depend_neither_on_jobs_nor_on_the_order_of_chapters(
 def test_the_ledger_refuses_effects_that_were_edited(root, model, executed):
     go(model, "knockout")
     folder = run_of(root)
-    assert list(ledger(folder)["verdict"].value_counts()) == [12, 2]
+    judged = [claim for claim, facts in CLAIMS.items() if facts.chapter == "knockout"]
+    table = ledger(folder)
+    assert list(table[table["verdict"] != "not run"]["claim"]) == judged
     file = folder / "claims" / "C4.json"
     file.write_text(file.read_text().replace('"effects"', '"Effects"'))
     with pytest.raises(DamagedRunError, match=r"claims/C4\.json is not what was made"):
