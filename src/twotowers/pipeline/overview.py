@@ -25,13 +25,13 @@ def home(runs: Sequence[Published], book: Path) -> str:
         said = [answer(own.model, own.verdicts), COUNTS.write(own.ledger), " · ".join(links)]
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
     chapter, figure = CENTRAL
-    having = [own for own in runs if chapter in own.chapters and figure in own.figures(chapter)]
+    having = [own for own in runs if chapter in own.chapters and figure in own.pictures(chapter)]
     return "\n\n".join(parts + ([_central(having[0], book)] if having else []))
 
 
 def _central(own: Published, book: Path) -> str:
-    figure = CENTRAL[1]
-    stem = f"runs/{own.name}/figures/{figure}"
+    chapter, figure = CENTRAL
+    stem = f"runs/{own.name}/{own.pictures(chapter)[figure]}"
     record = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))
     return (
         f"### The central test\n\n```{{image}} {stem}.svg\n:alt: {record['alt']}\n```\n\n"
@@ -63,7 +63,7 @@ def compare(runs: Sequence[Published], book: Path) -> str:
 
 
 def _figures(chapter: str, runs: Sequence[Published]) -> list[str]:
-    found = [figure for own in runs if chapter in own.chapters for figure in own.figures(chapter)]
+    found = [figure for own in runs if chapter in own.chapters for figure in own.pictures(chapter)]
     return list(dict.fromkeys(found))
 
 
@@ -77,9 +77,10 @@ def _of_chapter(chapter: str, runs: Sequence[Published], book: Path) -> str:
 
 
 def _card(own: Published, chapter: str, figure: str, book: Path) -> str:
-    if figure not in own.figures(chapter):
+    pictures = own.pictures(chapter)
+    if figure not in pictures:
         return f":::{{grid-item}}\n**{escape(own.title)}**\n\nThis run does not have the figure.\n:::"
-    stem = f"runs/{own.name}/figures/{figure}"
+    stem = f"runs/{own.name}/{pictures[figure]}"
     alt = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))["alt"]
     return (
         f":::{{grid-item}}\n[{escape(own.title)}](#fig-{own.name}-{figure})\n\n"

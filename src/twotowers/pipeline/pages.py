@@ -57,11 +57,12 @@ class Published:
     def ledger(self) -> pd.DataFrame:
         return ledger(self.run.path)
 
-    def figures(self, chapter: str) -> list[str]:
-        """The figures of a chapter's page that are there, in the order of their names."""
-        files = [self.run.path / file for file in self.run.entry(chapter).get("files", ())]
-        drawn = [file for file in files if file.parent.name == "figures" and file.suffix == ".svg"]
-        return sorted(file.stem for file in drawn if file.is_file() and file.with_suffix(".json").is_file())
+    def pictures(self, chapter: str) -> dict[str, str]:
+        """The figures of a chapter's page that are there, by id: their files from the run's folder, without ending."""
+        files = [Path(file) for file in self.run.entry(chapter).get("files", ())]
+        drawn = sorted(file for file in files if file.parent.name == "figures" and file.suffix == ".svg")
+        whole = [f for f in drawn if all((self.run.path / f).with_suffix(x).is_file() for x in (".svg", ".json"))]
+        return {file.stem.removeprefix(f"{self.name}_"): file.with_suffix("").as_posix() for file in whole}
 
     @cached_property
     def links(self) -> dict[str, str]:
@@ -69,7 +70,7 @@ class Published:
         found = {}
         for name, claim in CLAIMS.items():
             if claim.chapter in self.chapters:
-                if FIGURES.get(name) in self.figures(claim.chapter):
+                if FIGURES.get(name) in self.pictures(claim.chapter):
                     found[name] = f"fig-{self.name}-{FIGURES[name]}"
                 elif claim_text(name).id in _items(self.notebook(claim.chapter)):
                     found[name] = verdict_anchor(name, self.name)

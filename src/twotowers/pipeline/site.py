@@ -23,6 +23,7 @@ from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
 from ..publishing.run_folder import RunFolder, digest_of, project_root, runs_of
 from ..toy.page import page as toy_page
+from .finish import finish
 from .freshness import State
 from .overview import atlas_page, compare, home
 from .pages import Published, stage
@@ -99,7 +100,8 @@ def _marked(root: Path, runs: Runs, stale: bool) -> Marks:
 
 def _build(root: Path, runs: Runs, marked: Marks) -> Path:
     html, done, book = root / "_build" / "html", root / "_build" / "done.json", root / "_build" / "book"
-    _stage(root, book, runs, marked)
+    published = _published(runs)
+    _stage(root, book, published, marked)
     made_of = _digest([*_files(book), root / "_config.yml"], book)
     if done.is_file() and json.loads(done.read_text()) == {"from": made_of, "site": _digest(_files(html), html)}:
         return html / "index.html"
@@ -107,36 +109,34 @@ def _build(root: Path, runs: Runs, marked: Marks) -> Path:
         if old != book:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     _jupyter_book(root)
+    finish(root, html, published)
     if missing := _missing(html, runs):
         raise SiteError("The site lacks " + "; ".join(missing))
     done.write_text(json.dumps({"from": made_of, "site": _digest(_files(html), html)}))
     return html / "index.html"
 
 
-def _stage(root: Path, book: Path, runs: Runs, marked: Marks) -> None:
+def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> None:
     """Put together what Sphinx reads: pages, of every run only what it has made, and what is computed of all runs."""
     shutil.rmtree(book, ignore_errors=True)
     shutil.copytree(root / "book", book, ignore=shutil.ignore_patterns("runs", "chapters", "_toc.yml", ".*"))
-    for run, chapters in runs.items():
-        for chapter in chapters:
-            for file in run.entry(chapter)["files"]:
-                if (run.path / file).is_file() and not (run.path / file).is_symlink():
-                    target = book / "runs" / run.name / file
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(run.path / file, target)
-    published = _published(runs)
-    for own in published:
+    for own in runs:
         for chapter in own.chapters:
-            stage(book, own, chapter, published, marked.get((own.name, chapter)))
-    toy = next((own.name for own in published if own.name == TOY), None)
+            for file in own.run.entry(chapter)["files"]:
+                if (own.run.path / file).is_file() and not (own.run.path / file).is_symlink():
+                    target = book / "runs" / own.name / file
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(own.run.path / file, target)
+            stage(book, own, chapter, runs, marked.get((own.name, chapter)))
+    toy = next((own.name for own in runs if own.name == TOY), None)
     pages = {
-        "_home.md": home(published, book),
-        "_atlas.md": atlas_page(published),
-        "_compare.md": compare(published, book),
+        "_home.md": home(runs, book),
+        "_atlas.md": atlas_page(runs),
+        "_compare.md": compare(runs, book),
         "_performance.md": performance(book / "bench"),
         "_verdicts.md": verdicts.page(book / verdicts.FILE),
         "_toy.md": toy_page(book / "_toy", run=toy),
-        "_toc.yml": yaml.safe_dump(_contents(published), sort_keys=False, allow_unicode=True),
+        "_toc.yml": yaml.safe_dump(_contents(runs), sort_keys=False, allow_unicode=True),
     }
     for name, text in pages.items():
         (book / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
