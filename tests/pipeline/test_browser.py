@@ -29,7 +29,7 @@ def pages(tiny_folders, tmp_path_factory, one_thread):
     """The pages of a small site of two models, by name."""
     with pytest.MonkeyPatch.context() as patch:
         here = tmp_path_factory.mktemp("browser")
-        root = clone(here / "clone", patch)
+        clone(here / "clone", patch)
         patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
         patch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
         patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: made_up(text, parameters, folder))

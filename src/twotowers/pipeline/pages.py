@@ -112,6 +112,8 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
         _forest(book, own, notebook)
     cells = [nbformat.v4.new_markdown_cell("\n\n".join(filter(None, head))), *notebook.cells[1:]]
     notebook.cells = [*cells, nbformat.v4.new_markdown_cell(_end(own, chapter))]
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"  # new cells are named by chance, and a site of the same is not built again
     nbformat.write(notebook, book / "runs" / own.name / f"{chapter}.ipynb")
 
 
