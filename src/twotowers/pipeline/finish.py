@@ -11,11 +11,12 @@ import importlib.metadata
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
+from ..publishing.run_folder import digest_of
 from .pages import Published
 
 MATHJAX = "tex-chtml.js"  # all in one; its fonts are read when a page asks for them
@@ -30,6 +31,10 @@ ACCESSIBLE = (
         '<div id="pst-primary-sidebar" role="region" aria-label="Contents of the book" ',
     ),
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),
+    ('<span class="search-button__kbd-shortcut">', '<span class="search-button__kbd-shortcut" aria-hidden="true">'),
+    (' title="Light"></i>', "></i>"),
+    (' title="Dark"></i>', "></i>"),
+    (' title="System Settings"></i>', "></i>"),
 )
 SUMMARY = (
     "An executable companion to arXiv 2402.02872: do query and key matrices of in-context heads act as two towers for "
@@ -44,8 +49,9 @@ def finish(root: Path, site: Path, runs: Sequence[Published]) -> None:
     built, address = _built(root), site_address(root)
     _prune(site, "".join(pages.values()))
     described = {name: description(text) for name, text in pages.items()}
+    once = _kept_once(site)
     for name, text in pages.items():
-        finished = _sidebar(text, runs)
+        finished = _sidebar(_downloads(text, once), runs)
         finished = _head(finished, name, described[name], address)
         finished = _accessible(finished)
         finished = finished.replace(_FOOTER, f'{_FOOTER}\n<div class="footer-item"><p>{built}</p></div>', 1)
@@ -102,6 +108,28 @@ def _prune(site: Path, pages: str) -> None:
         icons.write_text(ICON.sub(lambda icon: icon[0] if icon[1].strip('"') in used else "", text), encoding="utf-8")
 
 
+def _kept_once(site: Path) -> dict[str, str]:
+    """Remove downloads that are pictures of the site anyway; gives the pictures' places by those of the downloads."""
+    shown = {digest_of(path): path for path in (site / "_images").glob("*.svg")}
+    once = {}
+    for path in sorted((site / "_downloads").rglob("*.svg")):
+        if picture := shown.get(digest_of(path)):
+            once[path.relative_to(site).as_posix()] = picture.relative_to(site).as_posix()
+            path.unlink()
+            path.parent.rmdir()
+    return once
+
+
+def _downloads(page: str, once: Mapping[str, str]) -> str:
+    """Lead to the pictures themselves, by the names that the downloads had."""
+
+    def other(link: re.Match[str]) -> str:
+        kept = once.get(html.unescape(link[2]))
+        return f'download="{link[2].rpartition("/")[2]}" href="{link[1]}{html.escape(kept)}"' if kept else link[0]
+
+    return re.sub(r'download="" href="((?:\.\./)*)(_downloads/[^"]*)"', other, page)
+
+
 # A page
 
 
@@ -149,7 +177,12 @@ def _accessible(page: str) -> str:
     """What screen readers and keyboards need, and the theme and extensions leave out."""
     for old, new in ACCESSIBLE:
         page = page.replace(old, new)
-    return page
+    # A link that is a formula has no letters that are read.
+    return re.sub(
+        r'<a ([^>]*href="[^"]*#sym-([a-z0-9-]+)"[^>]*)>(?=(?:<span[^>]*>)*<span class="math)',
+        r'<a \1 aria-label="\2">',
+        page,
+    )
 
 
 # The site

@@ -149,7 +149,8 @@ def _switch(own: Published, chapter: str, others: Sequence[Published]) -> str:
             here = ' aria-current="page"' if other.name == own.name else ""
             address = f"../{other.name}/{chapter}.html"
             links.append(f'<li><a href="{address}" data-run="{other.name}"{here}>{html.escape(other.title)}</a></li>')
-    compare = f'<a href="../../compare.html#compare-{chapter}">compare</a>'
+    place = f"compare.html#compare-{chapter}" if chapter != "claims" else "atlas.html"
+    compare = f'<a href="../../{place}">compare</a>' if own.pictures(chapter) or chapter == "claims" else ""
     return (
         f'```{{raw}} html\n<nav class="page-bar" aria-label="This chapter for each model" data-run="{own.name}">'
         f"<span>Model</span><ul>{''.join(links)}</ul>{compare}</nav>\n```"

@@ -20,7 +20,7 @@ from ..statistics import (
     Estimate,
     Verdict,
 )
-from .ledger import NOT_RUN, badge, controls, plain
+from .ledger import NOT_RUN, badge, plain
 
 Verdicts = Mapping[str, Verdict]  # by claim; of those that were measured
 
@@ -123,8 +123,12 @@ def _why(verdict: Verdict, claim: Claim) -> list[str]:
     """What speaks against more; where nothing does, the control that was passed."""
     if verdict.reason:
         return [verdict.reason]
-    passed = controls(verdict, claim)
-    return [f"control: {passed}"] if passed else []
+    control, parts = verdict.control, []
+    if control is not None and control.known:
+        parts.append(f"its control is {short(control, claim)}")
+    if verdict.random_p is not None:
+        parts.append(f"{verdict.random_p:.1%} of random groups, these heads counted, do as well")
+    return parts
 
 
 def closing(chapter: str, verdicts: Verdicts) -> str:

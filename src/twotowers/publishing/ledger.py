@@ -37,7 +37,7 @@ def sentence(evidence: Mapping[str, Any]) -> str:
         parts.append(f"Effect ({claim.effect}): {effect}; smallest effect of interest {plain(claim.smallest, claim)}.")
     if verdict.reason:
         parts.append(f"{verdict.reason[0].upper()}{verdict.reason[1:]}.")
-    if passed := controls(verdict, claim):
+    if passed := _passed(verdict, claim):
         parts.append(f"Control ({claim.control}): {passed}.")
     if claim.paper:
         parts.append(f"The paper: {claim.paper}.")
@@ -141,7 +141,7 @@ def _specified() -> str:
     return f"Specification `{short_digest()}`."
 
 
-def controls(verdict: Verdict, claim: Claim) -> str:
+def _passed(verdict: Verdict, claim: Claim) -> str:
     """What the controls of a verdict gave, in words; nothing if there were none."""
     parts = []
     if verdict.control is not None and verdict.control.known:
