@@ -105,7 +105,7 @@ def markdown(table: pd.DataFrame, links: Mapping[str, str] | None = None) -> str
         (badge(str(r.verdict)), _claim(str(r.claim), links), _effect(r), r.reason, str(r.paper) or "not known")
         for r in table.itertuples()
     ]
-    head = ["verdict", "claim", "effect (95% interval)", "why", "the paper"]
+    head = ["verdict", "claim", "effect, positive as the paper says (95% interval)", "why", "the paper"]
     return f"{_stacked(table_text(head, rows))}\n\n{seeds(table)} {_specified()}".strip()
 
 
