@@ -78,6 +78,10 @@ def test_edge_cases_are_said_as_they_are(effect, accuracy, expected):
     assert "-0.0%" not in said
 
 
+def test_a_share_of_random_groups_is_never_none():
+    assert "less than 0.1% of random groups" in found("C9", "m", made(random_p=1 / 10_001))
+
+
 def test_a_chapter_opens_with_the_claim_that_it_is_about_and_has_a_line_for_each_other():
     lines = opening("towers", "m", {"C9": made(), "C7": made("absent")}).splitlines()
     assert lines[0] == ":::{div} finding"

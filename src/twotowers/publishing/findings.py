@@ -35,6 +35,7 @@ HOLDS = {
     UNTESTABLE: "This cannot be tested on {model}",
     NOT_RUN: "This was not measured on {model}",
 }
+FEW = 0.001  # a share that would look like none
 FIRST = {"towers": "C9"}  # the claim that a chapter is about, where that is not the first in the paper's order
 CORE = ("C4", "C6", "C9")  # the steps without which there are no two towers
 FIGURES = {
@@ -127,7 +128,8 @@ def _why(verdict: Verdict, claim: Claim) -> list[str]:
     if control is not None and control.known:
         parts.append(f"its control is {short(control, claim)}")
     if verdict.random_p is not None:
-        parts.append(f"{verdict.random_p:.1%} of random groups, these heads counted, do as well")
+        share = f"{verdict.random_p:.1%}" if verdict.random_p >= FEW else f"less than {FEW:.1%}"
+        parts.append(f"{share} of random groups, these heads counted, do as well")
     return parts
 
 

@@ -22,6 +22,7 @@ from .run_folder import RunFolder, effects_file
 from .specification import short_digest
 
 NOT_RUN = "not run"
+PAPER = "[The paper:]{.on-phone} "  # where the cells of a table stand below each other, they have no heads
 _NAN = float("nan")
 _NOTHING = Verdict(NOT_RUN, _NAN, _NAN, _NAN, _NAN)
 
@@ -102,7 +103,13 @@ def markdown(table: pd.DataFrame, links: Mapping[str, str] | None = None) -> str
         links: an anchor of what shows it, for every claim that has one.
     """
     rows = [
-        (badge(str(r.verdict)), _claim(str(r.claim), links), _effect(r), r.reason, str(r.paper) or "not known")
+        (
+            badge(str(r.verdict)),
+            _claim(str(r.claim), links),
+            _effect(r),
+            r.reason,
+            PAPER + (str(r.paper) or "not known"),
+        )
         for r in table.itertuples()
     ]
     head = ["verdict", "claim", "effect, positive as the paper says (95% interval)", "why", "the paper"]
@@ -124,7 +131,10 @@ def atlas(ledgers: Mapping[str, pd.DataFrame], links: Mapping[str, Mapping[str, 
     Args:
         links: for each title as in `markdown`.
     """
-    columns = [[_cell(r, (links or {}).get(title)) for r in table.itertuples()] for title, table in ledgers.items()]
+    columns = [
+        [f"[{title}]{{.on-phone}} {_cell(r, (links or {}).get(title))}" for r in table.itertuples()]
+        for title, table in ledgers.items()
+    ]
     names = [f"{name}: {claim.sentence}" for name, claim in CLAIMS.items()]
     made = [f"{title}: {seeds(table)}" for title, table in ledgers.items()]
     table = _stacked(table_text(["claim", *ledgers], list(zip(names, *columns, strict=True))))
