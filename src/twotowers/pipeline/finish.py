@@ -94,7 +94,12 @@ def _built(root: Path) -> str:
 def _prune(site: Path, pages: str) -> None:
     """Remove what no page reads: other forms of MathJax, translations, maps of scripts, and icons of no page."""
     static = site / "_static"
-    for path in [*(static / "mathjax").glob("*"), static / "locales", *static.rglob("*.map"), *static.rglob("*.ttf")]:
+    for path in [
+        *(static / "mathjax").glob("*"),
+        *static.glob("locales"),
+        *static.rglob("*.map"),
+        *static.rglob("*.ttf"),
+    ]:
         if path.name not in (MATHJAX, "output"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in (static / "mathjax" / "output").glob("*"):

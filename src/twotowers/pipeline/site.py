@@ -136,7 +136,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
         "_performance.md": performance(book / "bench"),
         "_verdicts.md": verdicts.page(book / verdicts.FILE),
         "_toy.md": toy_page(book / "_toy", run=toy),
-        "_toc.yml": yaml.safe_dump(_contents(runs), sort_keys=False, allow_unicode=True),
+        "_toc.yml": yaml.safe_dump(contents(runs), sort_keys=False, allow_unicode=True),
     }
     for name, text in pages.items():
         (book / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
@@ -152,7 +152,7 @@ def _published(runs: Runs) -> list[Published]:
     ]
 
 
-def _contents(runs: Sequence[Published]) -> dict[str, object]:
+def contents(runs: Sequence[Published]) -> dict[str, object]:
     """The sidebar: the first run, what is about all of them and the page on the toy, then the others."""
 
     def part(caption: str, files: list[dict[str, str]]) -> dict[str, object]:
