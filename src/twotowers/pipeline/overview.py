@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..publishing.findings import answer
 from ..publishing.ledger import atlas
 from ..publishing.markdown import escape
 from .pages import Published
+from .same_axes import drawn_alike
 
 CENTRAL = ("towers", "towers-exchange")  # the figure that the account stands or falls with
 
@@ -57,9 +59,13 @@ def _alt(own: Published) -> str:
     return f"Forest plot of the claims on {escape(own.title)}; the table below has its numbers."
 
 
-def compare(runs: Sequence[Published], book: Path) -> str:
-    """Every figure of every chapter, of all models that have it, side by side."""
-    return "\n\n".join(_of_chapter(chapter, runs, book) for chapter in CHAPTERS if _figures(chapter, runs))
+def compare(runs: Sequence[Published], book: Path, kept: Path) -> str:
+    """Every figure of every chapter, of all models that have it, side by side.
+
+    Args:
+        kept: where pictures with common axes stay from one build to the next.
+    """
+    return "\n\n".join(_of_chapter(chapter, runs, book, kept) for chapter in CHAPTERS if _figures(chapter, runs))
 
 
 def _figures(chapter: str, runs: Sequence[Published]) -> list[str]:
@@ -67,22 +73,36 @@ def _figures(chapter: str, runs: Sequence[Published]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _of_chapter(chapter: str, runs: Sequence[Published], book: Path) -> str:
+def _of_chapter(chapter: str, runs: Sequence[Published], book: Path, kept: Path) -> str:
     title = next(own.title_of(chapter) for own in runs if chapter in own.chapters)
     parts = [f"(compare-{chapter})=\n## {title}"]
     for figure in _figures(chapter, runs):
-        cards = [_card(own, chapter, figure, book) for own in runs if chapter in own.chapters]
+        having = [own for own in runs if chapter in own.chapters and figure in own.pictures(chapter)]
+        alike = drawn_alike(figure, chapter, having, kept)
+        cards = [_card(own, figure, _picture(own, chapter, figure, alike, book)) for own in having]
+        lacking = ", ".join(escape(own.title) for own in runs if own not in having)
         parts += [f"### `{figure}`", "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::"]
+        parts += ["Each with axes of its own."] if len(having) > 1 and not alike else []
+        parts += [f"Not of {lacking}."] if lacking else []
     return "\n\n".join(parts)
 
 
-def _card(own: Published, chapter: str, figure: str, book: Path) -> str:
-    pictures = own.pictures(chapter)
-    if figure not in pictures:
-        return f":::{{grid-item}}\n**{escape(own.title)}**\n\nThis run does not have the figure.\n:::"
-    stem = f"runs/{own.name}/{pictures[figure]}"
+def _picture(own: Published, chapter: str, figure: str, alike: Sequence[Path], book: Path) -> tuple[str, str]:
+    """Place in the book, and alt text, of a figure of one run: with the axes of all, where it was drawn so."""
+    stem = f"runs/{own.name}/{own.pictures(chapter)[figure]}"
     alt = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))["alt"]
+    common = [path for path in alike if path.name.startswith(f"{own.name}-{figure}-")]
+    if not common:
+        return f"{stem}.svg", alt
+    place = book / "_compare" / common[0].name
+    place.parent.mkdir(exist_ok=True)
+    shutil.copy2(common[0], place)
+    return f"_compare/{place.name}", alt
+
+
+def _card(own: Published, figure: str, picture: tuple[str, str]) -> str:
+    place, alt = picture
     return (
         f":::{{grid-item}}\n[{escape(own.title)}](#fig-{own.name}-{figure})\n\n"
-        f"```{{image}} {stem}.svg\n:alt: {alt}\n```\n:::"
+        f"```{{image}} {place}\n:alt: {alt}\n```\n:::"
     )

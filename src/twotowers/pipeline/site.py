@@ -132,7 +132,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
     pages = {
         "_home.md": home(runs, book),
         "_atlas.md": atlas_page(runs),
-        "_compare.md": compare(runs, book),
+        "_compare.md": compare(runs, book, root / "_build" / ".compare"),
         "_performance.md": performance(book / "bench"),
         "_verdicts.md": verdicts.page(book / verdicts.FILE),
         "_toy.md": toy_page(book / "_toy", run=toy),
