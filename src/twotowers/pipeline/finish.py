@@ -23,6 +23,7 @@ MATHJAX = "tex-chtml.js"  # all in one; its fonts are read when a page asks for 
 LONGEST = 200  # letters of a description
 # An icon of Font Awesome in its script: a name, width, height, other names, code and path.
 ICON = re.compile(r'("?[a-z0-9-]+"?):\[\d+,\d+,\[[^\[\]]*\],"[0-9a-f]+",(?:"[^"]*"|\["[^"]*","[^"]*"\])\],?')
+FIELD = 'search-button-field search-button__button pst-js-only"'  # has its name in it, unlike the small one
 ACCESSIBLE = (
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
     ('class="pst-scrollable-table-container" tabindex="-1"', 'class="pst-scrollable-table-container" tabindex="0"'),
@@ -32,6 +33,7 @@ ACCESSIBLE = (
     ),
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),
     ('<span class="search-button__kbd-shortcut">', '<span class="search-button__kbd-shortcut" aria-hidden="true">'),
+    (f'{FIELD} title="Search" aria-label="Search"', FIELD),
     (' title="Light"></i>', "></i>"),
     (' title="Dark"></i>', "></i>"),
     (' title="System Settings"></i>', "></i>"),
