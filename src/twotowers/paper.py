@@ -176,7 +176,7 @@ CLAIMS: dict[str, Claim] = {
         control="more than a constant offset of equal size, and than in random groups of as many heads",
         needs=("control", "random", "before"),
         percent=True,
-        paper="fluctuation -22 % (abstract of version 3)",
+        paper="fluctuation -22 %, relative: less is better (abstract of version 3)",
     ),
     "C14": Claim(
         "order",
@@ -187,7 +187,7 @@ CLAIMS: dict[str, Claim] = {
         control="more than in random groups of as many heads",
         needs=("random", "before"),
         percent=True,
-        paper="standard deviation -17 % (abstract of version 3)",
+        paper="standard deviation -17 %, relative: less is better (abstract of version 3)",
     ),
 }
 PAPER_TOP = 10  # of both of its lists, in which its in-context heads stand

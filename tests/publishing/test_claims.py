@@ -200,17 +200,19 @@ def test_a_ledger_is_made_by_holm_over_the_claims_that_it_holds(run, monkeypatch
 def test_tables_show_every_claim_of_every_model(run, tmp_path):
     folder = run(C4=0.3, C8=-0.3, C7=0.0)
     lines = markdown(ledger(folder)).splitlines()
-    assert len(lines) == 2 + len(CLAIMS) + 2
-    assert "**supported**" in lines[5]
-    assert "%" in lines[5]
-    assert "**contradicted**" in lines[9]
-    assert "**absent** | its interval lies within the smallest effect of interest |" in lines[8]
+    assert len(lines) == 1 + 2 + len(CLAIMS) + 1 + 2
+    assert "[supported]{.verdict .verdict-supported}" in lines[6]
+    assert "%) of accuracy |" in lines[6]
+    assert "[contradicted]{" in lines[10]
+    assert "| [absent]{.verdict .verdict-absent} | C7: " in lines[9]
+    assert "of attention | its interval lies within the smallest effect of interest |" in lines[9]
+    assert "| [C4: A few heads carry the task.](#fig-a) |" in markdown(ledger(folder), {"C4": "fig-a"})
     digest = specification.specification_digest()[:12]
     assert lines[-1] == f"Made over one seed (0). Specification `{digest}`."
     both = atlas({"a": ledger(folder), "b": ledger(tmp_path / "nothing")}).splitlines()
-    assert both[5].count("|") == 4
-    assert "**supported**" in both[5]
-    assert "**not run**" in both[5]
+    assert both[6].count("|") == 4
+    assert "[supported]{" in both[6]
+    assert "[not run]{" in both[6]
     assert "a: Made over one seed (0)." in both
     assert "b: No claim has been measured." in both
     assert both[-1] == f"Specification `{digest}`."

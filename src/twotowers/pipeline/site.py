@@ -11,10 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import nbformat
 import yaml
 from filelock import FileLock, Timeout
 
@@ -22,16 +21,18 @@ from ..bench import verdicts
 from ..bench.page import performance
 from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
-from ..publishing.ledger import atlas, ledger
-from ..publishing.markdown import escape
 from ..publishing.run_folder import RunFolder, digest_of, project_root, runs_of
 from ..toy.page import page as toy_page
+from .finish import finish
 from .freshness import State
+from .overview import atlas_page, compare, home
+from .pages import Published, stage
 from .status import not_fit_to_publish, run_status
 
 Runs = Mapping[RunFolder, list[str]]  # with the chapters that have a page
 Marks = dict[tuple[str, str], State]  # pages, by run and chapter, that are published though they are not up to date
-PAGES = ("intro", "method", "atlas", "toy", "rerun", "performance", "cite")  # that belong to no run
+PAGES = ("intro", "atlas", "compare", "toy", "method", "rerun", "performance", "cite")  # that belong to no run
+DEFAULT, TOY = "smollm2-135m", "toy-gpt2"  # runs that stand first, and behind the page on the toy
 
 
 class NoRunError(UserError):
@@ -99,7 +100,8 @@ def _marked(root: Path, runs: Runs, stale: bool) -> Marks:
 
 def _build(root: Path, runs: Runs, marked: Marks) -> Path:
     html, done, book = root / "_build" / "html", root / "_build" / "done.json", root / "_build" / "book"
-    _stage(root, book, runs, marked)
+    published = _published(runs)
+    _stage(root, book, published, marked)
     made_of = _digest([*_files(book), root / "_config.yml"], book)
     if done.is_file() and json.loads(done.read_text()) == {"from": made_of, "site": _digest(_files(html), html)}:
         return html / "index.html"
@@ -107,64 +109,62 @@ def _build(root: Path, runs: Runs, marked: Marks) -> Path:
         if old != book:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     _jupyter_book(root)
+    finish(root, html, published)
     if missing := _missing(html, runs):
         raise SiteError("The site lacks " + "; ".join(missing))
     done.write_text(json.dumps({"from": made_of, "site": _digest(_files(html), html)}))
     return html / "index.html"
 
 
-def _stage(root: Path, book: Path, runs: Runs, marked: Marks) -> None:
+def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> None:
     """Put together what Sphinx reads: pages, of every run only what it has made, and what is computed of all runs."""
     shutil.rmtree(book, ignore_errors=True)
     shutil.copytree(root / "book", book, ignore=shutil.ignore_patterns("runs", "chapters", "_toc.yml", ".*"))
-    for run, chapters in runs.items():
-        for chapter in chapters:
-            for file in run.entry(chapter)["files"]:
-                if (run.path / file).is_file() and not (run.path / file).is_symlink():
-                    target = book / "runs" / run.name / file
+    for own in runs:
+        for chapter in own.chapters:
+            for file in own.run.entry(chapter)["files"]:
+                if (own.run.path / file).is_file() and not (own.run.path / file).is_symlink():
+                    target = book / "runs" / own.name / file
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(run.path / file, target)
-            if state := marked.get((run.name, chapter)):
-                _mark(book / "runs" / run.name / f"{chapter}.ipynb", state)
-    titles = _titles(runs)
+                    shutil.copy2(own.run.path / file, target)
+            stage(book, own, chapter, runs, marked.get((own.name, chapter)))
+    toy = next((own.name for own in runs if own.name == TOY), None)
     pages = {
-        "_atlas.md": atlas({escape(titles[run]): ledger(run.path) for run in runs}),
+        "_home.md": home(runs, book),
+        "_atlas.md": atlas_page(runs),
+        "_compare.md": compare(runs, book, root / "_build" / ".compare"),
         "_performance.md": performance(book / "bench"),
         "_verdicts.md": verdicts.page(book / verdicts.FILE),
-        "_toy.md": toy_page(book / "_toy", run="toy-gpt2" if "toy-gpt2" in {run.name for run in runs} else None),
-        "_toc.yml": yaml.safe_dump(_contents(runs, titles), sort_keys=False, allow_unicode=True),
+        "_toy.md": toy_page(book / "_toy", run=toy),
+        "_toc.yml": yaml.safe_dump(contents(runs), sort_keys=False, allow_unicode=True),
     }
     for name, text in pages.items():
         (book / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
-def _mark(page: Path, state: State) -> None:
-    """Say at the head of a page that it is not up to date."""
-    notebook = nbformat.read(page, as_version=4)
-    said = str(state).replace("`", "")
-    mark = nbformat.v4.new_markdown_cell(f"```{{warning}}\nThis page is {said}.\n```")
-    notebook.cells.insert(1, mark)
-    nbformat.write(notebook, page)
-
-
-def _titles(runs: Runs) -> dict[RunFolder, str]:
-    """What a reader is told of each run; of two models of one name, with the names of their runs."""
+def _published(runs: Runs) -> list[Published]:
+    """The runs in the order of the book; of two models of one name, with the names of their runs."""
     titles = [run.title for run in runs]
-    return {run: run.title if titles.count(run.title) == 1 else f"{run.title} ({run.name})" for run in runs}
-
-
-def _contents(runs: Runs, titles: Mapping[RunFolder, str]) -> dict[str, object]:
-    def part(caption: str, files: list[str]) -> dict[str, object]:
-        return {"caption": caption, "chapters": [{"file": file} for file in files]}
-
-    models = [part(titles[run], [f"runs/{run.name}/{name}" for name in names]) for run, names in runs.items()]
-    parts = [
-        part("The method", ["method"]),
-        *models,
-        part("All models", ["atlas", "toy"]),
-        part("Use it", ["rerun", "performance", "cite"]),
+    order = sorted(runs, key=lambda run: (run.name != DEFAULT, run.name != TOY, run.name))
+    return [
+        Published(run, runs[run], run.title if titles.count(run.title) == 1 else f"{run.title} ({run.name})")
+        for run in order
     ]
-    return {"format": "jb-book", "root": "intro", "parts": parts}
+
+
+def contents(runs: Sequence[Published]) -> dict[str, object]:
+    """The sidebar: the first run, what is about all of them and the page on the toy, then the others."""
+
+    def part(caption: str, files: list[dict[str, str]]) -> dict[str, object]:
+        return {"caption": caption, "chapters": files}
+
+    models = [
+        part(own.title, [{"file": f"runs/{own.name}/{c}", "title": own.title_of(c)} for c in own.chapters])
+        for own in runs
+    ]
+    of_all = part("All models", [{"file": name} for name in ("atlas", "compare", "toy")])
+    use = part("Use it", [{"file": name} for name in ("method", "rerun", "performance", "cite")])
+    return {"format": "jb-book", "root": "intro", "parts": [models[0], of_all, *models[1:], use]}
 
 
 def _files(folder: Path) -> list[Path]:

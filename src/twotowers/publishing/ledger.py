@@ -22,6 +22,7 @@ from .run_folder import RunFolder, effects_file
 from .specification import short_digest
 
 NOT_RUN = "not run"
+PAPER = "[The paper:]{.on-phone} "  # where the cells of a table stand below each other, they have no heads
 _NAN = float("nan")
 _NOTHING = Verdict(NOT_RUN, _NAN, _NAN, _NAN, _NAN)
 
@@ -34,7 +35,7 @@ def sentence(evidence: Mapping[str, Any]) -> str:
     parts = [f"**{kept.claim}: {verdict.verdict}**{alone}. {claim.sentence}"]
     if verdict.estimate.known:
         effect = f"{number(verdict.estimate, claim)} {claim.unit}, over {verdict.sets} sets"
-        parts.append(f"Effect ({claim.effect}): {effect}; smallest effect of interest {_plain(claim.smallest, claim)}.")
+        parts.append(f"Effect ({claim.effect}): {effect}; smallest effect of interest {plain(claim.smallest, claim)}.")
     if verdict.reason:
         parts.append(f"{verdict.reason[0].upper()}{verdict.reason[1:]}.")
     if passed := _passed(verdict, claim):
@@ -61,17 +62,32 @@ def ledger(folder: str | Path) -> pd.DataFrame:
         DamagedRunError: what is there is not what the run has made.
     """
     run = RunFolder(Path(folder))
-    return read_ledger(
-        run, {file: digest for file in map(effects_file, CLAIMS) if (digest := run.digest_in_record(file))}
-    )
+    return read_ledger(run, _recorded(run))
+
+
+def verdicts_of(run: RunFolder) -> dict[str, Verdict]:
+    """The verdicts of `ledger` with all that they rest on, by claim; of claims that were measured only.
+
+    Raises:
+        DamagedRunError: what is there is not what the run has made.
+    """
+    return holm({name: evidence.verdict for name, evidence in _held(run, _recorded(run)).items()})
+
+
+def _recorded(run: RunFolder) -> dict[str, str]:
+    return {file: digest for file in map(effects_file, CLAIMS) if (digest := run.digest_in_record(file))}
+
+
+def _held(run: RunFolder, digests: Mapping[str, str]) -> dict[str, Evidence]:
+    return {
+        name: read_evidence(run, name, digests[effects_file(name)]) for name in CLAIMS if effects_file(name) in digests
+    }
 
 
 def read_ledger(run: RunFolder, digests: Mapping[str, str]) -> pd.DataFrame:
     """As `ledger`, of those files of claims that are named with their digests."""
-    held = {
-        name: read_evidence(run, name, digests[effects_file(name)]) for name in CLAIMS if effects_file(name) in digests
-    }
-    verdicts, rows = holm({name: evidence.verdict for name, evidence in held.items()}), []
+    held, rows = _held(run, digests), []
+    verdicts = holm({name: evidence.verdict for name, evidence in held.items()})
     for name, claim in CLAIMS.items():
         made = verdicts.get(name, _NOTHING)
         row = {"claim": name, "sentence": claim.sentence, "mean": made.mean, "low": made.low, "high": made.high}
@@ -80,14 +96,24 @@ def read_ledger(run: RunFolder, digests: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A ledger as a Markdown table, and what it was made by."""
+def markdown(table: pd.DataFrame, links: Mapping[str, str] | None = None) -> str:
+    """A ledger as a Markdown table, and what it was made by.
+
+    Args:
+        links: an anchor of what shows it, for every claim that has one.
+    """
     rows = [
-        (r.claim, r.sentence, _effect(r), f"**{r.verdict}**", r.reason, str(r.paper) or "not known")
+        (
+            badge(str(r.verdict)),
+            _claim(str(r.claim), links),
+            _effect(r),
+            r.reason,
+            PAPER + (str(r.paper) or "not known"),
+        )
         for r in table.itertuples()
     ]
-    head = ["", "claim", "effect (95% interval)", "verdict", "why", "the paper"]
-    return f"{table_text(head, rows)}\n\n{seeds(table)} {_specified()}".strip()
+    head = ["verdict", "claim", "effect, positive as the paper says (95% interval)", "why", "the paper"]
+    return f"{_stacked(table_text(head, rows))}\n\n{seeds(table)} {_specified()}".strip()
 
 
 def seeds(table: pd.DataFrame) -> str:
@@ -99,12 +125,26 @@ def seeds(table: pd.DataFrame) -> str:
     return f"Made over {number} ({', '.join(map(str, found))})."
 
 
-def atlas(ledgers: Mapping[str, pd.DataFrame]) -> str:
-    """Claims by runs as a Markdown table, from the ledgers by the runs' titles, and what they were made by."""
-    columns = [[_cell(r) for r in table.itertuples()] for table in ledgers.values()]
-    names = [f"{claim}: {text.sentence}" for claim, text in CLAIMS.items()]
+def atlas(ledgers: Mapping[str, pd.DataFrame], links: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """Claims by runs as a Markdown table, from the ledgers by the runs' titles, and what they were made by.
+
+    Args:
+        links: for each title as in `markdown`.
+    """
+    columns = [
+        [f"[{title}]{{.on-phone}} {_cell(r, (links or {}).get(title))}" for r in table.itertuples()]
+        for title, table in ledgers.items()
+    ]
+    names = [f"{name}: {claim.sentence}" for name, claim in CLAIMS.items()]
     made = [f"{title}: {seeds(table)}" for title, table in ledgers.items()]
-    return "\n\n".join([table_text(["claim", *ledgers], list(zip(names, *columns, strict=True))), *made, _specified()])
+    table = _stacked(table_text(["claim", *ledgers], list(zip(names, *columns, strict=True))))
+    return "\n\n".join([table, *made, _specified()])
+
+
+def badge(verdict: str) -> str:
+    """A verdict as a word that the style sheet gives a mark and a colour."""
+    name = "".join(c if c.isalpha() else "-" for c in verdict.rpartition(", ")[2])
+    return f"[{verdict}]{{.verdict .verdict-{name}}}"
 
 
 def _specified() -> str:
@@ -121,15 +161,27 @@ def _passed(verdict: Verdict, claim: Claim) -> str:
     return "; ".join(parts)
 
 
-def _cell(row: Any) -> str:
+def _stacked(table: str) -> str:
+    """A table whose cells stand below each other where the page is narrow."""
+    return f":::{{div}} ledger\n{table}\n:::"
+
+
+def _claim(name: str, links: Mapping[str, str] | None) -> str:
+    said = f"{name}: {CLAIMS[name].sentence}"
+    return f"[{said}](#{links[name]})" if links and name in links else said
+
+
+def _cell(row: Any, links: Mapping[str, str] | None) -> str:
     """Verdict, effect and why, in the order of their weight."""
-    return f"**{row.verdict}** {_effect(row)}" + (f": {row.reason}" if row.reason else "")
+    parts = [badge(row.verdict), _effect(row) + (f": {row.reason}" if row.reason else "")]
+    parts += [f"[shown here](#{links[row.claim]})"] if links and row.claim in links else []
+    return " ".join(filter(None, parts))
 
 
 def _effect(row: Any) -> str:
-    """Mean and interval in the unit of the claim; nothing if there is no interval."""
-    effect = Estimate(row.mean, row.low, row.high)
-    return number(effect, CLAIMS[row.claim]) if effect.known else ""
+    """Mean and interval with the unit of the claim; nothing if there is no interval."""
+    effect, claim = Estimate(row.mean, row.low, row.high), CLAIMS[row.claim]
+    return f"{number(effect, claim)} {claim.unit}" if effect.known else ""
 
 
 def number(effect: Estimate, claim: Claim) -> str:
@@ -140,5 +192,6 @@ def number(effect: Estimate, claim: Claim) -> str:
     return format(effect, f"+z.{digits}{unit}")
 
 
-def _plain(value: float, claim: Claim) -> str:
+def plain(value: float, claim: Claim) -> str:
+    """A number in the unit of the claim, without a sign."""
     return f"{value:.3g}" if not claim.percent else f"{100 * value:.3g}%"

@@ -120,7 +120,7 @@ def _note(facts: Facts, tokens: int) -> str:
         f"Run on {made['date'][:10]} with twotowers {made['packages']['twotowers']}, PyTorch "
         f"{made['packages']['torch']}, nnsight {made['packages']['nnsight']}. Repeat it with `{made['command']}`.",
     ]
-    return ":::{admonition} This run\n:class: run-note\n" + "\n".join(lines) + "\n:::"
+    return ":::{admonition} This run\n:class: dropdown run-note\n" + "\n".join(lines) + "\n:::"
 
 
 RUN_NOTE = Text("run-note", _note)  # at the head of every chapter

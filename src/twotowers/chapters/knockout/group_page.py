@@ -71,7 +71,8 @@ def _chosen(
     against = known[known["exchange"] < AGAINST * max(known["exchange"].max(), 0)].sort_values("exchange")
     if len(against) and known["exchange"].max() > 0:
         few = head_names(pairs(against, 3))
-        text += f" Against them work most of all {few}: with the query of another class the margin *grows*."
+        them = "it" if len(heads) == 1 else "them"
+        text += f" Against {them} work most of all {few}: with the query of another class the margin *grows*."
     if len(own) > 1 and np.ptp(known["exchange"]) > 0:
         rank = rank_agreement(known["exchange"], known["induction"])
         text += f" Over all heads the rank correlation of exchange and induction score is {rank:z.2f}."
@@ -141,13 +142,13 @@ def _carried(conditions: pd.DataFrame) -> str:
     if not np.isfinite(intact) or intact <= 0:
         return "The intact model has no margin, so there is nothing that a group of heads could carry."
     share = {name: means[name] / intact for name in ORDER[1:] if name in means}
-    words = [f"Without the in-context heads **{share[ZEROED]:.0%}** of the margin is left"]
+    words = [f"Without the in-context heads **{share[ZEROED]:z.0%}** of the margin is left"]
     if RANDOM in share:
-        words[0] += f", without random heads of the same layers {share[RANDOM]:.0%} on average"
-    words.append(f"With them at their mean {share[AT_MEAN]:.0%} is left")
+        words[0] += f", without random heads of the same layers {share[RANDOM]:z.0%} on average"
+    words.append(f"With them at their mean {share[AT_MEAN]:z.0%} is left")
     words.append(
-        f"with all *other* deep heads at their mean **{share[OTHERS]:.0%}**, with all deep heads at theirs "
-        f"{share[ALL_DEEP]:.0%}"
+        f"with all *other* deep heads at their mean **{share[OTHERS]:z.0%}**, with all deep heads at theirs "
+        f"{share[ALL_DEEP]:z.0%}"
     )
     return f"{words[0]}. {words[1]}, {words[2]}."
 

@@ -93,7 +93,8 @@ SHOTS = Figure("task-shots", draw=shots_figure, caption=_shots_caption, alt=_sho
 
 def _can(facts: Facts, accuracy: Mapping[str, float]) -> str:
     """Whether the model does the task, as the verdicts on the claims take it."""
-    mean, low, high = (accuracy[name] for name in ("mean", "low", "high"))
+    mean, *ends = (accuracy[name] for name in ("mean", "low", "high"))
+    low, high = (float(np.clip(end, 0, 1)) for end in ends)  # a t interval may reach beyond what a share can be
     untestable = "so the claims of the following chapters are not testable on this model"
     interval = f" ({percent(low, 1)} to {percent(high, 1)})"
     if not np.isfinite(mean):

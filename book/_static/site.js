@@ -1,0 +1,104 @@
+/* One button for a page's code, the same place in another model's chapter, a sidebar of one model, and enlarged
+   figures. Without it all code is shown, and the links to other models lead to the heads of their pages. */
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const remembered = (name) => {
+    try { return localStorage.getItem(`twotowers-${name}`); } catch { return null; }
+  };
+  const remember = (name, value) => {
+    try { localStorage.setItem(`twotowers-${name}`, value); } catch { /* not allowed here */ }
+  };
+  root.classList.add("has-script");
+  root.classList.toggle("shows-code", remembered("code") === "shown");
+
+  /* Where the reader is: what the address names, else the last heading or figure above the middle of the window. */
+  const place = () => {
+    if (location.hash) return decodeURIComponent(location.hash.slice(1));
+    const above = [...document.querySelectorAll("article section section[id], article figure[id]")]
+      .filter((part) => part.getBoundingClientRect().top < innerHeight / 2);
+    return scrollY > 0 && above.length ? above[above.length - 1].id : "";
+  };
+  /* Anchors of figures and verdicts begin with their run. */
+  const translated = (anchor, from, to) =>
+    anchor.replace(/^(fig|verdict)-(.*)$/, (whole, kind, rest) =>
+      rest.startsWith(`${from}-`) ? `${kind}-${to}-${rest.slice(from.length + 1)}` : whole);
+
+  const codeButton = (bar) => {
+    if (!document.querySelector(".cell_input")) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "code-button";
+    const say = () => {
+      const shown = root.classList.contains("shows-code");
+      button.textContent = shown ? "Hide code" : "Show code";
+      button.setAttribute("aria-pressed", String(shown));
+    };
+    button.addEventListener("click", () => {
+      const shown = root.classList.toggle("shows-code");
+      remember("code", shown ? "shown" : "hidden");
+      say();
+    });
+    say();
+    bar.append(button);
+  };
+
+  const modelLinks = (bar) => {
+    for (const link of bar.querySelectorAll("a[data-run]")) {
+      link.addEventListener("click", () => {
+        remember("run", link.dataset.run);
+        const anchor = translated(place(), bar.dataset.run, link.dataset.run);
+        link.hash = anchor ? `#${anchor}` : "";
+      });
+    }
+  };
+
+  /* Parts of the sidebar that belong to a run are marked when the site is built; one run's are shown. */
+  const sidebar = (own) => {
+    const parts = [...document.querySelectorAll(".bd-sidebar-primary [data-run]")];
+    const runs = new Set(parts.map((part) => part.dataset.run));
+    const kept = remembered("run");
+    const shown = own || (runs.has(kept) ? kept : null);
+    if (shown) for (const part of parts) part.hidden = part.dataset.run !== shown;
+  };
+
+  const enlarged = () => {
+    const dialog = document.createElement("dialog");
+    dialog.className = "enlarged";
+    dialog.setAttribute("aria-label", "Figure, enlarged");
+    dialog.addEventListener("click", () => dialog.close());
+    document.body.append(dialog);
+    for (const image of document.querySelectorAll("article figure img, article .sd-col img")) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "enlarge-button";
+      button.textContent = "Enlarge";
+      button.addEventListener("click", () => {
+        const close = document.createElement("button");
+        close.type = "button";
+        close.textContent = "Close";
+        const copy = image.cloneNode();
+        copy.removeAttribute("style");
+        dialog.replaceChildren(close, copy);
+        dialog.showModal();
+      });
+      (image.closest("a") || image).after(button);
+    }
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const bar = document.querySelector(".page-bar");
+    if (bar) {
+      codeButton(bar);
+      modelLinks(bar);
+      remember("run", bar.dataset.run);
+    }
+    sidebar(bar && bar.dataset.run);
+    enlarged();
+    /* Headings that the address names are above code that has just been hidden. */
+    if (location.hash) {
+      const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+      if (target) target.scrollIntoView();
+    }
+  });
+})();

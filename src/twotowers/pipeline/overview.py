@@ -1,0 +1,108 @@
+"""Pages about all runs: the answers on the first page, the atlas, and every figure of all models side by side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..chapters.claims.page import COUNTS
+from ..chapters.registry import CHAPTERS
+from ..publishing.findings import answer
+from ..publishing.ledger import atlas
+from ..publishing.markdown import escape
+from .pages import Published
+from .same_axes import drawn_alike
+
+CENTRAL = ("towers", "towers-exchange")  # the figure that the account stands or falls with
+
+
+def home(runs: Sequence[Published], book: Path) -> str:
+    """For every model whether the account holds, and the way in; the central figure of the first that has it."""
+    parts = []
+    for own in runs:
+        links = [f"[{own.title_of(own.chapters[0])}](runs/{own.name}/{own.chapters[0]}.ipynb)"]
+        links += [f"[The ledger of claims](runs/{own.name}/claims.ipynb)"] if "claims" in own.chapters else []
+        said = [answer(own.model, own.verdicts), COUNTS.write(own.ledger), " · ".join(links)]
+        parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
+    chapter, figure = CENTRAL
+    having = [own for own in runs if chapter in own.chapters and figure in own.pictures(chapter)]
+    return "\n\n".join(parts + ([_central(having[0], book)] if having else []))
+
+
+def _central(own: Published, book: Path) -> str:
+    chapter, figure = CENTRAL
+    stem = f"runs/{own.name}/{own.pictures(chapter)[figure]}"
+    record = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))
+    return (
+        f"### The central test\n\n```{{image}} {stem}.svg\n:alt: {record['alt']}\n```\n\n"
+        f":::{{div}} figure-words\n{escape(own.title)}: {record['caption']} "
+        f"[More of it](#fig-{own.name}-{figure}).\n:::"
+    )
+
+
+def atlas_page(runs: Sequence[Published]) -> str:
+    """Forests side by side, then the table."""
+    having = [own for own in runs if "claims" in own.chapters]
+    cards = [
+        f":::{{grid-item}}\n**{escape(own.title)}**\n\n"
+        f"```{{image}} runs/{own.name}/figures/claims-forest.svg\n:alt: {_alt(own)}\n```\n:::"
+        for own in having
+    ]
+    forests = "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::" if cards else ""
+    ledgers = {escape(own.title): own.ledger for own in runs}
+    return f"{forests}\n\n{atlas(ledgers, {escape(own.title): own.links for own in runs})}"
+
+
+def _alt(own: Published) -> str:
+    return f"Forest plot of the claims on {escape(own.title)}; the table below has its numbers."
+
+
+def compare(runs: Sequence[Published], book: Path, kept: Path) -> str:
+    """Every figure of every chapter, of all models that have it, side by side.
+
+    Args:
+        kept: where pictures with common axes stay from one build to the next.
+    """
+    return "\n\n".join(_of_chapter(chapter, runs, book, kept) for chapter in CHAPTERS if _figures(chapter, runs))
+
+
+def _figures(chapter: str, runs: Sequence[Published]) -> list[str]:
+    found = [figure for own in runs if chapter in own.chapters for figure in own.pictures(chapter)]
+    return list(dict.fromkeys(found))
+
+
+def _of_chapter(chapter: str, runs: Sequence[Published], book: Path, kept: Path) -> str:
+    title = next(own.title_of(chapter) for own in runs if chapter in own.chapters)
+    parts = [f"(compare-{chapter})=\n## {title}"]
+    for figure in _figures(chapter, runs):
+        having = [own for own in runs if chapter in own.chapters and figure in own.pictures(chapter)]
+        alike = drawn_alike(figure, chapter, having, kept)
+        cards = [_card(own, figure, _picture(own, chapter, figure, alike, book)) for own in having]
+        lacking = ", ".join(escape(own.title) for own in runs if own not in having)
+        parts += [f"### `{figure}`", "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::"]
+        parts += ["Each with axes of its own."] if len(having) > 1 and not alike else []
+        parts += [f"Not of {lacking}."] if lacking else []
+    return "\n\n".join(parts)
+
+
+def _picture(own: Published, chapter: str, figure: str, alike: Sequence[Path], book: Path) -> tuple[str, str]:
+    """Place in the book, and alt text, of a figure of one run: with the axes of all, where it was drawn so."""
+    stem = f"runs/{own.name}/{own.pictures(chapter)[figure]}"
+    alt = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))["alt"]
+    common = [path for path in alike if path.name.startswith(f"{own.name}-{figure}-")]
+    if not common:
+        return f"{stem}.svg", alt
+    place = book / "_compare" / common[0].name
+    place.parent.mkdir(exist_ok=True)
+    shutil.copy2(common[0], place)
+    return f"_compare/{place.name}", alt
+
+
+def _card(own: Published, figure: str, picture: tuple[str, str]) -> str:
+    place, alt = picture
+    return (
+        f":::{{grid-item}}\n[{escape(own.title)}](#fig-{own.name}-{figure})\n\n"
+        f"```{{image}} {place}\n:alt: {alt}\n```\n:::"
+    )

@@ -1,0 +1,83 @@
+"""One figure of several runs, drawn so that the measure has the same limits in each."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axis import Axis
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import FixedLocator
+from PIL import Image
+
+from ..publishing.publish import Figure, figure_of
+from ..publishing.run_folder import digest_of
+from ..publishing.shown import Shown
+from .pages import Published
+from .redraw import items_of
+
+DPI, COLOURS = 140, 64  # bitmaps: as vectors these pictures would be a quarter of the site
+
+
+def drawn_alike(figure: str, chapter: str, runs: Sequence[Published], kept: Path) -> list[Path]:
+    """Pictures of a figure, one for each run, with common limits; none where that is not simple.
+
+    Args:
+        kept: a folder for pictures; what is there already, of the same results and look, is not drawn again.
+    """
+    of = [own.run.path / f"{own.pictures(chapter)[figure]}.svg" for own in runs]
+    key = hashlib.sha256("".join(map(digest_of, of)).encode()).hexdigest()[:16]
+    places = [kept / f"{own.name}-{figure}-{key}.png" for own in runs]
+    if not all(place.is_file() for place in places):
+        drawings = _drawings(figure, chapter, runs)
+        if not same_limits(drawings):
+            return []
+        kept.mkdir(parents=True, exist_ok=True)
+        for drawing, place in zip(drawings, places, strict=True):
+            picture = io.BytesIO()
+            drawing.savefig(picture, dpi=DPI)
+            Image.open(picture).convert("RGB").quantize(COLOURS).save(place, optimize=True)
+    return places
+
+
+def _drawings(figure: str, chapter: str, runs: Sequence[Published]) -> list[Drawing]:
+    """The figure of each run by today's code; none if a run's results are those of other code."""
+    item = items_of(chapter).get(figure)
+    if not isinstance(item, Figure):
+        return []
+    try:
+        shown = [Shown.read(own.run.path, chapter) for own in runs]
+        return [figure_of(item, kept.facts, kept.inputs(figure))[0] for kept in shown]
+    except (OSError, KeyError, TypeError, ValueError):
+        return []
+
+
+def same_limits(drawings: Sequence[Drawing]) -> bool:
+    """Give the axes of each panel that hold the measure common limits: y, or x where y has names; not of maps.
+
+    Returns:
+        False, and nothing is changed, where panels do not correspond.
+    """
+    panels = [drawing.axes for drawing in drawings]
+    if len(drawings) < 2 or len({len(axes) for axes in panels}) != 1:
+        return False
+    if any(isinstance(part, QuadMesh) for axes in panels for ax in axes for part in ax.collections):
+        return False
+    for column in zip(*panels, strict=True):
+        named = any(_named(ax.yaxis) for ax in column)
+        measures = [ax.xaxis if named else ax.yaxis for ax in column]
+        if len({measure.get_scale() for measure in measures}) == 1 and not any(map(_named, measures)):
+            limits = [limit for measure in measures for limit in measure.get_view_interval()]
+            inverted = measures[0].get_inverted()
+            for ax in column:
+                low, high = (max(limits), min(limits)) if inverted else (min(limits), max(limits))
+                (ax.set_xlim if named else ax.set_ylim)(low, high)
+    return True
+
+
+def _named(axis: Axis) -> bool:
+    """Whether ticks were given, as names of rows are."""
+    return isinstance(axis.get_major_locator(), FixedLocator)

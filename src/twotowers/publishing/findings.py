@@ -1,0 +1,198 @@
+"""What was found, in sentences: at the head and the end of a chapter, and of a whole model on the first page.
+
+Every sentence is made from verdicts; which of its forms a reader sees depends on them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..paper import CLAIMS, Claim
+from ..statistics import (
+    ABSENT,
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NEGLIGIBLE,
+    NOTHING_TO_CURE,
+    SUPPORTED,
+    UNSTABLE,
+    UNTESTABLE,
+    Estimate,
+    Verdict,
+)
+from .ledger import NOT_RUN, badge, plain
+
+Verdicts = Mapping[str, Verdict]  # by claim; of those that were measured
+
+HOLDS = {
+    SUPPORTED: "This holds in {model}",
+    NEGLIGIBLE: "This holds in {model}, but too weakly to matter",
+    ABSENT: "This does not show in {model}",
+    INCONCLUSIVE: "In {model} this is open",
+    CONTRADICTED: "In {model} the opposite holds",
+    UNSTABLE: "In {model} this has no stable sign",
+    NOTHING_TO_CURE: "In {model} there is nothing to cure",
+    UNTESTABLE: "This cannot be tested on {model}",
+    NOT_RUN: "This was not measured on {model}",
+}
+FEW = 0.001  # a share that would look like none
+FIRST = {"towers": "C9"}  # the claim that a chapter is about, where that is not the first in the paper's order
+CORE = ("C4", "C6", "C9")  # the steps without which there are no two towers
+FIGURES = {
+    "C1": "shallow-hand-over", "C2": "shallow-hand-over", "C3": "locate-margin", "C4": "knockout-group",
+    "C7": "towers-attention", "C8": "towers-transfer", "C9": "towers-exchange", "C10": "towers-swap",
+    "C11": "imbalance-response", "C12": "order-response", "C13": "imbalance-mitigation", "C14": "order-mitigation",
+}  # fmt: skip
+# What the reader takes into the next chapter, if the chapter's first claim is supported, and if not.
+FOLLOWS = {
+    "locate": (
+        "The deep half is thus where to look for the heads that decide.",
+        "That the heads of the deep half decide is thus not shown by what they write; the next chapter intervenes.",
+    ),
+    "knockout": (
+        "These heads, chosen by what their queries do, are the ones that the later chapters look into.",
+        "The later chapters look into the same heads all the same, and what they say of them is to be read with that.",
+    ),
+    "shallow": (
+        "So a label position can stand for its demonstration when deeper layers read it.",
+        "So it is not settled that a label position stands for its demonstration when deeper layers read it.",
+    ),
+    "values": (
+        "What a head takes from a position tells the label; which position it takes it from is the next question.",
+        "That the label arrives by these heads' values is thus not shown; where they look is asked all the same.",
+    ),
+    "towers": (
+        "If query and key choose the labels, frequent and near labels should gain; the next two chapters look.",
+        "What the paper derives from its towers, a lean towards frequent and near labels, is looked at all the same.",
+    ),
+    "imbalance": (
+        "The count of a label thus works through these heads; the next chapter asks the same of its place.",
+        "Whatever the count of a label does, it is not shown to work through these heads; the next chapter takes its "
+        "place.",
+    ),
+    "order": (
+        "With this the paper's argument is complete; the ledger sets all its steps side by side.",
+        "This was the last step of the paper's argument; the ledger sets all of them side by side.",
+    ),
+}
+
+
+def claims_of(chapter: str) -> list[str]:
+    """The claims that a chapter measures, the one that it is about first."""
+    own = [name for name, claim in CLAIMS.items() if claim.chapter == chapter]
+    return sorted(own, key=lambda name: name != FIRST.get(chapter, name))
+
+
+def opening(chapter: str, model: str, verdicts: Verdicts) -> str:
+    """What a chapter has found on a model, claim by claim; nothing for a chapter without claims.
+
+    Args:
+        model: what a reader is told of the run, as Markdown.
+    """
+    first, *others = [found(name, model, verdicts.get(name)) for name in claims_of(chapter)] or [""]
+    if not first:
+        return ""
+    return _box("\n\n".join([first, "\n".join(f"- {line}" for line in others)]).strip())
+
+
+def found(name: str, model: str, verdict: Verdict | None) -> str:
+    """One claim with its verdict, effect, control and reason, in one sentence after its own."""
+    claim, word = CLAIMS[name], verdict.verdict if verdict else NOT_RUN
+    said = HOLDS[word].format(model=model)
+    parts = _effect(verdict, claim) + _why(verdict, claim) if verdict else []
+    return f"{badge(word)} *{name}. {claim.sentence}* {said}{': ' if parts else ''}{'; '.join(parts)}."
+
+
+def _effect(verdict: Verdict, claim: Claim) -> list[str]:
+    """The effect with its interval, beside what would matter; digits that say nothing are left out."""
+    if not verdict.estimate.known:
+        return []
+    small = claim.smallest / 100
+    if max(abs(verdict.low), abs(verdict.high), abs(verdict.mean)) < small:
+        effect = f"less than {plain(small, claim)} {claim.unit} either way"
+    else:
+        effect = f"{short(verdict.estimate, claim)} {claim.unit}"
+    return [f"**{effect}**, where {plain(claim.smallest, claim)} would matter"]
+
+
+def short(estimate: Estimate, claim: Claim) -> str:
+    """Mean and interval in the unit of the claim, to a tenth of a percent or a hundredth."""
+    return format(estimate, "+z.1%" if claim.percent else "+z.2f")
+
+
+def _why(verdict: Verdict, claim: Claim) -> list[str]:
+    """What speaks against more; where nothing does, the control that was passed."""
+    if verdict.reason:
+        return [verdict.reason]
+    control, parts = verdict.control, []
+    if control is not None and control.known:
+        parts.append(f"its control is {short(control, claim)}")
+    if verdict.random_p is not None:
+        share = f"{verdict.random_p:.1%}" if verdict.random_p >= FEW else f"less than {FEW:.1%}"
+        parts.append(f"{share} of random groups, these heads counted, do as well")
+    return parts
+
+
+def closing(chapter: str, verdicts: Verdicts) -> str:
+    """What a reader takes along from a chapter; nothing for a chapter without claims."""
+    names = claims_of(chapter)
+    if not names:
+        return ""
+    held = [name for name in names if name in verdicts and verdicts[name].verdict == SUPPORTED]
+    if len(names) == 1:
+        said = f"The chapter's claim, {names[0]}, is {verdicts[names[0]].verdict if names[0] in verdicts else NOT_RUN}."
+    else:
+        said = f"Of the chapter's {in_words(len(names))} claims, {_hold(held)}{_listed(held)}."
+    return f"{said} {FOLLOWS[chapter][names[0] not in held]}"
+
+
+def answer(model: str, verdicts: Verdicts) -> str:
+    """Whether the paper's account holds in a model: a word, and the steps that it rests on."""
+    made = {name: verdicts[name].verdict if name in verdicts else NOT_RUN for name in CORE}
+    held = [name for name, verdict in made.items() if verdict == SUPPORTED]
+    steps = "; ".join(f"{badge(made[name])} {CLAIMS[name].sentence.rstrip('.').lower()} ({name})" for name in CORE)
+    return f"**{_in_short(list(made.values()))}** Of the {in_words(len(CORE))} steps that make the two towers, " + (
+        f"{_hold(held)} in {model}: {steps}."
+    )
+
+
+def _in_short(made: Sequence[str]) -> str:
+    """Of the verdicts on the core."""
+    if all(verdict == SUPPORTED for verdict in made):
+        return "Yes."
+    if SUPPORTED in made:
+        return "In part."
+    if all(verdict == NOT_RUN for verdict in made):
+        return "Not measured yet."
+    if all(verdict in (UNTESTABLE, NOT_RUN) for verdict in made):
+        return "It cannot be tested."
+    return "No." if {ABSENT, CONTRADICTED, NEGLIGIBLE} & {*made} else "It is open."
+
+
+def link_of(claim: str, run: str, figures: Iterable[str]) -> str:
+    """The anchor of what shows a claim: its figure, where the run has it, else its verdict on the chapter's page."""
+    figure = FIGURES.get(claim)
+    return f"fig-{run}-{figure}" if figure in set(figures) else verdict_anchor(claim, run)
+
+
+def verdict_anchor(claim: str, run: str) -> str:
+    """Of the sentence that says a claim's verdict."""
+    return f"verdict-{run}-{claim.lower()}"
+
+
+def in_words(number: int) -> str:
+    """Small numbers as words."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    return words[number] if number < len(words) else str(number)
+
+
+def _hold(held: Sequence[str]) -> str:
+    return f"{'none' if not held else in_words(len(held))} {'hold' if len(held) > 1 else 'holds'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _box(text: str) -> str:
+    return f":::{{div}} finding\n{text}\n:::"

@@ -1,0 +1,141 @@
+"""The site as a browser shows it, with whatever is in the folder and nothing else: no server, no other host."""
+
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from clones import clone, go, made_up
+from twotowers.pipeline import run as pipeline
+from twotowers.pipeline import site
+from twotowers.publishing.run_folder import runs_of
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+]
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
+WIDTHS = (1280, 390)
+MODELS, CHAPTERS = ("one", "two"), ("task", "locate")
+RULES = "{'label-content-name-mismatch': {enabled: true}}"
+SERIOUS = ("serious", "critical", "moderate")
+
+
+@pytest.fixture(scope="module")
+def pages(tiny_folders, tmp_path_factory, one_thread):
+    """The pages of a small site of two models, by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = tmp_path_factory.mktemp("browser")
+        clone(here / "clone", patch)
+        patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
+        patch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
+        patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: made_up(text, parameters, folder))
+        for number, name in enumerate(MODELS):
+            model = Path(shutil.copytree(tiny_folders["gpt2"], here / name))
+            weights = bytearray((model / "model.safetensors").read_bytes())
+            weights[-4] ^= number
+            (model / "model.safetensors").write_bytes(weights)
+            go(model, *CHAPTERS)
+        built = site.build().parent
+        names = (path.relative_to(built).as_posix() for path in sorted(built.rglob("*.html")))
+        yield {name: built / name for name in names if not name.startswith("_static")}
+
+
+@pytest.fixture(scope="module")
+def runs(pages):
+    return [run.name for run in runs_of(next(iter(pages.values())).parents[2])]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def tab(browser):
+    """A new profile; what goes wrong on its pages is collected in `tab.wrong`."""
+    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
+    opened = context.new_page()
+    opened.wrong = wrong = []
+    opened.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("requestfailed", lambda asked: wrong.append(asked.url))
+    opened.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
+    yield opened
+    context.close()
+
+
+def problems_of(tab):
+    """What axe finds, in words."""
+    found = tab.evaluate(f"axe.run(document, {{preload: false, rules: {RULES}}})")["violations"]
+    return [
+        f"{rule['id']}: {node['html'][:200]}" for rule in found if rule["impact"] in SERIOUS for node in rule["nodes"]
+    ]
+
+
+def test_every_page_is_whole_in_itself_fits_and_can_be_used_by_all(pages, runs, tab):
+    axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    found = {}
+    for name, path in pages.items():
+        if name == "index.html" or runs[1] in name:
+            continue  # it only leads on; the other model's pages are made alike
+        for width in WIDTHS:
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.goto(path.as_uri())
+            if tab.evaluate("document.documentElement.scrollWidth") > width:
+                tab.wrong.append(f"wider than {width}")
+            tab.evaluate(axe)
+            found[f"{name} at {width}"] = [*tab.wrong, *problems_of(tab)]
+            tab.wrong.clear()
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_the_switch_keeps_chapter_and_anchor_and_is_remembered(pages, runs, tab):
+    first, second = runs
+    tab.goto(f"{pages[f'runs/{first}/locate.html'].as_uri()}#fig-{first}-locate-made-up")
+    shown = tab.locator(".bd-sidebar-primary ul[data-run]:visible")
+    assert shown.evaluate_all("all => all.map(one => one.dataset.run)") == [first]
+    tab.locator(f".page-bar a[data-run='{second}']").click()
+    assert tab.url.endswith(f"runs/{second}/locate.html#fig-{second}-locate-made-up")
+    assert tab.locator(f"#fig-{second}-locate-made-up").is_visible()
+    assert "two" in tab.title()
+    assert "two" in tab.locator("h1").first.inner_text()
+    tab.goto(pages["method.html"].as_uri())
+    assert shown.evaluate_all("all => all.map(one => one.dataset.run)") == [second]
+
+
+def test_code_is_shown_by_one_button_and_stays_shown(pages, runs, tab):
+    tab.goto(pages[f"runs/{runs[0]}/locate.html"].as_uri())
+    code = tab.locator(".cell_input").first
+    assert not code.is_visible()
+    tab.get_by_role("button", name="Show code").click()
+    assert code.is_visible()
+    tab.goto(pages[f"runs/{runs[0]}/task.html"].as_uri())
+    assert tab.locator(".cell_input").first.is_visible()
+
+
+def test_search_finds_a_term_and_names_the_model(pages, tab):
+    tab.goto(f"{pages['search.html'].as_uri()}?q=demonstration")
+    tab.locator("#search-results li").first.wait_for(timeout=30_000)
+    tab.goto(f"{pages['search.html'].as_uri()}?q=chapter")
+    tab.locator("#search-results li a", has_text="two").first.wait_for(timeout=30_000)
+    # Excerpts of results are read from their pages, which a browser refuses for a site in a folder.
+    assert [
+        wrong for wrong in tab.wrong if not any(said in wrong for said in ("file:", "ERR_FAILED", "to fetch"))
+    ] == []
+
+
+def test_a_figure_can_be_enlarged_on_a_phone(pages, runs, tab):
+    tab.set_viewport_size({"width": WIDTHS[1], "height": 800})
+    tab.goto(pages[f"runs/{runs[0]}/locate.html"].as_uri())
+    tab.get_by_role("button", name="Enlarge").first.click()
+    assert tab.locator("dialog.enlarged img").bounding_box()["width"] > 2 * WIDTHS[1]
+    tab.keyboard.press("Escape")
+    assert not tab.locator("dialog.enlarged").is_visible()

@@ -1,0 +1,136 @@
+"""The pages of the committed run as they are staged: what was found, links to what shows it, the way on."""
+
+import dataclasses
+
+import nbformat
+import pytest
+from matplotlib.figure import Figure
+
+from clones import PROJECT
+from twotowers.chapters.registry import CHAPTERS
+from twotowers.paper import CLAIMS
+from twotowers.pipeline import same_axes
+from twotowers.pipeline.overview import atlas_page, compare, home
+from twotowers.pipeline.pages import Published, stage
+from twotowers.pipeline.same_axes import same_limits
+from twotowers.pipeline.site import contents
+from twotowers.publishing.findings import claims_of
+from twotowers.publishing.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def own():
+    return Published(RunFolder(PROJECT / "book" / "runs" / "toy-gpt2"), CHAPTERS, "toy-gpt2")
+
+
+@pytest.fixture(scope="module")
+def staged(own, tmp_path_factory):
+    """The texts of all pages, by chapter, and the staged book."""
+    book = tmp_path_factory.mktemp("book")
+    for chapter in CHAPTERS:
+        (book / "runs" / own.name).mkdir(parents=True, exist_ok=True)
+        stage(book, own, chapter, [own], None)
+    return book
+
+
+def notebook(staged, own, chapter):
+    return nbformat.read(staged / "runs" / own.name / f"{chapter}.ipynb", as_version=4)
+
+
+def outputs(found):
+    return "\n".join(o.data["text/markdown"] for c in found.cells for o in c.get("outputs", ()) if "data" in o)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_page_opens_with_what_was_found_and_ends_with_the_way_on(staged, own, chapter):
+    cells = notebook(staged, own, chapter).cells
+    first, last = cells[0].source, cells[-1].source
+    assert first.splitlines()[0] == f"# {own.title_of(chapter)} [toy&#45;gpt2]{{.page-model}}"
+    assert first.index("page-bar") < first.index(":::{div} finding")
+    assert all(f"*{name}. {CLAIMS[name].sentence}*" in first for name in claims_of(chapter))
+    assert last.startswith("## What follows")
+    following = CHAPTERS[CHAPTERS.index(chapter) + 1 :]
+    assert (f"({following[0]}.ipynb)" if following else "</atlas>") in last
+    assert not any("hide-input" in cell.metadata.get("tags", []) for cell in cells)
+
+
+def test_the_ledger_leads_to_what_shows_each_claim(staged, own):
+    text = outputs(notebook(staged, own, "claims"))
+    assert set(own.links) == set(CLAIMS)
+    anchors = {
+        chapter: "\n".join([outputs(found), *(cell.source for cell in found.cells)])
+        for chapter in CHAPTERS
+        if (found := notebook(staged, own, chapter))
+    }
+    for name, link in own.links.items():
+        assert f"(#{link})" in text
+        assert f":name: {link}\n" in anchors[CLAIMS[name].chapter] or f"({link})=\n" in anchors[CLAIMS[name].chapter]
+
+
+def test_the_ledger_has_a_forest_with_its_files(staged, own):
+    assert f":name: fig-{own.name}-claims-forest" in "\n".join(c.source for c in notebook(staged, own, "claims").cells)
+    drawn = {path.suffix for path in (staged / "runs" / own.name / "figures").glob("*claims-forest*")}
+    assert {".svg", ".png", ".csv", ".json"} <= drawn
+
+
+def test_staging_twice_gives_the_same(staged, own, tmp_path):
+    (tmp_path / "runs" / own.name).mkdir(parents=True)
+    stage(tmp_path, own, "claims", [own], None)
+    again = (tmp_path / "runs" / own.name / "claims.ipynb").read_bytes()
+    assert again == (staged / "runs" / own.name / "claims.ipynb").read_bytes()
+
+
+def test_pages_of_all_runs_name_every_figure_and_claim(own, tmp_path):
+    book = PROJECT / "book"
+    assert home([own], book).startswith("### toy&#45;gpt2\n\n:::{div} finding\n**")
+    side_by_side = compare([own], book, tmp_path)
+    for chapter in CHAPTERS:
+        assert all(f"### `{figure}`" in side_by_side for figure in own.pictures(chapter))
+    assert all(f"{name}: " in atlas_page([own]) for name in CLAIMS)
+
+
+def test_the_first_run_comes_before_what_is_about_all(own):
+    parts = contents([own, own])["parts"]
+    assert [part["caption"] for part in parts] == ["toy-gpt2", "All models", "toy-gpt2", "Use it"]
+    assert [page["file"] for page in parts[1]["chapters"]] == ["atlas", "compare", "toy"]
+    assert parts[0]["chapters"][0] == {"file": "runs/toy-gpt2/task", "title": own.title_of("task")}
+
+
+def drawing(values, names=()):
+    made = Figure()
+    ax = made.subplots()
+    if names:
+        ax.plot(values, range(len(values)))
+        ax.set_yticks(range(len(names)), names)
+    else:
+        ax.plot(range(len(values)), values)
+    return made
+
+
+def test_the_axis_of_the_measure_has_the_same_limits_in_every_run():
+    both = [drawing([0, 1]), drawing([-5, 0.5, 0.7])]
+    assert same_limits(both)
+    assert len({made.axes[0].get_ylim() for made in both}) == 1
+    assert both[0].axes[0].get_ylim()[0] < -5
+    assert len({made.axes[0].get_xlim() for made in both}) == 2
+    named = [drawing([0, 1], "ab"), drawing([5, 9, 7], "abc")]
+    assert same_limits(named)
+    assert len({made.axes[0].get_xlim() for made in named}) == 1
+    assert len({made.axes[0].get_ylim() for made in named}) == 2
+
+
+def test_maps_and_panels_that_do_not_correspond_keep_their_axes():
+    two = Figure()
+    two.subplots(1, 2)
+    coloured = Figure()
+    coloured.subplots().pcolormesh([[1, 2], [3, 4]])
+    for pair in ([drawing([0, 1]), two], [coloured, drawing([1, 2])], [drawing([0, 1])], []):
+        assert not same_limits(pair)
+
+
+def test_pictures_with_common_axes_are_drawn_once(own, tmp_path, monkeypatch):
+    twin = dataclasses.replace(own, title="twin")
+    first = same_axes.drawn_alike("task-shots", "task", [own, twin], tmp_path)
+    assert all(path.is_file() for path in first)
+    monkeypatch.setattr(same_axes, "items_of", lambda chapter: pytest.fail("it was drawn again"))
+    assert same_axes.drawn_alike("task-shots", "task", [own, twin], tmp_path) == first
