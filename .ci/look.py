@@ -126,7 +126,8 @@ def _of_run(pages: dict[str, Page], record: Path) -> Iterator[str]:
         for file in files:
             if Path(file).parent.name == "figures" and file.endswith(".json"):
                 stem = record.parent / file
-                yield from _figure(pages, name, f"fig-{run}-{stem.stem}", stem.with_suffix(".svg"))
+                figure = stem.stem.removeprefix(f"{run}_")
+                yield from _figure(pages, name, f"fig-{run}-{figure}", stem.with_suffix(".svg"))
 
 
 def _figure(pages: dict[str, Page], name: str, anchor: str, drawn: Path | None) -> Iterator[str]:

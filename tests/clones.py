@@ -61,7 +61,8 @@ def one_thread():
 def clone(folder, patch):
     """What a run needs of a clone, and no run: configuration, chapters, and code whose digests count."""
     shutil.copytree(PROJECT / "book", folder / "book", ignore=shutil.ignore_patterns("runs", "_toc.yml"))
-    shutil.copy(PROJECT / "_config.yml", folder)
+    for file in ("_config.yml", "CITATION.cff"):
+        shutil.copy(PROJECT / file, folder)
     code = folder.parent / "package"
     shutil.copytree(Path(pipeline.__file__).parents[1], code, ignore=shutil.ignore_patterns("__pycache__"))
     patch.setattr(freshness, "PACKAGE", code)

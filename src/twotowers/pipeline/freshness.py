@@ -25,7 +25,8 @@ from typing import Any
 import jupytext
 
 from ..chapters.registry import files_read
-from ..publishing.run_folder import RunFolder
+from ..publishing.citing import SOURCE
+from ..publishing.run_folder import RunFolder, digest_of
 from ..study import Study
 
 PACKAGE = Path(__file__).parents[1]
@@ -72,7 +73,12 @@ def _made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> d
     of_look = {f"the code of {name}": _code(PACKAGE / name) for name in (*LOOKS, *pages)}
     results = {"the cells of its text": code, **of_code, **_of_study(study)}
     results |= {f"{file}, which it reads,": run.digest_in_record(file) for file in files_read(chapter)}
-    return {"results": results, "look": {"its prose": prose, **of_look}}
+    return {"results": results, "look": {"its prose": prose, **of_look, SOURCE: _cited(root)}}
+
+
+def _cited(root: Path) -> str | None:
+    """Digest of whom and what a figure's citation names."""
+    return digest_of(root / SOURCE) if (root / SOURCE).is_file() else None
 
 
 def state(run: RunFolder, chapter: str, now: Mapping[str, Any]) -> State:
