@@ -92,11 +92,15 @@ def state(run: RunFolder, chapter: str, now: Mapping[str, Any]) -> State:
         return State(DAMAGED, tuple(damage))
     if entry.get("redo"):
         return State(STALE, ("it was asked to be done again",))
-    changed = _changed(entry["made_of"]["results"], now["results"])
-    if changed:
+    if changed := changed_results(entry, now):
         return State(STALE, changed)
     changed = _changed(entry["made_of"]["look"], now["look"])
     return State(LOOK, changed) if changed else State(DONE)
+
+
+def changed_results(entry: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """What decides a chapter's results and is no longer what it was, in words; nothing if all is."""
+    return _changed(entry["made_of"]["results"], now["results"])
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:

@@ -193,7 +193,7 @@ class Prepared:
                     return self._outcome(name, "drawn anew")
                 progress.say(of + (f" ({'; '.join(found.reasons)})" if found.reasons else ""))
                 made = self.made_of(name)
-                self._execute(name, workplace, progress, kernels, jobs)
+                self.execute(name, workplace, progress, kernels, jobs)
                 traffic = Traffic.noted(workplace / ".traffic")
                 seconds = round(time.monotonic() - begun, 1)
                 date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -204,7 +204,12 @@ class Prepared:
         revision = revision_of(self.study.model)
         return redraw(text_of(self.root, name), self.run, name, workplace, entry, revision)
 
-    def _execute(self, name: str, workplace: Path, progress: Progress, kernels: Kernels, jobs: int) -> None:
+    def execute(self, name: str, workplace: Path, progress: Progress, kernels: Kernels, jobs: int) -> None:
+        """Execute a chapter in a workplace within the run's folder, where it leaves its files.
+
+        Args:
+            jobs: chapters that run at the same time.
+        """
         reads = {file: digest for file in files_read(name) if (digest := self.run.digest_in_record(file))}
         # Twice as many threads as cores: where a chapter waits for another, the one that runs has the whole machine.
         threads = None if jobs == 1 else max(1, min(cores(), 2 * cores() // jobs))
