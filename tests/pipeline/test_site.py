@@ -2,6 +2,7 @@
 
 import html
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from clones import PROJECT, clone, go, made_up
 from twotowers.errors import SiteError, StalePageError
 from twotowers.pipeline import freshness, site
 from twotowers.pipeline import run as pipeline
+from twotowers.publishing.citing import FORMATS
 from twotowers.publishing.run_folder import figure_stem, runs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,6 +80,22 @@ def test_models_of_any_name_have_their_pages_and_figures(book, look):
         model = html.escape(Path(name).name)
         assert [caption for caption in captions if caption.startswith(model)], name
         assert len(set(captions)) == len(captions)
+
+
+def test_under_a_figure_stand_its_files_and_its_citation_ready_to_be_copied(book):
+    for run in runs_of(book):
+        page = text(book, f"runs/{run.name}/task")
+        stem = figure_stem(run.name, "task-made-up")
+        made = json.loads((run.path / f"{stem}.json").read_text(encoding="utf-8"))["provenance"]
+        (cite,) = re.findall(r"<details[^>]*figure-cite.*?</details>", page, re.DOTALL)
+        shown = [
+            html.unescape(re.sub("<.*?>", "", block)) for block in re.findall(r"<pre>(.*?)</pre>", cite, re.DOTALL)
+        ]
+        assert [block.rstrip("\n") for block in shown] == [write(made) for _, write in FORMATS.values()]
+        assert {Path(link).name for link in re.findall(r'href="([^"]*_downloads[^"]*)"', page)} >= {
+            f"{Path(stem).name}.{ending}" for ending in ("svg", "png", "pdf", "csv", "json")
+        }
+        assert "copybutton" in page
 
 
 def test_every_run_has_a_column_of_the_atlas_also_if_two_models_have_one_name(book):

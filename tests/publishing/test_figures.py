@@ -148,7 +148,14 @@ def test_a_figure_is_drawn_the_same_from_what_was_stored(published, stem):
 def test_a_figure_that_has_left_its_page_says_where_it_is_from(published, stem, study):
     record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))["provenance"]
     cited = Citation(record)
-    wanted = [cited.title, cited.key, record["command"], record["weights_sha256"][:LONG], record["licence"]]
+    wanted = [
+        cited.title,
+        cited.project.title,
+        cited.key,
+        record["command"],
+        record["weights_sha256"][:LONG],
+        record["licence"],
+    ]
     assert all(wanted)
     names = {"dc": "http://purl.org/dc/elements/1.1/"}
     work = ElementTree.parse(stem.with_suffix(".svg")).getroot()

@@ -67,7 +67,7 @@ def inside(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     cited = Citation(record)
     title, author, rights = cited.title, "; ".join(cited.project.authors), cited.project.licence
-    about, source = ". ".join(cited.details), str(record["command"] or "")
+    about, source = ". ".join([f"In: {cited.project.title}", *cited.details]), str(record["command"] or "")
     date = str(record["date"] or "")[:10]
     return {
         "svg": {
