@@ -19,6 +19,7 @@ from twotowers.models import model as models
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import freshness
 from twotowers.pipeline import run as pipeline
+from twotowers.pipeline.verify import SAME, verify
 from twotowers.publishing.publish import Figure
 from twotowers.publishing.record import FIELDS
 from twotowers.publishing.run_folder import figure_ids, figure_stem
@@ -90,6 +91,14 @@ def test_the_record_says_what_was_run_and_that_the_identities_hold(folder):
 
 def test_the_ledger_has_a_verdict_for_every_claim(folder):
     assert "not run" not in set(ledger(folder)["verdict"])
+
+
+def test_a_chapter_that_reads_of_another_comes_out_again_and_leaves_the_run_as_it_was(real_run):
+    root, folder, _ = real_run
+    before = tree(folder)
+    assert [(verified.name, str(verified)) for verified in verify(["values-words"])] == [("values-words", SAME)]
+    assert tree(folder) == before
+    assert not list((root / "_build").iterdir())
 
 
 def tables(folder):

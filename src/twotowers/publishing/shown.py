@@ -87,14 +87,14 @@ class Shown:
         apart = {name: json.loads((self.folder / file).read_text("utf-8")) for name, file in kept["files"].items()}
         return {**kept["values"], **tables, **apart}
 
-    def render(self, item: Item, target: Path | None = None) -> str:
-        """The MyST text of an item that was added; a figure's files are written, into `target` if that is given."""
+    def render(self, item: Item) -> str:
+        """The MyST text of an item that was added; a figure's files are written."""
         inputs = self.inputs(item.id)
         if isinstance(item, Text):
             return str(call(item.write, self.facts, inputs))
         drawing, caption, alt = figure_of(item, self.facts, inputs)
         stem, record = figure_stem(self.facts.run, item.id), self._record(item)
-        write_figure((target or self.folder) / stem, drawing, caption=caption, alt=alt, record=record)
+        write_figure(self.folder / stem, drawing, caption=caption, alt=alt, record=record)
         return figure_text(stem, caption, alt, record)
 
     def _record(self, figure: Figure) -> dict[str, Any]:
