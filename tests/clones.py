@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -76,8 +77,9 @@ def tree(folder):
 
 
 def kept(folder):
-    """The files of a run that are made of numbers, without those that name dates."""
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.suffix in (".csv", ".svg")}
+    """The files of a run that are made of numbers, without the day on which they were made."""
+    files = [p for p in folder.rglob("*") if p.suffix in (".csv", ".svg")]
+    return {p.relative_to(folder): re.sub(rb"\d{4}-\d\d-\d\d", b"", p.read_bytes()) for p in files}
 
 
 def read(folder, chapter):

@@ -82,7 +82,7 @@ class Citation:
     def key(self) -> str:
         """Of a citation manager: another one if the figure's data are others."""
         anchor = self.record["anchor"].removeprefix("fig-")
-        return f"twotowers-{anchor}-{self.record['data_sha256'][:SHORT]}"
+        return f"twotowers-{anchor}:{self.record['data_sha256'][:SHORT]}"
 
     @property
     def title(self) -> str:
