@@ -1,8 +1,8 @@
 """Look at the site without the help of the package that built it: print a line for every problem, exit with 1 if any.
 
 What should be there is read from the book: a page for every text of `book/`, and for every chapter that the record of
-a run names; on it every figure of that record, with its own picture. On every page, pictures have a file and an alt
-text, relative links lead somewhere, and no traceback is shown.
+a run names; on it every figure of that record, with its own picture and links to its files. On every page, pictures
+have a file and an alt text, relative links lead somewhere, and no traceback is shown.
 
     python .ci/look.py [RUN ...]      runs that must be there, with every chapter of the book
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -126,7 +126,17 @@ def _of_run(pages: dict[str, Page], record: Path) -> Iterator[str]:
         for file in files:
             if Path(file).parent.name == "figures" and file.endswith(".json"):
                 stem = record.parent / file
-                yield from _figure(pages, name, f"fig-{run}-{stem.stem}", stem.with_suffix(".svg"))
+                figure = stem.stem.removeprefix(f"{run}_")
+                yield from _figure(pages, name, f"fig-{run}-{figure}", stem.with_suffix(".svg"))
+        yield from _not_offered(pages, name, files)
+
+
+def _not_offered(pages: dict[str, Page], name: str, files: Iterable[str]) -> Iterator[str]:
+    """Files of figures that a page does not lead to: pictures, numbers and records."""
+    if name in pages:
+        offered = {Path(unquote(urlsplit(link).path)).name for link in pages[name].links}
+        missing = (file for file in files if Path(file).parent.name == "figures" and Path(file).name not in offered)
+        yield from (f"{name}: no link to {file}" for file in missing)
 
 
 def _figure(pages: dict[str, Page], name: str, anchor: str, drawn: Path | None) -> Iterator[str]:

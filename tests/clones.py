@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def one_thread():
 def clone(folder, patch):
     """What a run needs of a clone, and no run: configuration, chapters, and code whose digests count."""
     shutil.copytree(PROJECT / "book", folder / "book", ignore=shutil.ignore_patterns("runs", "_toc.yml"))
-    shutil.copy(PROJECT / "_config.yml", folder)
+    for file in ("_config.yml", "CITATION.cff"):
+        shutil.copy(PROJECT / file, folder)
     code = folder.parent / "package"
     shutil.copytree(Path(pipeline.__file__).parents[1], code, ignore=shutil.ignore_patterns("__pycache__"))
     patch.setattr(freshness, "PACKAGE", code)
@@ -75,8 +77,9 @@ def tree(folder):
 
 
 def kept(folder):
-    """The files of a run that are made of numbers, without those that name dates."""
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.suffix in (".csv", ".svg")}
+    """The files of a run that are made of numbers, without the day on which they were made."""
+    files = [p for p in folder.rglob("*") if p.suffix in (".csv", ".svg")]
+    return {p.relative_to(folder): re.sub(rb"\d{4}-\d\d-\d\d", b"", p.read_bytes()) for p in files}
 
 
 def read(folder, chapter):

@@ -136,7 +136,7 @@ def light_figures(monkeypatch):
     def write(stem, drawing, **_):
         stem.parent.mkdir(parents=True, exist_ok=True)
         drawing.draw_without_rendering()
-        for ending in ("svg", "png", "json"):
+        for ending in ("svg", "png", "pdf", "json"):
             stem.with_name(f"{stem.name}.{ending}").touch()
 
     monkeypatch.setattr("twotowers.publishing.shown.write_figure", write)

@@ -58,7 +58,9 @@ from twotowers.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 # What is of no run's doing: dates, the commit of the checkout, the random ids of a notebook's cells.
-OTHER = re.compile(rb'\d{4}-\d\d-\d\d(T[\d:.+]*)?|"git_commit": "[^"]*"|"id": "[0-9a-f-]*"')
+OTHER = re.compile(
+    rb'\d{4}-\d\d-\d\d(T[\d:.+]*)?|"git_commit": "[^"]*"|commit [0-9a-f]{40}(-dirty)?|"id": "[0-9a-f-]*"'
+)
 
 
 class Soak:
@@ -173,8 +175,8 @@ def contents(run):
     found = {}
     for file in sorted(run.rglob("*")):
         if file.is_file():
-            whole = file.suffix in (".csv", ".svg", ".png")
-            found[str(file.relative_to(run))] = file.read_bytes() if whole else OTHER.sub(b"", file.read_bytes())
+            drawn = file.suffix in (".png", ".pdf")  # as their svg, but say in binary when the numbers were made
+            found[str(file.relative_to(run))] = b"" if drawn else OTHER.sub(b"", file.read_bytes())
     found["run.json"] = sorted(named(run))
     return found
 

@@ -11,7 +11,10 @@ import pytest
 
 LOOK = Path(__file__).resolve().parents[1] / ".ci" / "look.py"
 PAGE = "runs/one/task.html"
-FIGURE = '<figure id="fig-one-task-shots"><a><img alt="Two lines." src="../../_images/task-shots.svg"></a></figure>'
+FIGURE = '<figure id="fig-one-task-shots"><a><img alt="Two lines." src="../../_images/one_task-shots.svg"></a></figure>'
+FILES = "".join(
+    f'<a href="../../_downloads/{place}">file</a>' for place in ("a1/one_task-shots.json", "a2/one_task-shots.pdf")
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +41,16 @@ def html(body):
 def root(tmp_path):
     """A book of two pages and a run of two chapters, and its site, written by hand."""
     record = {
-        "chapters": {"task": {"files": {"task.ipynb": "", "figures/task-shots.json": ""}}, "claims": {"files": {}}}
+        "chapters": {
+            "task": {"files": {"task.ipynb": "", "figures/one_task-shots.json": "", "figures/one_task-shots.pdf": ""}},
+            "claims": {"files": {}},
+        }
     }
     book = {
         "book/intro.md": "# Intro", "book/toy.md": "# Toy", "book/_toy.md": "included",
         "book/chapters/task.md": "# Task", "book/chapters/claims.md": "# Claims",
         "book/runs/one/run.json": json.dumps(record),
-        "book/runs/one/figures/task-shots.json": "{}", "book/runs/one/figures/task-shots.svg": "<svg>one</svg>",
+        "book/runs/one/figures/one_task-shots.json": "{}", "book/runs/one/figures/one_task-shots.svg": "<svg>one</svg>",
         "book/bench/figures/fast.json": "{}", "book/bench/figures/fast.svg": "<svg>fast</svg>",
         "book/performance.md": "# Performance",
     }  # fmt: skip
@@ -55,10 +61,11 @@ def root(tmp_path):
         "intro.html": html(f'{contents}<a href="runs/one/claims.html#verdict">x</a>'),
         "toy.html": html('<div id="fig-toy-training"><img alt="A line." src="_images/toy%20curve.svg"></div>'),
         "performance.html": html('<div id="fig-performance-fast"><img alt="Bars." src="_images/fast.svg"></div>'),
-        PAGE: html(f'{FIGURE}<a href="#">top</a><a href="https://example.org/none#here">elsewhere</a>'),
+        PAGE: html(f'{FIGURE}{FILES}<a href="#">top</a><a href="https://example.org/none#here">elsewhere</a>'),
         "runs/one/claims.html": html('<p id="verdict">Yes</p><a href="../../intro.html">back</a>'),
-        "_images/task-shots.svg": "<svg>one</svg>", "_images/toy curve.svg": "<svg/>",
-        "_images/fast.svg": "<svg>fast</svg>",
+        "_images/one_task-shots.svg": "<svg>one</svg>", "_images/toy curve.svg": "<svg/>",
+        "_images/fast.svg": "<svg>fast</svg>", "_downloads/a1/one_task-shots.json": "{}",
+        "_downloads/a2/one_task-shots.pdf": "%PDF",
         "_static/macros.html": html('<a href="{{ nowhere }}">a template of the theme</a>'),
     }  # fmt: skip
     write(tmp_path, book | {f"_build/html/{name}": text for name, text in site.items()})
@@ -108,23 +115,24 @@ def record(change):
         (in_page("performance-fast", "x", "performance.html"), "performance.html: no figure fig-performance-fast"),
         (in_page("fig-toy-training", "other", "toy.html"), "toy.html: no figure fig-toy-training"),
         (in_page("<img", "<i"), f"{PAGE}: no picture in fig-one-task-shots"),
-        (in_page(FIGURE, '<p id="fig-one-task-shots"></p><img alt="Apart." src="../../_images/task-shots.svg">'),
+        (in_page(FIGURE, '<p id="fig-one-task-shots"></p><img alt="Apart." src="../../_images/one_task-shots.svg">'),
          f"{PAGE}: no picture in fig-one-task-shots"),
         (lambda root: site(root, "_images/fast.svg").write_text(""), "performance.html: _images/fast.svg is empty"),
         (lambda root: site(root, "_images/toy curve.svg").write_text(""), "toy.html: _images/toy%20curve.svg is empty"),
-        (lambda root: site(root, "_images/task-shots.svg").write_text("<svg>two</svg>"),
-         f"{PAGE}: the picture in fig-one-task-shots is not the run's task-shots.svg"),
-        (lambda root: (root / "book" / "runs" / "one" / "figures" / "task-shots.svg").unlink(),
-         f"{PAGE}: task-shots.svg, shown in fig-one-task-shots, is not in the book"),
-        (in_page('alt="Two lines."', ""), f"{PAGE}: no alt text for ../../_images/task-shots.svg"),
-        (in_page('alt="Two lines."', 'alt=" "'), f"{PAGE}: no alt text for ../../_images/task-shots.svg"),
+        (lambda root: site(root, "_images/one_task-shots.svg").write_text("<svg>two</svg>"),
+         f"{PAGE}: the picture in fig-one-task-shots is not the run's one_task-shots.svg"),
+        (lambda root: (root / "book" / "runs" / "one" / "figures" / "one_task-shots.svg").unlink(),
+         f"{PAGE}: one_task-shots.svg, shown in fig-one-task-shots, is not in the book"),
+        (in_page("a2/one_task-shots.pdf", "a1/one_task-shots.json"), f"{PAGE}: no link to figures/one_task-shots.pdf"),
+        (in_page('alt="Two lines."', ""), f"{PAGE}: no alt text for ../../_images/one_task-shots.svg"),
+        (in_page('alt="Two lines."', 'alt=" "'), f"{PAGE}: no alt text for ../../_images/one_task-shots.svg"),
         (in_page("</figure>", "</figure><pre>Trace<b>back</b> (most recent call last)</pre>"), f"{PAGE}: a traceback"),
         (in_page("intro.html", "into.html", "index.html"), "index.html: dead link 'into.html'"),
         (in_page("#verdict", "#verdicts", "intro.html"), "intro.html: dead link 'runs/one/claims.html#verdicts'"),
         (in_page('"#"', '"#nowhere"'), f"{PAGE}: dead link '#nowhere'"),
         (in_page('"#"', '"../../../secret.html"'), f"{PAGE}: dead link '../../../secret.html'"),
-        (lambda root: site(root, "_images/task-shots.svg").unlink(),
-         f"{PAGE}: dead link '../../_images/task-shots.svg'"),
+        (lambda root: site(root, "_images/one_task-shots.svg").unlink(),
+         f"{PAGE}: dead link '../../_images/one_task-shots.svg'"),
     ],
 )  # fmt: skip
 def test_damage_is_found(look, root, damage, found):

@@ -19,7 +19,10 @@ from twotowers.models import model as models
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import freshness
 from twotowers.pipeline import run as pipeline
+from twotowers.pipeline.verify import SAME, verify
 from twotowers.publishing.publish import Figure
+from twotowers.publishing.record import FIELDS
+from twotowers.publishing.run_folder import figure_ids, figure_stem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,10 +71,11 @@ def test_the_run_folder_holds_what_its_record_names_and_nothing_else(folder):
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == named | {"run.json"}
     for chapter, figures in FIGURES.items():
         files = record["chapters"][chapter]["files"]
-        assert sorted(Path(file).stem for file in files if file.endswith(".svg")) == figures
+        assert figure_ids(folder.name, files) == figures
         for figure in figures:
-            assert {f"figures/{figure}.{ending}" for ending in ("svg", "png", "json")} <= set(files)
-            assert [file for file in files if file.startswith(f"figures/{figure}") and file.endswith(".csv")]
+            stem = figure_stem(folder.name, figure)
+            assert {f"{stem}.{ending}" for ending in ("svg", "png", "pdf", "json")} <= set(files)
+            assert [file for file in files if file.startswith(stem) and file.endswith(".csv")]
     claims = [file for entry in record["chapters"].values() for file in entry["files"] if file.startswith("claims/")]
     assert sorted(claims) == sorted(f"claims/{claim}.json" for claim in CLAIMS)
 
@@ -87,6 +91,14 @@ def test_the_record_says_what_was_run_and_that_the_identities_hold(folder):
 
 def test_the_ledger_has_a_verdict_for_every_claim(folder):
     assert "not run" not in set(ledger(folder)["verdict"])
+
+
+def test_a_chapter_that_reads_of_another_comes_out_again_and_leaves_the_run_as_it_was(real_run):
+    root, folder, _ = real_run
+    before = tree(folder)
+    assert [(verified.name, str(verified)) for verified in verify(["values-words"])] == [("values-words", SAME)]
+    assert tree(folder) == before
+    assert not list((root / "_build").iterdir())
 
 
 def tables(folder):
@@ -118,18 +130,15 @@ def test_a_new_look_is_drawn_from_what_was_stored_and_changes_no_number(real_run
 
 @pytest.mark.parametrize("figure", [figure for chapter in CHAPTERS for figure in FIGURES[chapter]])
 def test_a_figure_has_a_picture_numbers_caption_alt_text_and_provenance(folder, figure):
-    file = folder / "figures" / figure
+    file = folder / figure_stem(folder.name, figure)
     assert ElementTree.parse(f"{file}.svg").getroot().tag.endswith("svg")
     assert Path(f"{file}.png").read_bytes().startswith(b"\x89PNG")
-    assert all(len(pd.read_csv(table)) for table in file.parent.glob(f"{figure}*.csv"))
+    assert all(len(pd.read_csv(table)) for table in file.parent.glob(f"{file.name}*.csv"))
     record = json.loads(Path(f"{file}.json").read_text())
     assert len(record["caption"]) > 40
     assert len(record["alt"]) > 20
     provenance = record["provenance"]
-    assert set(provenance) >= {
-        "figure", "model", "family", "revision", "weights_sha256", "dtype", "device", "task", "task_sha256", "scale",
-        "seed", "packages", "git_commit", "command", "date",
-    }  # fmt: skip
+    assert set(provenance) >= set(FIELDS)
     assert provenance["figure"] == figure
     assert provenance["command"] == "twotowers run --model tiny-gpt2 --task words --scale smoke"
     assert {"torch", "nnsight", "transformers", "twotowers"} <= set(provenance["packages"])
@@ -141,7 +150,7 @@ def test_a_published_notebook_is_valid_and_shows_its_figures_with_their_anchors(
     nbformat.validate(notebook)
     text = nbformat.writes(notebook)
     for figure in FIGURES[chapter]:
-        assert f"figures/{figure}.svg" in text
+        assert f"{figure_stem(folder.name, figure)}.svg" in text
         assert f":name: fig-{folder.name}-{figure}" in text
 
 
@@ -161,7 +170,7 @@ def test_nothing_published_holds_a_local_path(real_run, tiny_folders):
     root, folder, _ = real_run
     paths = [root, tiny_folders["gpt2"].parent, PROJECT, ".tmp-"]
     for file in folder.rglob("*"):
-        if file.is_file() and file.suffix != ".png":
+        if file.is_file() and file.suffix not in (".png", ".pdf"):
             text = file.read_text()
             assert not [path for path in paths if str(path) in text], file
 

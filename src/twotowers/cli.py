@@ -83,6 +83,20 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--stale", action="store_true", help="publish also what is stale or damaged, marked as such")
     build.set_defaults(action=_build)
 
+    cite = commands.add_parser("cite", help="print how a figure is cited")
+    cite.add_argument("figure", metavar="FIGURE", help="its id, as under the figure; its anchor or a file will do, too")
+    _add_run_of(cite)
+    cite.add_argument("--format", default="bibtex", metavar="F", help="bibtex (default), ris or text")
+    cite.set_defaults(action=_cite)
+
+    verify = commands.add_parser("verify", help="run again what made figures, beside the run, and compare")
+    verify.add_argument("figure", nargs="*", metavar="FIGURE", help="ids as for cite (default: all that the run made)")
+    _add_run_of(verify)
+    kept = verify.add_mutually_exclusive_group()
+    kept.add_argument("--expected", action="store_true", help="compare the run with its expected values; runs nothing")
+    kept.add_argument("--write-expected", action="store_true", help="take the run's values for the expected ones")
+    verify.set_defaults(action=_verify)
+
     check = commands.add_parser("check", help="measure the identities that must hold on a model")
     check.add_argument("model", metavar="MODEL", help="registry key, local folder, or hub id owner/name")
     _add_loading(check)
@@ -109,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     tasks = commands.add_parser("tasks", help="list the tasks")
     tasks.set_defaults(action=_tasks)
     return parser
+
+
+def _add_run_of(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model", metavar="KEY", help="the model of a run, or the run's name (default: the default model's, if any)"
+    )
 
 
 def _add_loading(command: argparse.ArgumentParser) -> None:
@@ -192,6 +212,27 @@ def _build(options: argparse.Namespace) -> None:
     from .pipeline.site import build
 
     print(f"The site is at {build(stale=options.stale)}")
+
+
+def _cite(options: argparse.Namespace) -> None:
+    from .pipeline.figures import cite
+
+    print(cite(options.figure, model=options.model, form=options.format))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .pipeline.expected import compare_expected, write_expected
+    from .pipeline.verify import SAME, verify
+
+    if options.write_expected:
+        print(f"The expected values are in {write_expected(options.model)}")
+        return 0
+    found = compare_expected(options.model) if options.expected else verify(options.figure, model=options.model)
+    verdicts = set[str]()
+    for verified in found:
+        print(f"{verified.name:28}  {verified}", flush=True)
+        verdicts.add(verified.verdict)
+    return int(verdicts != {SAME})
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from twotowers.bench import page as bench_page
 from twotowers.bench import page as figures_bench
 from twotowers.bench.bench import BARE
+from twotowers.publishing.record import FIELDS
 
 
 @pytest.fixture
@@ -49,8 +50,10 @@ def test_the_page_shows_every_way_with_its_figures(result, tmp_path):
     assert "at 1.5 times its height in the median" in page
     for name in ("ratio", "scaling"):
         assert f":name: fig-performance-tiny-float32-{name}" in page
-        for ending in ("svg", "png", "csv", "json"):
+        for ending in ("svg", "png", "pdf", "csv", "json"):
             assert (tmp_path / "figures" / f"tiny-float32-{name}.{ending}").stat().st_size
+        record = json.loads((tmp_path / "figures" / f"tiny-float32-{name}.json").read_text())
+        assert set(FIELDS) <= set(record["provenance"])
     assert json.loads((tmp_path / "tiny-float32.json").read_text())["rows"] == result["rows"]
 
 

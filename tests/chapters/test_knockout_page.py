@@ -213,5 +213,7 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, drops, increases, sele
     assert ("no other heads to compare with" in texts[page.COST]) == (others == 0)
     assert ("From one demonstration set" in texts[page.DOSE]) == (sets == 1)
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
-        f"knockout-{name}.{end}" for name in ("heads", "dose", "agreement") for end in ("svg", "png", "csv", "json")
+        f"invented_knockout-{name}.{end}"
+        for name in ("heads", "dose", "agreement")
+        for end in ("svg", "png", "pdf", "csv", "json")
     }

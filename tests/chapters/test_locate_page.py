@@ -272,5 +272,10 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, heads, framed, text, s
     assert text in texts[page.TOP]
     assert ("intervals in brackets" in texts[page.SUMS]) == (sets == 2)
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
-        f"locate-{name}.{ending}" for name in ("layers", "heads") for ending in ("svg", "png", "csv", "json")
-    } | {f"locate-margin{ending}" for ending in (".svg", ".png", "-layers.csv", "-totals.csv", ".json")}
+        f"{facts.run}_locate-{name}.{ending}"
+        for name in ("layers", "heads")
+        for ending in ("svg", "png", "pdf", "csv", "json")
+    } | {
+        f"{facts.run}_locate-margin{ending}"
+        for ending in (".svg", ".png", ".pdf", "-layers.csv", "-totals.csv", ".json")
+    }

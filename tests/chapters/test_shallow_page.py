@@ -296,5 +296,7 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, n_layers, windows, rea
     assert [found for text in texts.values() if (found := UNWANTED.search(text))] == []
     assert ("From one demonstration set" in texts[page.PROBE]) == (sets == 1)
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
-        f"shallow-{name}.{ending}" for name in ("blocking", "probe") for ending in ("svg", "png", "csv", "json")
+        f"invented_shallow-{name}.{ending}"
+        for name in ("blocking", "probe")
+        for ending in ("svg", "png", "pdf", "csv", "json")
     }

@@ -186,7 +186,9 @@ def test_everything_can_be_kept_and_drawn_again(tmp_path, mean, numbers, sets):
             assert text
             assert not UNWANTED.search(text), text
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
-        f"task-{name}.{ending}" for name in ("shots", "templates") for ending in ("svg", "png", "csv", "json")
+        f"invented_task-{name}.{ending}"
+        for name in ("shots", "templates")
+        for ending in ("svg", "png", "pdf", "csv", "json")
     }
 
 

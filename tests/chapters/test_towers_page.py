@@ -28,8 +28,8 @@ def test_every_item_of_the_page_is_stored_and_written_from_what_was_stored(tmp_p
     again = Shown.read(tmp_path, "towers")
     assert [again.render(items[name]) for name in items] == [shown.render(items[name]) for name in items]
     assert {item.id.split("-")[0] for item in items.values()} == {"towers"}
-    assert (tmp_path / "figures" / "towers-attention.csv").is_file()
-    assert (tmp_path / "figures" / "towers-transfer-example.csv").is_file()
+    assert (tmp_path / "figures" / "invented_towers-attention.csv").is_file()
+    assert (tmp_path / "figures" / "invented_towers-transfer-example.csv").is_file()
 
 
 def test_attention_stands_by_head_and_by_group():

@@ -104,7 +104,7 @@ def test_every_item_of_the_page_is_stored_and_written_from_what_was_stored(tmp_p
         harmless(shown.render(items[name]))
     again = Shown.read(tmp_path, "values")
     assert [again.render(items[name]) for name in items] == [shown.render(items[name]) for name in items]
-    assert (tmp_path / "figures" / "values-logit-minus.csv").is_file()
+    assert (tmp_path / "figures" / "invented_values-logit-minus.csv").is_file()
     assert {item.id.split("-")[0] for item in items.values()} == {"values"}
 
 

@@ -2,6 +2,7 @@
 
 import html
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,8 @@ from clones import PROJECT, clone, go, made_up
 from twotowers.errors import SiteError, StalePageError
 from twotowers.pipeline import freshness, site
 from twotowers.pipeline import run as pipeline
-from twotowers.publishing.run_folder import runs_of
+from twotowers.publishing.citing import FORMATS
+from twotowers.publishing.run_folder import figure_stem, runs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("qwen2.5_0.5b", "Modèle--é 1", "here/a*b*<i>$1$", "there/a*b*<i>$1$")  # two are called the same
@@ -80,6 +82,22 @@ def test_models_of_any_name_have_their_pages_and_figures(book, look):
         assert len(set(captions)) == len(captions)
 
 
+def test_under_a_figure_stand_its_files_and_its_citation_ready_to_be_copied(book):
+    for run in runs_of(book):
+        page = text(book, f"runs/{run.name}/task")
+        stem = figure_stem(run.name, "task-made-up")
+        made = json.loads((run.path / f"{stem}.json").read_text(encoding="utf-8"))["provenance"]
+        (cite,) = re.findall(r"<details[^>]*figure-cite.*?</details>", page, re.DOTALL)
+        shown = [
+            html.unescape(re.sub("<.*?>", "", block)) for block in re.findall(r"<pre>(.*?)</pre>", cite, re.DOTALL)
+        ]
+        assert [block.rstrip("\n") for block in shown] == [write(made) for _, write in FORMATS.values()]
+        assert {Path(link).name for link in re.findall(r'href="([^"]*_downloads[^"]*)"', page)} >= {
+            f"{Path(stem).name}.{ending}" for ending in ("svg", "png", "pdf", "csv", "json")
+        }
+        assert "copybutton" in page
+
+
 def test_every_run_has_a_column_of_the_atlas_also_if_two_models_have_one_name(book):
     columns = [html.unescape(found) for found in re.findall(r'<th class="head"><p>(.*?)</p>', text(book, "atlas"))]
     twins = [f"a*b*<i>$1$ ({run.name})" for run in runs_of(book) if run.title == "a*b*<i>$1$"]
@@ -114,6 +132,11 @@ def first_run(root):
     return root / "book" / "runs" / runs_of(root)[0].name
 
 
+def drawn(run, ending):
+    """A file of the run's figure."""
+    return run / f"{figure_stem(run.name, 'task-made-up')}.{ending}"
+
+
 def edit(file, new):
     file.write_text(new(file.read_text(encoding="utf-8")), encoding="utf-8")
 
@@ -121,13 +144,13 @@ def edit(file, new):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda run: edit(run / "figures" / "task-made-up.csv", lambda text: text.replace("0.3", "0.4")),
-         "damaged: figures/task-made-up.csv was changed"),
-        (lambda run: edit(run / "figures" / "task-made-up.svg", lambda text: text.replace("<path", "<path ", 1)),
-         "damaged: figures/task-made-up.svg was changed"),
-        (lambda run: (run / "figures" / "task-made-up.svg").write_text(""),
-         "damaged: figures/task-made-up.svg was changed"),
-        (lambda run: (run / "figures" / "task-made-up.png").unlink(), "damaged: figures/task-made-up.png is gone"),
+        (lambda run: edit(drawn(run, "csv"), lambda text: text.replace("0.3", "0.4")),
+         "damaged: {stem}.csv was changed"),
+        (lambda run: edit(drawn(run, "svg"), lambda text: text.replace("<path", "<path ", 1)),
+         "damaged: {stem}.svg was changed"),
+        (lambda run: (drawn(run, "svg")).write_text(""),
+         "damaged: {stem}.svg was changed"),
+        (lambda run: drawn(run, "png").unlink(), "damaged: {stem}.png is gone"),
         (lambda run: (run / "task.ipynb").write_text(""), "damaged: task.ipynb was changed"),
         (lambda run: edit(run.parents[1] / "chapters" / "task.md", lambda text: text + "\nMore.\n"),
          "stale: its prose changed"),
@@ -136,7 +159,8 @@ def edit(file, new):
 def test_what_was_edited_since_is_refused_by_name(root, change, why):
     run = first_run(root)
     change(run)
-    with pytest.raises(StalePageError, match=f"^The page {run.name}/task is {re.escape(why)}"):
+    said = why.format(stem=figure_stem(run.name, "task-made-up"))
+    with pytest.raises(StalePageError, match=f"^The page {run.name}/task is {re.escape(said)}"):
         site.build()
 
 
@@ -154,9 +178,10 @@ def test_edited_code_is_refused_by_name_for_every_run(root, module):
 def test_a_page_that_is_published_though_it_is_stale_says_so(root, look):
     run = first_run(root)
     edit(run.parents[1] / "chapters" / "task.md", lambda text: text + "\nMore.\n")
-    edit(run / "figures" / "task-made-up.csv", lambda text: text.replace("0.3", "0.4"))
+    edit(drawn(run, "csv"), lambda text: text.replace("0.3", "0.4"))
     site.build(stale=True)
-    assert "This page is damaged: figures/task-made-up.csv was changed." in text(root, f"runs/{run.name}/task")
+    damaged = f"{figure_stem(run.name, 'task-made-up')}.csv"
+    assert f"This page is damaged: {damaged} was changed." in text(root, f"runs/{run.name}/task")
     assert "This page is stale: its prose changed." in text(root, f"runs/{runs_of(root)[1].name}/task")
     assert look(root) == []
 

@@ -1,19 +1,24 @@
 """Figures draw the table they are given, and publishing writes everything a citer needs."""
 
+import hashlib
 import json
 import math
 import warnings
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from twotowers.prompts.tasks import load_task
 from twotowers.publishing import publish
+from twotowers.publishing.citing import FORMATS, LONG, Citation
 from twotowers.publishing.plots import head_map
 from twotowers.publishing.provenance import RUN_NOTE, facts_of, run_name
+from twotowers.publishing.record import FIELDS
 from twotowers.publishing.results import read_table, write_table
 from twotowers.publishing.shown import Shown
 from twotowers.study import SCALES, Study
@@ -91,39 +96,106 @@ def published(study, tmp_path):
     return tmp_path / "figures", shown.render(SHOTS), shown
 
 
-def test_publishing_writes_vector_picture_numbers_and_provenance(published, study):
-    folder, *_ = published
-    assert {file.name for file in folder.iterdir()} == {f"task-shots.{e}" for e in ("svg", "png", "csv", "json")}
-    assert (folder / "task-shots.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
-    assert (folder / "task-shots.png").read_bytes().startswith(b"\x89PNG")
-    assert pd.read_csv(folder / "task-shots.csv")["y"].tolist() == [1 / 3, 2.0]  # all digits
-    record = json.loads((folder / "task-shots.json").read_text(encoding="utf-8"))
+@pytest.fixture
+def stem(published, study):
+    """The files of the figure, without their endings."""
+    return published[0] / f"{run_name(study)}_task-shots"
+
+
+def test_publishing_writes_pictures_numbers_and_provenance(published, stem, study):
+    endings = ("svg", "png", "pdf", "csv", "json")
+    assert {file.name for file in stem.parent.iterdir()} == {f"{stem.name}.{ending}" for ending in endings}
+    assert stem.with_suffix(".svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    assert stem.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert stem.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    assert pd.read_csv(stem.with_suffix(".csv"))["y"].tolist() == [1 / 3, 2.0]  # all digits
+    record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["caption"] == "What is compared."
     assert record["alt"] == "A line going up."
     facts = record["provenance"]
     assert facts["figure"] == "task-shots"
     assert facts["weights_sha256"] == study.model.digest
+    assert facts["revision"] == f"sha256:{study.model.digest}"
     assert facts["task_sha256"] == study.task.digest
     assert (facts["seed"], facts["scale"], facts["dtype"], facts["device"]) == (7, "smoke", "float32", "cpu")
-    assert {"model", "revision", "packages", "git_commit", "command", "date"} <= set(facts)
+    assert set(FIELDS) <= set(facts)
     assert "--seed 7" in facts["command"]
+    assert facts["data"] == {f"{stem.name}.csv": hashlib.sha256(stem.with_suffix(".csv").read_bytes()).hexdigest()}
 
 
-def test_a_figure_has_anchor_alt_text_and_files(published, study):
+def test_a_figure_has_anchor_alt_text_files_and_citations(published, stem, study):
     text = published[1]
     assert f":name: fig-{run_name(study)}-task-shots\n:alt: A line going up.\n" in text
-    for ending in ("svg", "png", "csv", "json"):
-        assert f"<figures/task-shots.{ending}>" in text
+    for ending in ("svg", "png", "pdf", "csv", "json"):
+        assert f"<figures/{stem.name}.{ending}>" in text
+    record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))["provenance"]
+    for title, write in FORMATS.values():
+        assert f"{{tab-item}} {title}" in text
+        assert f"```text\n{write(record)}\n```" in text
 
 
-def test_a_figure_is_drawn_the_same_from_what_was_stored(published):
+def test_a_figure_is_drawn_the_same_from_what_was_stored(published, stem):
     folder, text, shown = published
-    first = (folder / "task-shots.svg").read_bytes()
+    endings = (".svg", ".png", ".pdf", ".json")
+    first = {ending: stem.with_suffix(ending).read_bytes() for ending in endings}
     again = Shown.read(folder.parent, "task")
     assert again.facts == shown.facts
     pd.testing.assert_frame_equal(again.inputs("task-shots")["table"], TABLE.astype({"x": "int64"}))
     assert again.render(SHOTS) == text
-    assert (folder / "task-shots.svg").read_bytes() == first
+    assert {ending: stem.with_suffix(ending).read_bytes() for ending in endings} == first
+
+
+def test_a_figure_that_has_left_its_page_says_where_it_is_from(published, stem, study):
+    record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))["provenance"]
+    cited = Citation(record)
+    wanted = [
+        cited.title,
+        cited.project.title,
+        cited.key,
+        record["command"],
+        record["weights_sha256"][:LONG],
+        record["licence"],
+    ]
+    assert all(wanted)
+    names = {"dc": "http://purl.org/dc/elements/1.1/"}
+    work = ElementTree.parse(stem.with_suffix(".svg")).getroot()
+    assert work.find(".//dc:title", names).text == cited.title
+    assert work.find(".//dc:date", names).text == record["date"][:10]
+    inside = {"svg": " ".join(work.itertext()), "png": " ".join(Image.open(stem.with_suffix(".png")).text.values())}
+    inside["pdf"] = stem.with_suffix(".pdf").read_bytes().decode("latin-1")
+    for part in wanted:
+        assert all(part in said for said in inside.values()), part
+    assert "CreationDate" not in inside["pdf"]
+
+
+def test_other_numbers_or_values_give_a_figure_another_identity(study, tmp_path):
+    def key(name, **inputs):
+        shown = Shown(tmp_path / name, "task", facts_of(study))
+        shown.add(SHOTS, inputs)
+        shown.render(SHOTS)
+        (file,) = (tmp_path / name / "figures").glob("*.json")
+        return Citation(json.loads(file.read_text(encoding="utf-8"))["provenance"]).key
+
+    keys = [
+        key("one", table=TABLE),
+        key("same", table=TABLE),
+        key("other", table=TABLE + 1),
+        key("value", table=TABLE, threshold=1),
+        key("another", table=TABLE, threshold=2),
+    ]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+
+
+def test_tables_of_an_earlier_name_are_named_anew(published, stem):
+    shown = published[2]
+    (table,) = shown.items["task-shots"]["tables"].values()
+    (stem.parent / "task-shots.csv").write_bytes(stem.with_suffix(".csv").read_bytes())
+    stem.with_suffix(".csv").unlink()
+    table["file"] = "figures/task-shots.csv"
+    shown.rename_tables({"task-shots": SHOTS})
+    assert Shown.read(shown.folder, "task").render(SHOTS) == published[1]
+    assert not (stem.parent / "task-shots.csv").exists()
 
 
 def test_a_page_shows_nothing_twice(published):

@@ -8,6 +8,7 @@ import pytest
 
 import twotowers
 from twotowers.models.model import REGISTRY
+from twotowers.publishing.record import FIELDS
 from twotowers.study import open_study
 from twotowers.toy import page as toy_page
 from twotowers.toy.data import held_out
@@ -48,7 +49,11 @@ def test_the_page_takes_its_numbers_from_the_record(tmp_path):
     assert f"{record['parameters']:,} parameters" in text
     assert record["command"] in text
     assert ":name: fig-toy-training" in text
-    assert {file.suffix for file in (tmp_path / "_toy" / "figures").iterdir()} == {".svg", ".png", ".csv", ".json"}
+    files = {file.suffix: file for file in (tmp_path / "_toy" / "figures").iterdir()}
+    assert set(files) == {".svg", ".png", ".pdf", ".csv", ".json"}
+    made = json.loads(files[".json"].read_text())["provenance"]
+    assert set(FIELDS) <= set(made)
+    assert made["weights_sha256"] == open_study(toy_page.NAME).model.digest
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from ..models.packed import plain_linears
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet
 from ..prompts.variants import alone, shortened
-from ..publishing.provenance import PACKAGES
+from ..publishing.provenance import PACKAGES, git_commit, revision_of
 from ..statistics import rank_agreement
 from ..tracing.capture import answers
 from ..tracing.check import edited
@@ -152,6 +152,9 @@ def facts(model: Model, s: PromptSet) -> dict[str, Any]:
     device = torch.cuda.get_device_name() if model.device.type == "cuda" else _processor()
     return {
         "model": model.name,
+        "family": model.config.model_type,
+        "revision": revision_of(model),
+        "weights_sha256": model.digest,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device,
         "threads": torch.get_num_threads(),
@@ -159,6 +162,7 @@ def facts(model: Model, s: PromptSet) -> dict[str, Any]:
         "tokens": len(s.prompts[0].ids),
         "packed_tokens": s.packed_length,
         "packages": versions,
+        "git_commit": git_commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

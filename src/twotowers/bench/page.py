@@ -16,8 +16,8 @@ from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLoc
 
 from ..publishing.markdown import table_text
 from ..publishing.plots import panels
-from ..publishing.publish import figure_text
-from ..publishing.shown import write_alone
+from ..publishing.record import Place
+from ..publishing.shown import text_alone, write_alone
 from ..publishing.style import BLUE, GREY, MARKERS, ORANGE
 from .bench import BARE, OURS, tables
 
@@ -31,7 +31,10 @@ def write(result: dict[str, Any], folder: Path, stem: str) -> None:
         ("ratio", ratios(compared), compared, _ratio_caption(rows, facts), _ratio_alt(rows)),
         ("scaling", scaling(grown), grown, _scaling_caption(grown), _scaling_alt(grown)),
     ):
-        write_alone(folder / "figures", f"{stem}-{name}", figure, table, caption=caption, alt=alt, facts=facts)
+        place = Place("performance.html", f"performance-{stem}-{name}")
+        write_alone(
+            folder / "figures", f"{stem}-{name}", figure, table, caption=caption, alt=alt, facts=facts, place=place
+        )
     (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
@@ -61,13 +64,7 @@ def _section(file: Path) -> str:
     ]
     if facts.get("random"):
         lines.insert(2, "The weights are random: speed and memory only; nothing of it enters a chapter.")
-    for name in ("ratio", "scaling"):
-        record = json.loads((file.parent / "figures" / f"{file.stem}-{name}.json").read_text(encoding="utf-8"))
-        figure_id = f"{file.stem}-{name}"
-        stem = f"bench/figures/{figure_id}"
-        lines.append(
-            figure_text(f"performance-{figure_id}", stem, [f"{figure_id}.csv"], record["caption"], record["alt"])
-        )
+    lines += [text_alone(file.parents[1], f"{file.parent.name}/figures/{file.stem}-{x}") for x in ("ratio", "scaling")]
     return "\n\n".join(line for line in lines if line)
 
 

@@ -56,6 +56,9 @@ def run(
     stem = f"{subject.key}-{quantise or dtype}" + ("-random" if shape else "")
     command = _command(subject.name, shape, dtype, device, repeats, seed)
     result["facts"] |= {"command": command + (f" --quantise {quantise}" if quantise else ""), "random": bool(shape)}
+    result["facts"] |= {"seed": seed, "quantised": quantise}
+    if shape:
+        result["facts"] |= {"revision": None, "weights_sha256": None}
     write(result, folder, stem)
     rows, _ = tables(result)
     shown = rows.assign(peak=(rows["peak"] / 2**20).round().astype(int)).rename(columns={"peak": "peak MiB"})

@@ -25,7 +25,8 @@ from typing import Any
 import jupytext
 
 from ..chapters.registry import files_read
-from ..publishing.run_folder import RunFolder
+from ..publishing.citing import SOURCE
+from ..publishing.run_folder import RunFolder, digest_of
 from ..study import Study
 
 PACKAGE = Path(__file__).parents[1]
@@ -72,7 +73,12 @@ def _made_of(root: Path, chapter: str, study: Study | None, run: RunFolder) -> d
     of_look = {f"the code of {name}": _code(PACKAGE / name) for name in (*LOOKS, *pages)}
     results = {"the cells of its text": code, **of_code, **_of_study(study)}
     results |= {f"{file}, which it reads,": run.digest_in_record(file) for file in files_read(chapter)}
-    return {"results": results, "look": {"its prose": prose, **of_look}}
+    return {"results": results, "look": {"its prose": prose, **of_look, SOURCE: _cited(root)}}
+
+
+def _cited(root: Path) -> str | None:
+    """Digest of whom and what a figure's citation names."""
+    return digest_of(root / SOURCE) if (root / SOURCE).is_file() else None
 
 
 def state(run: RunFolder, chapter: str, now: Mapping[str, Any]) -> State:
@@ -86,11 +92,15 @@ def state(run: RunFolder, chapter: str, now: Mapping[str, Any]) -> State:
         return State(DAMAGED, tuple(damage))
     if entry.get("redo"):
         return State(STALE, ("it was asked to be done again",))
-    changed = _changed(entry["made_of"]["results"], now["results"])
-    if changed:
+    if changed := changed_results(entry, now):
         return State(STALE, changed)
     changed = _changed(entry["made_of"]["look"], now["look"])
     return State(LOOK, changed) if changed else State(DONE)
+
+
+def changed_results(entry: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """What decides a chapter's results and is no longer what it was, in words; nothing if all is."""
+    return _changed(entry["made_of"]["results"], now["results"])
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:

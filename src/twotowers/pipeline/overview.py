@@ -12,6 +12,7 @@ from ..chapters.registry import CHAPTERS
 from ..publishing.findings import answer
 from ..publishing.ledger import atlas
 from ..publishing.markdown import escape
+from ..publishing.run_folder import figure_stem
 from .pages import Published
 from .same_axes import drawn_alike
 
@@ -47,7 +48,7 @@ def atlas_page(runs: Sequence[Published]) -> str:
     having = [own for own in runs if "claims" in own.chapters]
     cards = [
         f":::{{grid-item}}\n**{escape(own.title)}**\n\n"
-        f"```{{image}} runs/{own.name}/figures/claims-forest.svg\n:alt: {_alt(own)}\n```\n:::"
+        f"```{{image}} runs/{own.name}/{figure_stem(own.name, 'claims-forest')}.svg\n:alt: {_alt(own)}\n```\n:::"
         for own in having
     ]
     forests = "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::" if cards else ""

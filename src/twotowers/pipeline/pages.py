@@ -22,9 +22,9 @@ from ..publishing.findings import FIGURES, answer, closing, opening, verdict_anc
 from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
 from ..publishing.ledger import claim_text, ledger, markdown, verdicts_of
 from ..publishing.markdown import escape
-from ..publishing.publish import figure_text
-from ..publishing.run_folder import RunFolder
-from ..publishing.shown import Shown, write_alone
+from ..publishing.record import Place
+from ..publishing.run_folder import RunFolder, figure_stem
+from ..publishing.shown import Shown, text_alone, write_alone
 from ..statistics import Verdict
 from .freshness import State
 
@@ -175,14 +175,13 @@ def _items(notebook: Any) -> set[str]:
 
 def _forest(book: Path, own: Published, notebook: Any) -> None:
     """All claims in one picture, before the table."""
-    figure_id, folder = "claims-forest", book / "runs" / own.name / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    table = forest_table(own.verdicts)
-    caption, alt = write_alone(
-        folder, figure_id, forest(table), table, caption=forest_caption(own.model),
-        alt=forest_alt(own.verdicts), facts=_provenance(own),
+    figure, folder = "claims-forest", book / "runs" / own.name
+    stem, place = figure_stem(own.name, figure), Place(f"runs/{own.name}/claims.html", f"{own.name}-{figure}", own.name)
+    write_alone(
+        (folder / stem).parent, Path(stem).name, forest(forest_table(own.verdicts)), forest_table(own.verdicts),
+        caption=forest_caption(own.model), alt=forest_alt(own.verdicts), facts=_provenance(own), place=place,
     )  # fmt: skip
-    text = figure_text(f"{own.name}-{figure_id}", f"figures/{figure_id}", [f"figures/{figure_id}.csv"], caption, alt)
+    text = text_alone(folder, stem)
     places = [n for n, cell in enumerate(notebook.cells) if TABLE in _items(nbformat.v4.new_notebook(cells=[cell]))]
     notebook.cells.insert(places[0] if places else len(notebook.cells), nbformat.v4.new_markdown_cell(text))
 

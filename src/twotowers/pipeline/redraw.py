@@ -17,28 +17,33 @@ from ..paper import CLAIMS
 from ..publishing.ledger import claim_text
 from ..publishing.provenance import RUN_NOTE
 from ..publishing.publish import Figure, Text
-from ..publishing.run_folder import RunFolder
+from ..publishing.run_folder import RunFolder, is_drawn
 from ..publishing.shown import Item, Shown
 from ..publishing.specification import specification_digest
 
 
-def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Mapping[str, Any]) -> bool:
+def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Mapping[str, Any], revision: str) -> bool:
     """Make a chapter in a workplace from the results in its run's folder and from today's text and `page`.
 
     Its results are copied, its figures drawn, its computed texts written, and its notebook put together from the
     text's cells and the executed cells' outputs.
 
+    Args:
+        revision: of the model's weights, which are those that the results were made with.
+
     Returns:
         False if today's page shows something that is not stored: then the chapter has to be executed.
     """
     for file in entry["files"]:
+        if is_drawn(file):
+            continue
         (workplace / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(run.path / file, workplace / file)
     shown, items = Shown.read(workplace, chapter), items_of(chapter)
-    specified = {"specification_sha256": specification_digest()}  # verdicts are made anew
-    shown.facts = dataclasses.replace(shown.facts, provenance={**shown.facts.provenance, **specified})
-    shown.write()
+    today = {"specification_sha256": specification_digest(), "revision": revision}  # verdicts are made anew
+    shown.facts = dataclasses.replace(shown.facts, provenance={**shown.facts.provenance, **today})
     try:
+        shown.rename_tables(items)
         texts = {item_id: shown.render(items[item_id]) for item_id in shown.items}
     except (KeyError, TypeError):  # an item of another name, or with other inputs
         for file in _files(workplace):

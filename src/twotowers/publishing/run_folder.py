@@ -3,7 +3,8 @@
     run.json                      the record: what the run is of, and of each chapter what made it, with files' digests
     <chapter>.ipynb               the executed chapter
     shown/<chapter>.json          what its page shows, in order, and the facts that captions may name
-    figures/<id>.svg|.png|.json   a figure; its numbers are <id>.csv, or <id>-<name>.csv if there are several tables
+    figures/<name>_<id>.*         a figure as svg, png and pdf, and its record, json; its numbers are <name>_<id>.csv,
+                                  or <name>_<id>-<table>.csv if there are several tables
     tables/<id>-<name>.csv        what a computed text is made of
     claims/<claim>.json           the claim's effect in each demonstration set, and what controls it
     handed/<name>.json            what a chapter hands on to later ones
@@ -23,7 +24,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -287,10 +288,27 @@ def shown_file(chapter: str) -> str:
     return f"shown/{chapter}.json"
 
 
-def table_files(item: str, names: Sequence[str], *, figure: bool) -> dict[str, str]:
+def figure_stem(run: str, figure: str) -> str:
+    """How the files of a figure begin: the run is in their names, so that a file that was downloaded has it, too."""
+    return f"figures/{run}_{figure}"
+
+
+def figure_ids(run: str, files: Iterable[str]) -> list[str]:
+    """The figures whose pictures are among files of a run, by their ids, in order."""
+    stems = (Path(file).stem for file in files if file.startswith("figures/") and file.endswith(".svg"))
+    return sorted(stem.removeprefix(f"{run}_") for stem in stems)
+
+
+def is_drawn(file: str) -> bool:
+    """Whether a file of a run is drawn from others of it."""
+    return file.startswith("figures/") and not file.endswith(".csv")
+
+
+def table_files(run: str, item: str, names: Sequence[str], *, figure: bool) -> dict[str, str]:
     """Where the tables of an item lie: those of a figure beside it, where its numbers are published."""
     if figure:
-        return {name: f"figures/{item}{'' if len(names) == 1 else f'-{name}'}.csv" for name in names}
+        stem = figure_stem(run, item)
+        return {name: f"{stem}{'' if len(names) == 1 else f'-{name}'}.csv" for name in names}
     return {name: f"tables/{item}-{name}.csv" for name in names}
 
 

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from .publish import Facts, Figure, Text, call, figure_of, figure_text, write_figure
+from .record import Place, figure_record
 from .results import read_table, write_table
-from .run_folder import shown_file, table_files
+from .run_folder import figure_stem, shown_file, table_files
 
 Item = Figure | Text
 
@@ -56,7 +57,7 @@ class Shown:
         if item.id in self.items:
             raise ValueError(f"chapter '{self.chapter}' shows '{item.id}' twice")
         frames = {name: value for name, value in inputs.items() if isinstance(value, pd.DataFrame)}
-        files = places or table_files(item.id, list(frames), figure=isinstance(item, Figure))
+        files = places or table_files(self.facts.run, item.id, list(frames), figure=isinstance(item, Figure))
         tables = {
             name: {"file": files[name], "kinds": write_table(frame, self.folder / files[name])}
             for name, frame in frames.items()
@@ -69,6 +70,16 @@ class Shown:
         self.items[item.id] = {"tables": tables, "values": values, "files": apart}
         self.write()
 
+    def rename_tables(self, items: Mapping[str, Item]) -> None:
+        """Give the tables of figures the names that they would be given today."""
+        for item_id, kept in self.items.items():
+            if isinstance(items[item_id], Figure):
+                files = table_files(self.facts.run, item_id, list(kept["tables"]), figure=True)
+                for name, table in kept["tables"].items():
+                    (self.folder / table["file"]).rename(self.folder / files[name])
+                    table["file"] = files[name]
+        self.write()
+
     def inputs(self, item_id: str) -> dict[str, Any]:
         """What an item is made of, as it was kept."""
         kept = self.items[item_id]
@@ -76,16 +87,21 @@ class Shown:
         apart = {name: json.loads((self.folder / file).read_text("utf-8")) for name, file in kept["files"].items()}
         return {**kept["values"], **tables, **apart}
 
-    def render(self, item: Item, target: Path | None = None) -> str:
-        """The MyST text of an item that was added; a figure's files are written, into `target` if that is given."""
+    def render(self, item: Item) -> str:
+        """The MyST text of an item that was added; a figure's files are written."""
         inputs = self.inputs(item.id)
         if isinstance(item, Text):
             return str(call(item.write, self.facts, inputs))
         drawing, caption, alt = figure_of(item, self.facts, inputs)
-        stem = (target or self.folder) / "figures" / item.id
-        write_figure(stem, drawing, caption=caption, alt=alt, provenance=self.facts.provenance)
-        tables = [kept["file"] for kept in self.items[item.id]["tables"].values()]
-        return figure_text(f"{self.facts.run}-{item.id}", f"figures/{item.id}", tables, caption, alt)
+        stem, record = figure_stem(self.facts.run, item.id), self._record(item)
+        write_figure(self.folder / stem, drawing, caption=caption, alt=alt, record=record)
+        return figure_text(stem, caption, alt, record)
+
+    def _record(self, figure: Figure) -> dict[str, Any]:
+        kept, run = self.items[figure.id], self.facts.run
+        tables = {Path(table["file"]).name: self.folder / table["file"] for table in kept["tables"].values()}
+        place = Place(f"runs/{run}/{self.chapter}.html", f"{run}-{figure.id}", run)
+        return figure_record(figure.id, place, self.facts.provenance, tables, kept["values"])
 
 
 def write_alone(
@@ -97,12 +113,20 @@ def write_alone(
     caption: str,
     alt: str,
     facts: Mapping[str, Any],
-) -> tuple[str, str]:
-    """Write a figure that belongs to no chapter, and its numbers, into a folder; returns its texts on a line each."""
+    place: Place,
+) -> None:
+    """Write a figure that belongs to no chapter, and its numbers, into a folder."""
     caption, alt = (" ".join(words.split()) for words in (caption, alt))
-    write_table(table, folder / f"{figure_id}.csv")
-    write_figure(folder / figure_id, drawing, caption=caption, alt=alt, provenance=facts)
-    return caption, alt
+    numbers = folder / f"{figure_id}.csv"
+    write_table(table, numbers)
+    record = figure_record(figure_id, place, facts, {numbers.name: numbers}, {})
+    write_figure(folder / figure_id, drawing, caption=caption, alt=alt, record=record)
+
+
+def text_alone(folder: Path, stem: str) -> str:
+    """MyST text of a figure that `write_alone` has written, its files at `stem` from the folder of the pages."""
+    whole = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
+    return figure_text(stem, whole["caption"], whole["alt"], whole["provenance"])
 
 
 def _plain(value: Any) -> Any:

@@ -13,9 +13,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..models.model import open_model
 from ..publishing.plots import accuracy_axis, panels
-from ..publishing.publish import figure_text
-from ..publishing.shown import write_alone
+from ..publishing.provenance import revision_of
+from ..publishing.record import Place
+from ..publishing.shown import text_alone, write_alone
 from ..publishing.style import BLACK, BLUE, GREEN, GREY, ORANGE
 from .data import held_out, make_tokenizer, read_words
 
@@ -56,6 +58,8 @@ def _lines(ax: Axes, curve: pd.DataFrame, names: Mapping[str, str]) -> None:
 
 
 FIGURE = "toy-training"
+PLACE = Place("toy.html", FIGURE)
+NAME = "toy-gpt2"
 
 
 def page(folder: Path, *, run: str | None = None) -> str:
@@ -64,16 +68,22 @@ def page(folder: Path, *, run: str | None = None) -> str:
     Args:
         run: the name of its run, whose chapters the text then leads to; None if there is none.
     """
-    source = resources.files(__package__) / "toy-gpt2"
+    source = resources.files(__package__) / NAME
     facts = json.loads((source / "training.json").read_text(encoding="utf-8"))
     with (source / "curve.csv").open(encoding="utf-8") as file:
         curve = pd.read_csv(file)
-    caption, alt = write_alone(
+    write_alone(
         folder / "figures", FIGURE, training(curve, facts["stages"]), curve,
-        caption=_caption(facts), alt=_alt(curve), facts=facts,
+        caption=_caption(facts), alt=_alt(curve), facts=_made(facts), place=PLACE,
     )  # fmt: skip
-    figure = figure_text(FIGURE, f"{folder.name}/figures/{FIGURE}", [f"{FIGURE}.csv"], caption, alt)
+    figure = text_alone(folder.parent, f"{folder.name}/figures/{FIGURE}")
     return f"{_summary(curve, facts)}\n\n{figure}\n\n{_reading(curve)}{_links(run)}"
+
+
+def _made(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the figure's record says of the model beside what its training has written."""
+    model = open_model(NAME)
+    return {**model.provenance(), "revision": revision_of(model), "seed": facts["recipe"]["seed"], **facts}
 
 
 def _links(run: str | None) -> str:

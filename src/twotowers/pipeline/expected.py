@@ -1,0 +1,111 @@
+"""What a run is expected to give, small enough to be kept with the project: effects, their intervals, and the heads.
+
+    book/expected/<run>/run.json      what the run is of, as its record says it, and the versions it was made with
+    book/expected/<run>/ledger.csv    each claim with its verdict, effect and interval
+    book/expected/<run>/heads.json    the heads that the knock-out chapter selects
+
+So anyone whose machine has made the run can tell whether it gave what it gave elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import UserError
+from ..paper import CLAIMS
+from ..publishing.ledger import ledger
+from ..publishing.results import read_table, write_table
+from ..publishing.run_folder import RunFolder, handed_file, project_root
+from .compare import Tolerance, first_difference
+from .figures import find_run
+from .freshness import LIBRARIES
+from .verify import DIFFERS, SAME, STALE, Verified
+
+KINDS = {"claim": "text", "verdict": "text", "mean": "float", "low": "float", "high": "float"}
+HEADS = "heads"  # as the knock-out chapter hands them on
+SHARE = 0.1  # of the smallest effect of interest: a difference that no reader would call one
+RELATIVE = 0.01
+
+
+class NothingExpectedError(UserError):
+    """A run of which no values are expected."""
+
+
+def write_expected(model: str | None = None) -> Path:
+    """Take what a run gives for what is expected of it; returns the folder.
+
+    Raises:
+        UserError: no such run, or it is damaged or not complete.
+    """
+    root = project_root()
+    run = find_run(root, model)
+    folder = _folder(root, run)
+    table, heads, facts = _ledger(run), _heads(run), _facts(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(table, folder / "ledger.csv")
+    (folder / "heads.json").write_text(json.dumps(heads) + "\n", encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def compare_expected(model: str | None = None) -> Iterator[Verified]:
+    """Say of each claim, and of the heads, whether a run gives what is expected of it; runs nothing.
+
+    Raises:
+        UserError: no such run, no expected values of it, or it is damaged.
+    """
+    root = project_root()
+    run = find_run(root, model)
+    folder = _folder(root, run)
+    if not (folder / "run.json").is_file():
+        raise NothingExpectedError(
+            f"No values are expected of the run {run.name}; keep those that it gave with: twotowers verify --model "
+            f"{run.name} --write-expected"
+        )
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if said := first_difference(facts["run"], _facts(run)["run"]):
+        yield Verified(run.name, STALE, f"expected of another run: {said}")
+        return
+    yield from _claims(read_table(folder / "ledger.csv", KINDS), _ledger(run))
+    heads = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
+    yield _verified(HEADS, first_difference(heads, _heads(run)))
+
+
+def _claims(expected: pd.DataFrame, found: pd.DataFrame) -> Iterator[Verified]:
+    """Each claim by itself: what counts as the same depends on its smallest effect of interest."""
+    for name in dict.fromkeys([*expected["claim"], *found["claim"]]):
+        tolerance = Tolerance(SHARE * CLAIMS[name].smallest if name in CLAIMS else 0.0, RELATIVE)
+        rows = [table[table["claim"] == name].to_dict("records") for table in (expected, found)]
+        kept, now = (dict(enumerate(row)) for row in rows)
+        said = first_difference(kept.get(0, {}), now.get(0, {}), tolerance)
+        yield _verified(str(name), said)
+
+
+def _verified(name: str, said: str | None) -> Verified:
+    return Verified(name, DIFFERS, said) if said else Verified(name, SAME)
+
+
+def _folder(root: Path, run: RunFolder) -> Path:
+    return root / "book" / "expected" / run.name
+
+
+def _ledger(run: RunFolder) -> pd.DataFrame:
+    return ledger(run.path)[list(KINDS)]
+
+
+def _heads(run: RunFolder) -> dict[str, Any]:
+    file = handed_file(HEADS)
+    return dict(json.loads(run.read(file, run.digest_in_record(file)))["value"])
+
+
+def _facts(run: RunFolder) -> dict[str, Any]:
+    """What a run is of, and the versions of libraries with which its chapters were made."""
+    record = run.record()
+    made = [entry["made_of"]["results"] for entry in record["chapters"].values()]
+    versions = {name: sorted({str(one[name]) for one in made if name in one}) for name in LIBRARIES}
+    return {"run": record["run"], "made with": {name: ", ".join(found) for name, found in versions.items()}}
