@@ -13,6 +13,7 @@ from twotowers.errors import ChapterError
 from twotowers.pipeline import expected, freshness
 from twotowers.pipeline import run as pipeline
 from twotowers.pipeline.verify import verify
+from twotowers.publishing.ledger import by_seed
 from twotowers.publishing.run_folder import RunFolder, figure_stem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -226,7 +227,7 @@ def test_a_run_gives_what_was_kept_of_it(root, complete, command):
     assert str(folder) in out
     assert {file.name for file in folder.iterdir()} == {"run.json", "ledger.csv", "heads.json"}
     assert pd.read_csv(folder / "ledger.csv")["claim"].tolist() == list(expected.CLAIMS)
-    assert json.loads((folder / "heads.json").read_text()) == {"all": [[0, 1]], "foo": [[0, 1]]}
+    assert json.loads((folder / "heads.json").read_text()) == {"0": {"all": [[0, 1]], "foo": [[0, 1]]}}
     status, out, _ = command("verify", "--expected")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [*expected.CLAIMS, "heads"]
@@ -246,7 +247,7 @@ def test_an_effect_within_a_tenth_of_what_matters_is_the_same_and_beyond_it_diff
 def test_other_heads_and_another_verdict_differ(root, complete, command):
     command("verify", "--write-expected")
     folder = root / "book" / "expected" / complete.name
-    (folder / "heads.json").write_text('{"all": [[0, 2]], "foo": [[0, 1]]}')
+    (folder / "heads.json").write_text('{"0": {"all": [[0, 2]], "foo": [[0, 1]]}}')
     table = pd.read_csv(folder / "ledger.csv")
     table.assign(verdict="absent").to_csv(folder / "ledger.csv", index=False)
     status, out, _ = command("verify", "--expected")
@@ -255,12 +256,18 @@ def test_other_heads_and_another_verdict_differ(root, complete, command):
     assert "differs: verdict: 'absent' was kept, now it is" in out
 
 
-def test_a_run_of_another_seed_is_not_the_expected_one(complete, model, command):
+def test_values_of_each_seed_are_kept_apart(root, complete, model, command):
     command("verify", "--write-expected")
     go(model, *pipeline.CHAPTERS, seed=1, replace=True)
     status, out, _ = command("verify", "--expected")
     assert (status, len(out.splitlines())) == (1, 1)
-    assert "stale: expected of another run: seed: 0 was kept, now it is 1" in out
+    assert "stale: nothing is expected of seed 1, only of 0" in out
+    command("verify", "--write-expected")
+    assert command("verify", "--expected")[0] == 0
+    table = pd.read_csv(next((root / "book" / "expected").glob("*/ledger.csv")))
+    assert table["seed"].tolist() == [0] * len(expected.CLAIMS) + [1] * len(expected.CLAIMS)
+    assert by_seed(table).splitlines()[0] == "| claim | seed 0 | seed 1 |"
+    assert by_seed(table[table["seed"] == 0]) == ""
 
 
 def test_without_expected_values_the_command_says_how_to_keep_them(runs, command):

@@ -1,10 +1,11 @@
 """What a run is expected to give, small enough to be kept with the project: effects, their intervals, and the heads.
 
     book/expected/<run>/run.json      what the run is of, as its record says it, and the versions it was made with
-    book/expected/<run>/ledger.csv    each claim with its verdict, effect and interval
-    book/expected/<run>/heads.json    the heads that the knock-out chapter selects
+    book/expected/<run>/ledger.csv    for each seed each claim with its verdict, effect and interval
+    book/expected/<run>/heads.json    for each seed the heads that the knock-out chapter selects
 
-So anyone whose machine has made the run can tell whether it gave what it gave elsewhere.
+So anyone whose machine has made the run can tell whether it gave what it gave elsewhere, and a reader, how verdicts
+fall with other seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from .figures import find_run
 from .freshness import LIBRARIES
 from .verify import DIFFERS, SAME, STALE, Verified
 
-KINDS = {"claim": "text", "verdict": "text", "mean": "float", "low": "float", "high": "float"}
+COLUMNS = {"claim": "text", "verdict": "text", "mean": "float", "low": "float", "high": "float"}
+KINDS = {"seed": "int", **COLUMNS}
 HEADS = "heads"  # as the knock-out chapter hands them on
 SHARE = 0.1  # of the smallest effect of interest: a difference that no reader would call one
 RELATIVE = 0.01
@@ -39,13 +41,19 @@ class NothingExpectedError(UserError):
 def write_expected(model: str | None = None) -> Path:
     """Take what a run gives for what is expected of it; returns the folder.
 
+    What is expected of the same run with other seeds is kept.
+
     Raises:
         UserError: no such run, or it is damaged or not complete.
     """
     root = project_root()
     run = find_run(root, model)
-    folder = _folder(root, run)
-    table, heads, facts = _ledger(run), _heads(run), _facts(run)
+    folder, seed = _folder(root, run), _seed(run)
+    table, heads, facts = _ledger(run).assign(seed=seed)[list(KINDS)], {str(seed): _heads(run)}, _facts(run)
+    if (folder / "run.json").is_file() and _read(folder, "run")["run"] == facts["run"]:
+        others = read_table(folder / "ledger.csv", KINDS)
+        table = pd.concat([others[others["seed"] != seed], table]).sort_values("seed", kind="stable")
+        heads = dict(sorted((_read(folder, "heads") | heads).items(), key=lambda item: int(item[0])))
     folder.mkdir(parents=True, exist_ok=True)
     write_table(table, folder / "ledger.csv")
     (folder / "heads.json").write_text(json.dumps(heads) + "\n", encoding="utf-8")
@@ -67,13 +75,16 @@ def compare_expected(model: str | None = None) -> Iterator[Verified]:
             f"No values are expected of the run {run.name}; keep those that it gave with: twotowers verify --model "
             f"{run.name} --write-expected"
         )
-    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if said := first_difference(facts["run"], _facts(run)["run"]):
+    if said := first_difference(_read(folder, "run")["run"], _facts(run)["run"]):
         yield Verified(run.name, STALE, f"expected of another run: {said}")
         return
-    yield from _claims(read_table(folder / "ledger.csv", KINDS), _ledger(run))
-    heads = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
-    yield _verified(HEADS, first_difference(heads, _heads(run)))
+    seed, heads = _seed(run), _read(folder, "heads")
+    if str(seed) not in heads:
+        yield Verified(run.name, STALE, f"nothing is expected of seed {seed}, only of {', '.join(heads)}")
+        return
+    table = read_table(folder / "ledger.csv", KINDS)
+    yield from _claims(table.loc[table["seed"] == seed, list(COLUMNS)], _ledger(run))
+    yield _verified(HEADS, first_difference(heads[str(seed)], _heads(run)))
 
 
 def _claims(expected: pd.DataFrame, found: pd.DataFrame) -> Iterator[Verified]:
@@ -94,8 +105,16 @@ def _folder(root: Path, run: RunFolder) -> Path:
     return root / "book" / "expected" / run.name
 
 
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    return dict(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def _seed(run: RunFolder) -> int:
+    return int(run.record()["run"]["seed"])
+
+
 def _ledger(run: RunFolder) -> pd.DataFrame:
-    return ledger(run.path)[list(KINDS)]
+    return ledger(run.path)[list(COLUMNS)]
 
 
 def _heads(run: RunFolder) -> dict[str, Any]:
@@ -104,8 +123,9 @@ def _heads(run: RunFolder) -> dict[str, Any]:
 
 
 def _facts(run: RunFolder) -> dict[str, Any]:
-    """What a run is of, and the versions of libraries with which its chapters were made."""
+    """What a run is of but for its seed, and the versions of libraries with which its chapters were made."""
     record = run.record()
     made = [entry["made_of"]["results"] for entry in record["chapters"].values()]
     versions = {name: sorted({str(one[name]) for one in made if name in one}) for name in LIBRARIES}
-    return {"run": record["run"], "made with": {name: ", ".join(found) for name, found in versions.items()}}
+    facts = {name: value for name, value in record["run"].items() if name != "seed"}
+    return {"run": facts, "made with": {name: ", ".join(found) for name, found in versions.items()}}

@@ -20,12 +20,14 @@ from ..chapters.task.page import CAN
 from ..paper import CLAIMS
 from ..publishing.findings import FIGURES, answer, closing, opening, verdict_anchor
 from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
-from ..publishing.ledger import claim_text, ledger, markdown, verdicts_of
+from ..publishing.ledger import by_seed, claim_text, ledger, markdown, verdicts_of
 from ..publishing.markdown import escape
 from ..publishing.record import Place
+from ..publishing.results import read_table
 from ..publishing.run_folder import RunFolder, figure_stem
 from ..publishing.shown import Shown, text_alone, write_alone
 from ..statistics import Verdict
+from . import expected
 from .freshness import State
 
 FOLDED = "hide-input"  # a tag of cells; on the site one button shows and hides the code of a page
@@ -183,7 +185,21 @@ def _forest(book: Path, own: Published, notebook: Any) -> None:
     )  # fmt: skip
     text = text_alone(folder, stem)
     places = [n for n, cell in enumerate(notebook.cells) if TABLE in _items(nbformat.v4.new_notebook(cells=[cell]))]
-    notebook.cells.insert(places[0] if places else len(notebook.cells), nbformat.v4.new_markdown_cell(text))
+    place_of_table = places[0] if places else len(notebook.cells)
+    notebook.cells.insert(place_of_table, nbformat.v4.new_markdown_cell(text))
+    if said := _seeds(book, own):
+        notebook.cells.insert(place_of_table + 2, nbformat.v4.new_markdown_cell(said))
+
+
+def _seeds(book: Path, own: Published) -> str:
+    """How the verdicts fell with other seeds, where the project keeps them; nothing else."""
+    file = book / "expected" / own.name / "ledger.csv"
+    table = by_seed(read_table(file, expected.KINDS)) if file.is_file() else ""
+    return (
+        f"With other seeds, that is other words, pairs and orders, verdicts and mean effects:\n\n{table}"
+        if table
+        else ""
+    )
 
 
 def _provenance(own: Published) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..paper import CLAIMS, Claim
@@ -123,6 +124,25 @@ def seeds(table: pd.DataFrame) -> str:
         return "No claim has been measured."
     number = "one seed" if len(found) == 1 else f"{len(found)} seeds"
     return f"Made over {number} ({', '.join(map(str, found))})."
+
+
+def by_seed(table: pd.DataFrame) -> str:
+    """How verdicts and effects fell with other seeds, as a Markdown table; nothing of a single seed.
+
+    Args:
+        table: `seed, claim, verdict, mean`, a row for each seed and claim.
+    """
+    found = sorted(set(table["seed"]))
+    if len(found) < 2:
+        return ""
+    rows = []
+    for name, part in table.groupby("claim", sort=False):
+        own = part.set_index("seed")
+        cells = dict.fromkeys(found, "not known")
+        for seed, verdict, mean in zip(own.index, own["verdict"], own["mean"], strict=True):
+            cells[seed] = f"{verdict} ({mean:+z.3g})" if np.isfinite(mean) else verdict
+        rows.append([str(name), *cells.values()])
+    return table_text(["claim", *(f"seed {s}" for s in found)], rows)
 
 
 def atlas(ledgers: Mapping[str, pd.DataFrame], links: Mapping[str, Mapping[str, str]] | None = None) -> str:
