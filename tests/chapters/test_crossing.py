@@ -172,7 +172,8 @@ def test_all_places_are_exchanged_in_one_pass_as_each_by_itself(tiny_gpt2):
     sets = make_sets(tiny_gpt2)
     table = exchanged(tiny_gpt2, sets, [0, 1, 2, 4])
     assert set(table["set"]) == {0, 1}
-    wanted = [(place, False, [0, 1, 2, 4]) for place in PLACES] + [(place, True, [0, 4]) for place in PLACES[1:]]
+    wanted = [("text", False, [0, 2, 4])]
+    wanted += [row for place in PLACES[1:] for row in ((place, False, [0, 1, 2, 4]), (place, True, [0, 4]))]
     for place, within, layers in wanted:
         part = table[(table["place"] == place) & (table["within"] == within)].sort_values(["set", "query", "layer"])
         alone = hand_over(tiny_gpt2, sets, place, layers, within=within)

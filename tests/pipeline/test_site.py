@@ -92,7 +92,7 @@ def test_under_a_figure_stand_its_files_and_its_citation_ready_to_be_copied(book
             html.unescape(re.sub("<.*?>", "", block)) for block in re.findall(r"<pre>(.*?)</pre>", cite, re.DOTALL)
         ]
         assert [block.rstrip("\n") for block in shown] == [write(made) for _, write in FORMATS.values()]
-        assert {Path(link).name for link in re.findall(r'href="([^"]*_downloads[^"]*)"', page)} >= {
+        assert {Path(link).name for link in re.findall(r'href="([^"]*_(?:downloads|images)[^"]*)"', page)} >= {
             f"{Path(stem).name}.{ending}" for ending in ("svg", "png", "pdf", "csv", "json")
         }
         assert "copybutton" in page

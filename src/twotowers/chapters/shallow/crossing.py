@@ -32,7 +32,7 @@ def layers_to_read(n_layers: int, *, few: bool = False) -> list[int]:
 def exchanged(model: Model, sets: Sequence[PromptSet], layers: Sequence[int]) -> pd.DataFrame:
     """The hand-over test at all five places, with an exchange within a class as control at every fourth of the layers.
 
-    Texts without their separator are in no claim and have no control.
+    Texts without their separator are in no claim: they have no control, and are read at every other of the layers.
 
     Args:
         layers: the last of them is the number of layers.
@@ -41,7 +41,8 @@ def exchanged(model: Model, sets: Sequence[PromptSet], layers: Sequence[int]) ->
         `place, within, layer, set, query, label, accuracy, accuracy_two_way, margin`, as `hand_overs`.
     """
     fewer = sorted({*layers[::4], layers[-1]})
-    choices = {(place, False): layers for place in PLACES} | {(place, True): fewer for place in CONTROLLED}
+    choices = {("text", False): sorted({*layers[::2], layers[-1]})}
+    choices |= {(place, False): list(layers) for place in CONTROLLED} | {(place, True): fewer for place in CONTROLLED}
     return hand_overs(model, sets, choices)
 
 

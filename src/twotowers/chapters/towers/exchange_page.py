@@ -66,7 +66,7 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
     right.xaxis.set_major_locator(FixedLocator(ticks))
     right.xaxis.set_minor_locator(NullLocator())
     right.set_xticklabels([str(n) if n in (0, 1, 4, 16, max(ticks)) else "" for n in ticks])
-    right.set(xlabel="n heads, query of the other class", ylabel="margin (logits)")
+    right.set(xlabel="number of heads n", ylabel="margin (logits)")
     right.legend(loc="best", fontsize=8.5)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     return figure
