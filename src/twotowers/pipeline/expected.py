@@ -3,6 +3,7 @@
     book/expected/<run>/run.json      what the run is of, as its record says it, and the versions it was made with
     book/expected/<run>/ledger.csv    for each seed each claim with its verdict, effect and interval
     book/expected/<run>/heads.json    for each seed the heads that the knock-out chapter selects
+    book/expected/<run>/towers-exchange.svg   the central figure, of the first seed
 
 So anyone whose machine has made the run can tell whether it gave what it gave elsewhere, and a reader, how verdicts
 fall with other seeds.
@@ -11,6 +12,7 @@ fall with other seeds.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from ..errors import UserError
 from ..paper import CLAIMS
 from ..publishing.ledger import ledger
 from ..publishing.results import read_table, write_table
-from ..publishing.run_folder import RunFolder, handed_file, project_root
+from ..publishing.run_folder import RunFolder, figure_stem, handed_file, project_root
 from .compare import Tolerance, first_difference
 from .figures import find_run
 from .freshness import LIBRARIES
@@ -30,6 +32,7 @@ from .verify import DIFFERS, SAME, STALE, Verified
 COLUMNS = {"claim": "text", "verdict": "text", "mean": "float", "low": "float", "high": "float"}
 KINDS = {"seed": "int", **COLUMNS}
 HEADS = "heads"  # as the knock-out chapter hands them on
+CENTRAL = "towers-exchange"  # the figure that the README shows
 SHARE = 0.1  # of the smallest effect of interest: a difference that no reader would call one
 RELATIVE = 0.01
 
@@ -58,6 +61,9 @@ def write_expected(model: str | None = None) -> Path:
     write_table(table, folder / "ledger.csv")
     (folder / "heads.json").write_text(json.dumps(heads) + "\n", encoding="utf-8")
     (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    picture = run.path / f"{figure_stem(run.name, CENTRAL)}.svg"
+    if seed == table["seed"].min() and picture.is_file():
+        shutil.copyfile(picture, folder / f"{CENTRAL}.svg")
     return folder
 
 
