@@ -121,7 +121,12 @@ def _flattened(
 ) -> tuple[Answers, list[Float[Tensor, "N k S"]]]:
     """The forward of `without_position`, over `run`: all of `batch`, or its last positions alone, behind `cache`.
 
-    In the second case `inputs` says what enters each layer at the other positions.
+    In the second case `inputs` says what enters each layer at the other positions. In each of the layers, from below:
+    1. the residual that enters at every position, that of last positions from the running model;
+    2. the norm of it, and once more without position embeddings, where the family has them;
+    3. queries of last positions, keys and values of all, by the model's own projections, and not rotated;
+    4. their scores, softmaxed over the prompt's own tokens, and z from these weights;
+    5. z of the chosen heads at last positions moves towards it by `strength`, before W_O; so do the weights told.
     """
     arch, family, sites = model.arch, model.arch.family, Sites.of(model)
     start = 0 if inputs is None else min(layers, default=0)
@@ -150,7 +155,7 @@ def _flattened(
             for layer in range(start):
                 blocks[layer].skip((skipped, None) if as_tuple else skipped)
         for layer, chosen in layers.items():
-            resid = blocks[layer].input
+            resid = blocks[layer].input  # [B, T, d], or of last positions only: [B, n, d]
             if elsewhere:
                 everywhere = elsewhere[layer].to(resid, copy=True)
                 everywhere[row, last] = resid[run_row, run_last]
@@ -168,11 +173,12 @@ def _flattened(
                 q, k = head_norms[layer][0](q), head_norms[layer][1](k)
             shared = [head // kv_heads for head in chosen]
             q, k, v = q[row, last][:, chosen].float(), k[:, :, shared].float(), v[:, :, shared].float()
+            # from packed to prompt coordinates: k[rows, own] is [N, S, h, d_h], arbitrary beyond a prompt's end
             scores = torch.einsum("nhe,nshe->nhs", q, k[rows, own]) * scales[layer]
             flat = scores.masked_fill(outside.to(scores.device), float("-inf")).softmax(-1)
             z = out_projs[layer].input.clone()
-            by_head = z.unflatten(-1, (n_heads, -1))
-            mixed = by_head[run_row, run_last]
+            by_head = z.unflatten(-1, (n_heads, -1))  # a view, so that what is put in changes z
+            mixed = by_head[run_row, run_last]  # [N, H, d_h]
             mixed[:, chosen] += strength * (torch.einsum("nhs,nshe->nhe", flat, v[rows, own]).to(z) - mixed[:, chosen])
             by_head[run_row, run_last] = mixed
             out_projs[layer].input = z
