@@ -72,7 +72,8 @@ class Soak:
         self.log, self.faults = place / "log.txt", []
         self.temporary = self.process = None
         shutil.copytree(PROJECT / "book", self.root / "book", ignore=shutil.ignore_patterns("runs", "_*"))
-        shutil.copy(PROJECT / "_config.yml", self.root)
+        for name in ("_config.yml", "CITATION.cff"):
+            shutil.copy(PROJECT / name, self.root)
         make_model(self.model)
 
     @property
