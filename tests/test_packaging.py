@@ -143,3 +143,10 @@ def test_tracked_files_name_no_machine(tracked: dict[Path, str], pattern: str) -
         if re.search(pattern, line)
     ]
     assert found == []
+
+
+def test_the_workflow_publishes_what_make_book_builds():
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())["jobs"]["build"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make book"]
+    (folder,) = [step["with"]["path"] for step in steps if "upload-pages" in step.get("uses", "")]
+    assert folder in (ROOT / "README.md").read_text()
