@@ -24,7 +24,7 @@ class Scale:
     """How much is computed. The word task has 12 categories, so 66 pairs of them, and 6 sets show each category once.
 
     Attributes:
-        selection_sets: demonstration sets on which heads are selected (every head is knocked out on each).
+        selection_sets: demonstration sets on which heads are selected (every head's query is exchanged on each).
         evaluation_sets: demonstration sets, of other words, on which everything is reported.
         shots: demonstrations of each label, fewer if the task says so; `queries` per demonstration set, balanced over
             the labels.

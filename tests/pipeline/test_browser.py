@@ -22,6 +22,7 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
 WIDTHS = (1280, 390)
 MODELS, CHAPTERS = ("one", "two"), ("task", "locate")
 RULES = "{'label-content-name-mismatch': {enabled: true}}"
+PATIENCE = 600_000  # milliseconds, for a busy machine
 SERIOUS = ("serious", "critical", "moderate")
 
 
@@ -62,6 +63,7 @@ def browser():
 def tab(browser):
     """A new profile; what goes wrong on its pages is collected in `tab.wrong`."""
     context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
+    context.set_default_timeout(PATIENCE)
     opened = context.new_page()
     opened.wrong = wrong = []
     opened.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
@@ -123,9 +125,9 @@ def test_code_is_shown_by_one_button_and_stays_shown(pages, runs, tab):
 
 def test_search_finds_a_term_and_names_the_model(pages, tab):
     tab.goto(f"{pages['search.html'].as_uri()}?q=demonstration")
-    tab.locator("#search-results li").first.wait_for(timeout=30_000)
+    tab.locator("#search-results li").first.wait_for()
     tab.goto(f"{pages['search.html'].as_uri()}?q=chapter")
-    tab.locator("#search-results li a", has_text="two").first.wait_for(timeout=30_000)
+    tab.locator("#search-results li a", has_text="two").first.wait_for()
     # Excerpts of results are read from their pages, which a browser refuses for a site in a folder.
     assert [
         wrong for wrong in tab.wrong if not any(said in wrong for said in ("file:", "ERR_FAILED", "to fetch"))
