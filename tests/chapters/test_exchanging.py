@@ -80,7 +80,7 @@ def shown(table):
     means = exchanging.summary(table)
     found = {"shares": exchanging.mean_shares(table), "random": exchanging.drawn_shares(table)}
     text = call(exchange_page.FOUND.write, make_facts(), {"means": means, "accuracy": exchanging.flips(table), **found})
-    given = {"means": means, "curve": CURVE, "heads": HEADS, "sets": table["set"].nunique()}
+    given = {"means": means, "curve": CURVE, "heads": HEADS, "sets": table["set"].nunique(), "curve_sets": 2}
     return text, *figure_of(exchange_page.EXCHANGE, make_facts(), given)
 
 

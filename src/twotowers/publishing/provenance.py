@@ -132,8 +132,9 @@ def _note(facts: Facts, tokens: int) -> str:
     lines = [
         f"Model `{facts.model}` ({facts.family} family, {made['dtype']}, {made['device']}{weights}), task "
         f"`{facts.task}`, scale `{facts.scale}`, seed {facts.seed}.",
-        f"Heads are selected on {facts.selection_sets} demonstration sets; everything is reported on "
-        f"{facts.evaluation_sets} others, of other texts: {facts.evaluation_sets * facts.queries} prompts of "
+        f"Heads are selected on {facts.selection_sets} demonstration sets; results are of "
+        f"{facts.evaluation_sets} others, of other texts, or of as many of them as stands beside a result: "
+        f"{facts.evaluation_sets * facts.queries} prompts of "
         f"{facts.shots} demonstrations a label (the first has {tokens} tokens).",
         f"Run on {made['date'][:10]} with twotowers {made['packages']['twotowers']}, PyTorch "
         f"{made['packages']['torch']}, nnsight {made['packages']['nnsight']}. Repeat it with `{made['command']}`.",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ...publishing.plots import banded_line, panels
-from ...publishing.publish import Facts, Figure, Text
+from ...publishing.publish import Figure, Text
 from ...publishing.style import BLUE, GREEN, GREY, ORANGE
 from ...publishing.wording import head_names, intervals
 from .exchanging import ALL_DEEP, CHOSEN, INTACT, OTHERS, RANDOM, STRONGEST
@@ -62,6 +62,7 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
         banded_line(right, own, "n", label=f"{name} n", colour=colour, marker=marker, style=style)
     right.axhline(0, color=GREY, linestyle=":", linewidth=1.3)
     right.set_xscale("symlog", base=2, linthresh=1)
+    right.set_xlim(-0.5, 1.35 * max(curve["n"]))  # markers at both ends are whole
     ticks = sorted(set(curve["n"]))
     right.xaxis.set_major_locator(FixedLocator(ticks))
     right.xaxis.set_minor_locator(NullLocator())
@@ -72,7 +73,7 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _caption(facts: Facts, means: pd.DataFrame, heads: Sequence[Sequence[int]], sets: int) -> str:
+def _caption(means: pd.DataFrame, heads: Sequence[Sequence[int]], sets: int, curve_sets: int) -> str:
     drawn = means[means["name"] == RANDOM]["draw"].nunique()
     beside = f" Grey bars: {drawn} random groups of as many other deep heads." if drawn else ""
     return (
@@ -81,7 +82,7 @@ def _caption(facts: Facts, means: pd.DataFrame, heads: Sequence[Sequence[int]], 
         f"({head_names(heads)}), in the strongest of them, in all deep heads, and "
         f"in all deep heads but these.{beside} Below zero the model gives the *other* label. Grey line: nothing "
         "exchanged. Right: the query of the other class in the first n deep heads by exchange score, and in all but "
-        f"the first n. {intervals('Whiskers and bands', sets)}"
+        f"the first n. {intervals('Whiskers', sets)} {intervals('Bands', curve_sets)}"
     )
 
 
