@@ -3,6 +3,7 @@
 import dataclasses
 
 import nbformat
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -10,11 +11,11 @@ from clones import PROJECT
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import same_axes
-from twotowers.pipeline.overview import atlas_page, compare, home
+from twotowers.pipeline.overview import atlas_page, compare, home, over_seeds
 from twotowers.pipeline.pages import Published, stage
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
-from twotowers.publishing.findings import claims_of
+from twotowers.publishing.findings import CORE, claims_of
 from twotowers.publishing.run_folder import RunFolder
 
 
@@ -134,3 +135,12 @@ def test_pictures_with_common_axes_are_drawn_once(own, tmp_path, monkeypatch):
     assert all(path.is_file() for path in first)
     monkeypatch.setattr(same_axes, "items_of", lambda chapter: pytest.fail("it was drawn again"))
     assert same_axes.drawn_alike("task-shots", "task", [own, twin], tmp_path) == first
+
+
+def test_the_first_page_says_with_how_many_seeds_a_step_holds():
+    rows = [(seed, name, "supported" if seed != 1 or name == "C9" else "absent") for seed in (0, 1, 2) for name in CORE]
+    table = pd.DataFrame(rows, columns=["seed", "claim", "verdict"])
+    assert over_seeds(table) == "Seeds supporting each step, of 3 (0, 1, 2): C4 2, C6 2, C9 3."
+    assert "C4 0, C6 0, C9 0." in over_seeds(table.assign(verdict="absent"))
+    assert over_seeds(table[table["seed"] == 0]) == ""
+    assert over_seeds(table.head(0)) == ""

@@ -7,13 +7,16 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from ..chapters.claims.page import COUNTS
 from ..chapters.registry import CHAPTERS
-from ..publishing.findings import answer
+from ..publishing.findings import CORE, answer
 from ..publishing.ledger import atlas
 from ..publishing.markdown import escape
 from ..publishing.run_folder import figure_stem
-from .pages import Published
+from ..statistics import SUPPORTED
+from .pages import Published, kept_by_seed
 from .same_axes import drawn_alike
 
 CENTRAL = ("towers", "towers-exchange")  # the figure that the account stands or falls with
@@ -25,11 +28,26 @@ def home(runs: Sequence[Published], book: Path) -> str:
     for own in runs:
         links = [f"[{own.title_of(own.chapters[0])}](runs/{own.name}/{own.chapters[0]}.ipynb)"]
         links += [f"[The ledger of claims](runs/{own.name}/claims.ipynb)"] if "claims" in own.chapters else []
-        said = [answer(own.model, own.verdicts), COUNTS.write(own.ledger), " · ".join(links)]
+        said = [answer(own.model, own.verdicts), over_seeds(kept_by_seed(book, own)), COUNTS.write(own.ledger)]
+        said = [*filter(None, said), " · ".join(links)]
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
     chapter, figure = CENTRAL
     having = [own for own in runs if chapter in own.chapters and figure in own.pictures(chapter)]
     return "\n\n".join(parts + ([_central(having[0], book)] if having else []))
+
+
+def over_seeds(table: pd.DataFrame) -> str:
+    """With how many seeds each step of the answer is supported; nothing where there is one seed only.
+
+    Args:
+        table: `seed, claim, verdict`, as the expected values of a run.
+    """
+    seeds = sorted(set(table["seed"]))
+    if len(seeds) < 2:
+        return ""
+    held = table[table["verdict"] == SUPPORTED].groupby("claim")["seed"].nunique()
+    steps = ", ".join(f"{name} {held.get(name, 0)}" for name in CORE)
+    return f"Seeds supporting each step, of {len(seeds)} ({', '.join(map(str, seeds))}): {steps}."
 
 
 def _central(own: Published, book: Path) -> str:

@@ -191,10 +191,15 @@ def _forest(book: Path, own: Published, notebook: Any) -> None:
         notebook.cells.insert(place_of_table + 2, nbformat.v4.new_markdown_cell(said))
 
 
+def kept_by_seed(book: Path, own: Published) -> pd.DataFrame:
+    """The ledgers of a run that the project keeps, by seed; without rows if it keeps none."""
+    file = book / "expected" / own.name / "ledger.csv"
+    return read_table(file, expected.KINDS) if file.is_file() else pd.DataFrame(columns=list(expected.KINDS))
+
+
 def _seeds(book: Path, own: Published) -> str:
     """How the verdicts fell with other seeds, where the project keeps them; nothing else."""
-    file = book / "expected" / own.name / "ledger.csv"
-    table = by_seed(read_table(file, expected.KINDS)) if file.is_file() else ""
+    table = by_seed(kept_by_seed(book, own))
     return (
         f"With other seeds, that is other words, pairs and orders, verdicts and mean effects:\n\n{table}"
         if table
