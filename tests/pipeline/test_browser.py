@@ -1,5 +1,6 @@
 """The site as a browser shows it, with whatever is in the folder and nothing else: no server, no other host."""
 
+import re
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from twotowers.pipeline import site
 from twotowers.publishing.run_folder import runs_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+expect = playwright.expect  # it looks again until it is so: what a click leads to is there a little later
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -23,6 +25,7 @@ WIDTHS = (1280, 390)
 MODELS, CHAPTERS = ("one", "two"), ("task", "locate")
 RULES = "{'label-content-name-mismatch': {enabled: true}}"
 PATIENCE = 600_000  # milliseconds, for a busy machine
+expect.set_options(timeout=PATIENCE)
 SERIOUS = ("serious", "critical", "moderate")
 
 
@@ -103,24 +106,27 @@ def test_the_switch_keeps_chapter_and_anchor_and_is_remembered(pages, runs, tab)
     first, second = runs
     tab.goto(f"{pages[f'runs/{first}/locate.html'].as_uri()}#fig-{first}-locate-made-up")
     shown = tab.locator(".bd-sidebar-primary ul[data-run]:visible")
-    assert shown.evaluate_all("all => all.map(one => one.dataset.run)") == [first]
+    expect(shown).to_have_count(1)
+    expect(shown).to_have_attribute("data-run", first)
     tab.locator(f".page-bar a[data-run='{second}']").click()
-    assert tab.url.endswith(f"runs/{second}/locate.html#fig-{second}-locate-made-up")
-    assert tab.locator(f"#fig-{second}-locate-made-up").is_visible()
-    assert "two" in tab.title()
-    assert "two" in tab.locator("h1").first.inner_text()
+    expect(tab).to_have_url(re.compile(rf"runs/{second}/locate\.html#fig-{second}-locate-made-up$"))
+    expect(tab.locator(f"#fig-{second}-locate-made-up")).to_be_visible()
+    expect(tab).to_have_title(re.compile("two"))
+    expect(tab.locator("h1").first).to_contain_text("two")
     tab.goto(pages["method.html"].as_uri())
-    assert shown.evaluate_all("all => all.map(one => one.dataset.run)") == [second]
+    expect(shown).to_have_count(1)
+    expect(shown).to_have_attribute("data-run", second)
 
 
 def test_code_is_shown_by_one_button_and_stays_shown(pages, runs, tab):
     tab.goto(pages[f"runs/{runs[0]}/locate.html"].as_uri())
     code = tab.locator(".cell_input").first
-    assert not code.is_visible()
+    expect(tab.get_by_role("button", name="Show code")).to_be_visible()
+    expect(code).to_be_hidden()
     tab.get_by_role("button", name="Show code").click()
-    assert code.is_visible()
+    expect(code).to_be_visible()
     tab.goto(pages[f"runs/{runs[0]}/task.html"].as_uri())
-    assert tab.locator(".cell_input").first.is_visible()
+    expect(tab.locator(".cell_input").first).to_be_visible()
 
 
 def test_search_finds_a_term_and_names_the_model(pages, tab):
@@ -138,6 +144,8 @@ def test_a_figure_can_be_enlarged_on_a_phone(pages, runs, tab):
     tab.set_viewport_size({"width": WIDTHS[1], "height": 800})
     tab.goto(pages[f"runs/{runs[0]}/locate.html"].as_uri())
     tab.get_by_role("button", name="Enlarge").first.click()
-    assert tab.locator("dialog.enlarged img").bounding_box()["width"] > 2 * WIDTHS[1]
+    large = tab.locator("dialog.enlarged img")
+    expect(large).to_be_visible()
+    assert large.bounding_box()["width"] > 2 * WIDTHS[1]
     tab.keyboard.press("Escape")
-    assert not tab.locator("dialog.enlarged").is_visible()
+    expect(tab.locator("dialog.enlarged")).to_be_hidden()
