@@ -100,7 +100,7 @@ def root(tmp_path, monkeypatch):
     """A clone with a model beside it; identities are taken for granted."""
     folder = clone(tmp_path / "clone", monkeypatch)
     monkeypatch.setenv("TWOTOWERS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
+    monkeypatch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
     return folder
 
 

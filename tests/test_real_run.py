@@ -184,7 +184,7 @@ def test_a_second_run_is_up_to_date_at_once_and_loads_no_weights(real_run, tiny_
     root, _, _ = real_run
     before = tree(root)
     monkeypatch.setattr(papermill, "execute_notebook", lambda *a, **k: pytest.fail("a chapter was executed"))
-    monkeypatch.setattr(pipeline, "require", lambda model: pytest.fail("the identities were measured"))
+    monkeypatch.setattr(pipeline, "require", lambda model, labels: pytest.fail("the identities were measured"))
     monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("weights loaded"))
     outcomes = pipeline.run(str(tiny_folders["gpt2"]), scale="smoke")
     assert [o.state for o in outcomes] == ["up to date"] * len(CHAPTERS)

@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--chapter", nargs="+", metavar="NAME", help="only these chapters (default: all)")
     run.add_argument("--task", default="words", metavar="T", help="a task of the list, or a file or folder of yours")
+    run.add_argument(
+        "--labels", metavar="L", help="two words, as foo,bar (default); or natural, flipped: classes' names"
+    )
     run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
     run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
@@ -166,9 +169,10 @@ def _run(options: argparse.Namespace) -> None:
     from .pipeline.submit import submit
 
     loading = Loading(options.dtype, options.device_map, options.quantise, options.remote)
+    task = f"{options.task}:labels={options.labels}" if options.labels is not None else options.task
     arguments = {
         "chapters": options.chapter or CHAPTERS,
-        "task": options.task,
+        "task": task,
         "scale": options.scale,
         "seed": options.seed,
         "loading": loading,
@@ -183,7 +187,7 @@ def _run(options: argparse.Namespace) -> None:
             return
     else:
         for model in options.model[1:]:  # a mistake in a later name is told before the first model has run for hours
-            prepare(model, options.task, options.scale, options.seed, loading)
+            prepare(model, task, options.scale, options.seed, loading)
         done = [outcome for model in options.model for outcome in run(model, **arguments)]
     width = max(len(outcome.run) for outcome in done)
     print(f"\n{'run':{width}}  {'chapter':10} {'state':11} {'seconds':>8} {'figures':>8}")

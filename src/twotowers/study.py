@@ -93,6 +93,7 @@ class Study:
             **self.model.facts(),
             "the way of loading": self.loading.words() or "the usual",
             "the task's texts": self.task.digest,
+            "the labels": self.task.labels.asked,
             "the scale": str(self.scale),
             "the seed": self.seed,
         }

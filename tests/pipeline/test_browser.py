@@ -36,7 +36,7 @@ def pages(tiny_folders, tmp_path_factory, one_thread):
         here = tmp_path_factory.mktemp("browser")
         clone(here / "clone", patch)
         patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
-        patch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
+        patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
         patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: made_up(text, parameters, folder))
         for number, name in enumerate(MODELS):
             model = Path(shutil.copytree(tiny_folders["gpt2"], here / name))

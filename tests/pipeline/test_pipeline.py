@@ -70,7 +70,7 @@ def test_how_many_fit(model, monkeypatch):
 def test_the_identities_are_measured_once_for_all_chapters_of_a_model(root, model, executed, monkeypatch):
     measured = []
     plain = pipeline.require
-    monkeypatch.setattr(pipeline, "require", lambda model: measured.append(model) or plain(model))
+    monkeypatch.setattr(pipeline, "require", lambda model, labels: measured.append(model) or plain(model, labels))
     go(model)
     go(model, "locate")
     assert len(measured) == 1
@@ -133,7 +133,7 @@ def test_a_chapter_that_is_stopped_leaves_everything_as_it_was(root, runs, model
     with monkeypatch.context() as patch:
         patch.chdir(root)
         patch.setenv("TWOTOWERS_CACHE", str(root.parent / "cache"))
-        patch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
+        patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
         patch.setattr(papermill, "execute_notebook", stop)
         with pytest.raises(kind, match=part):
             go(model, force=True)

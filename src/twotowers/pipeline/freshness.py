@@ -126,7 +126,8 @@ def _of_study(study: Study | None) -> dict[str, Any]:
 
 def check_digest(study: Study) -> str:
     """What decides whether the identities hold: the model, and the code that they are about."""
-    return _sha([study.model.facts(), [_code(PACKAGE / wing) for wing in ("models", "prompts", "tracing")]])
+    wings = [_code(PACKAGE / wing) for wing in ("models", "prompts", "tracing")]
+    return _sha([study.model.facts(), study.evaluation[0].words, wings])
 
 
 # Code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -34,7 +35,7 @@ def require_fit(study: Study) -> None:
     advice = "give a task with shorter texts"
     for fewer in (shots // 2**i for i in range(1, shots.bit_length())):
         if longest(replace(study, scale=replace(study.scale, shots=fewer))) <= context:
-            asked = study.task.name.partition(":shots=")[0]
+            asked = re.sub(r":shots=\d+", "", study.task.name)
             advice = f"ask for fewer demonstrations with --task {asked}:shots={fewer}, or {advice}"
             break
     raise PromptError(

@@ -167,7 +167,7 @@ class Prepared:
             return
         progress.say(f"{self.run.name}: checking the identities")
         try:
-            table = require(self.study.model)
+            table = require(self.study.model, self.study.evaluation[0].words)
         except BaseException:
             self.run.forget_if_nothing_was_made()
             raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,13 @@ import pandas as pd
 from ..errors import LabelError, PromptError, require_seed
 from .design import category_pairs
 from .encoding import Reader, Span, encode, tokens_of
+from .label_pairs import LabelPair
 from .tasks import Task, find_half
 
 CONTENT_FREE = "N/A"
 
 Pair = tuple[str, str]  # a text and its label
 
-LABELS = ("foo", "bar")
 # (template, separator): one demonstration to a line, and the paper's way, everything on one line.
 TEMPLATES: dict[str, tuple[str, str]] = {
     "lines": ("{text}: {label}", "\n"),
@@ -58,7 +58,8 @@ class PromptSet:
 
     Attributes:
         demonstrations, queries: (text, label) pairs.
-        labels: the two labels, sorted; `label_ids` are their tokens, in the same order.
+        labels: the two labels, sorted; `label_ids` are their tokens, and `words` what is written for them, in the same
+            order.
         prompts: one per query.
         shared: number of leading tokens that all prompts share (0 if the tokenizer merges across the boundary).
         categories: of a task, behind `labels`; empty where they are not known.
@@ -71,6 +72,16 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
     shared: int
     categories: tuple[str, str] = ("", "")
+    words: tuple[str, str] = ("", "")
+
+    def __post_init__(self) -> None:
+        if not any(self.words):
+            object.__setattr__(self, "words", self.labels)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """What is written for each label."""
+        return dict(zip(self.labels, self.words, strict=True))
 
     @property
     def gold(self) -> tuple[int, ...]:
@@ -89,6 +100,7 @@ def prompt_set(
     *,
     template: str = TEMPLATES["lines"][0],
     separator: str = TEMPLATES["lines"][1],
+    words: Mapping[str, str] | None = None,
 ) -> PromptSet:
     """Tokenise one demonstration set with its queries.
 
@@ -97,6 +109,7 @@ def prompt_set(
         demonstrations, queries: (text, label) pairs; exactly two labels among them, written without a space.
         template: contains `{text}` and then `{label}`; a query is cut before its label.
         separator: stands between demonstrations.
+        words: what is written for each label; left out, the label itself.
 
     Raises:
         LabelError: labels that are not two, or not one token each.
@@ -109,22 +122,25 @@ def prompt_set(
     if len(found) != 2:
         raise LabelError(f"A prompt set needs exactly two labels, not {len(found)} ({', '.join(found)}).")
     labels = (found[0], found[1])
-    ids = label_tokens(model, labels, template)
-    prompts = [_prompt(model, demonstrations, query, template, separator) for query in queries]
+    written = {label: words[label] if words else label for label in labels}
+    ids = label_tokens(model, [*written.values()], template)
+    shown = [(text, written[label]) for text, label in demonstrations]
+    prompts = [_prompt(model, shown, (text, written[label]), template, separator) for text, label in queries]
     for prompt in prompts:
-        for (_, label), position in zip(demonstrations, prompt.label_positions, strict=True):
-            if prompt.ids[position] != ids[label]:
+        for (_, word), position in zip(shown, prompt.label_positions, strict=True):
+            if prompt.ids[position] != ids[word]:
                 raise LabelError(
-                    f"The tokenizer of {model.name} reads the label '{label}' differently inside this prompt; "
+                    f"The tokenizer of {model.name} reads the label '{word}' differently inside this prompt; "
                     f"use a template or separator with a space or line break around it."
                 )
     return PromptSet(
         demonstrations=demonstrations,
         queries=queries,
         labels=labels,
-        label_ids=(ids[labels[0]], ids[labels[1]]),
+        label_ids=(ids[written[labels[0]]], ids[written[labels[1]]]),
         prompts=tuple(prompts),
         shared=_shared_prefix(model, prompts),
+        words=(written[labels[0]], written[labels[1]]),
     )
 
 
@@ -196,12 +212,13 @@ def sample_sets(
     seed: int,
     template: str = TEMPLATES["lines"][0],
     separator: str = TEMPLATES["lines"][1],
-    labels: tuple[str, str] = LABELS,
+    labels: LabelPair | None = None,
 ) -> list[PromptSet]:
     """Draw prompt sets: two categories each, by `category_pairs`, `shots` demonstrations a label, shuffled.
 
     Queries are balanced over the labels and differ from the demonstrations. Set i depends on (seed, half, i)
-    only, so a longer list begins with the shorter one; its queries are the same for any number of shots.
+    only, so a longer list begins with the shorter one; its queries are the same for any number of shots. The labels are
+    those of the task, unless others are given.
 
     Raises:
         TaskError: a category has too few texts.
@@ -211,7 +228,7 @@ def sample_sets(
     require_seed(seed)
     if n_queries % 2:
         raise PromptError(f"{n_queries} queries cannot be balanced over two labels; ask for an even number.")
-    each = n_queries // 2
+    each, pair = n_queries // 2, labels or task.labels
     task.require(shots + each)
     design = np.random.default_rng([seed, half == "selection"])
     sets = []
@@ -219,13 +236,14 @@ def sample_sets(
         rng = np.random.default_rng([seed, half == "selection", i])
         demonstrations: list[Pair] = []
         queries: list[Pair] = []
-        for category, label in zip(categories, labels, strict=True):
+        for category, label in zip(categories, pair.names, strict=True):
             texts = rng.permutation(np.array(task.texts[category][own], dtype=object))
             demonstrations += [(text, label) for text in texts[:shots]]
             queries += [(text, label) for text in texts[len(texts) - each :]]
         demonstrations = [demonstrations[j] for j in rng.permutation(len(demonstrations))]
-        made = prompt_set(model, demonstrations, queries, template=template, separator=separator)
-        behind = dict(zip(labels, categories, strict=True))
+        words = pair.words(categories)
+        made = prompt_set(model, demonstrations, queries, template=template, separator=separator, words=words)
+        behind = dict(zip(pair.names, categories, strict=True))
         sets.append(replace(made, categories=(behind[made.labels[0]], behind[made.labels[1]])))
     return sets
 

@@ -21,12 +21,19 @@ import yaml
 
 from ..errors import TaskError, UnknownNameError
 from . import datasets, sampling, tables
+from .label_pairs import LabelPair, label_pair
 from .tables import Row
 
 Half = Literal["selection", "evaluation"]
 HALVES: tuple[Half, Half] = ("selection", "evaluation")
 BUILT_IN = ("words", *datasets.SETS)
-_SHOTS = ":shots="
+_OPTIONS = (":shots=", ":labels=")  # what may follow a task's name
+_ONE_WORD = {  # names of our categories that are several words, in one
+    "bad_qualities": "negative",
+    "good_qualities": "positive",
+    "little_words": "grammar",
+    "thinking_and_speaking": "thought",
+}
 _SPLIT_SEED = 240202872  # the split belongs to the task, not to a run: it never changes with a run's seed
 
 
@@ -39,6 +46,7 @@ class Task:
         texts: category -> half -> texts; the two halves of a category are disjoint.
         digest: SHA-256 of the texts and their split.
         shots: most demonstrations of each label in a prompt; None leaves it to the scale.
+        labels: which words are written for the two labels of a prompt set.
         own: the texts are a user's file or folder, whose name says little.
         facts: where the texts come from and what was left out, for the provenance; `account` says it, in plain text.
     """
@@ -47,6 +55,7 @@ class Task:
     texts: Mapping[str, Mapping[Half, tuple[str, ...]]]
     digest: str
     shots: int | None = None
+    labels: LabelPair = field(default_factory=LabelPair)
     own: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     account: str = ""
@@ -71,13 +80,13 @@ def load_task(name: str) -> Task:
     """Load a task: `words`, a data set of sentences, or a user's own file or folder by path.
 
     A data set may be followed by two of its classes (`ag-news:world,sports`), and every task by the most
-    demonstrations of each label (`ag-news:world,sports:shots=2`).
+    demonstrations of each label and by the labels (`ag-news:world,sports:shots=2:labels=natural`).
 
     Raises:
         UnknownNameError: neither a built-in task nor an existing file or folder.
         TaskError: the texts cannot be read or used; the message says where and what to do.
     """
-    asked, shots = _shots(name)
+    asked, options = _options(name)
     key, _, classes = asked.partition(":")
     if asked == "words":
         source = resources.files(__package__) / "words.yaml"
@@ -93,7 +102,15 @@ def load_task(name: str) -> Task:
         raise UnknownNameError(
             "task", asked, BUILT_IN, hint=" (or give a CSV file with the columns text,label, or a folder)"
         )
-    return replace(task, name=f"{task.name}{_SHOTS}{shots}", shots=shots) if shots else task
+    labels = label_pair(options.get(":labels=", LabelPair().asked), _ONE_WORD if asked == "words" else None)
+    said = {":shots=": options.get(":shots="), ":labels=": labels.asked if labels != LabelPair() else None}
+    return replace(
+        task,
+        name=task.name + "".join(f"{option}{value}" for option, value in said.items() if value),
+        shots=int(options.get(":shots=", 0)) or task.shots,
+        labels=labels,
+        account=" ".join(filter(None, (task.account, labels.account()))),
+    )
 
 
 def find_half(name: str) -> Half:
@@ -105,20 +122,24 @@ def find_half(name: str) -> Half:
 
 def portable(name: str) -> str:
     """The same task's name from any working folder: a path becomes absolute."""
-    asked, shots = _shots(name)
+    asked, _ = _options(name)
     if asked.partition(":")[0] in BUILT_IN or not Path(asked).exists():
         return name
-    return f"{Path(asked).resolve()}{f'{_SHOTS}{shots}' if shots else ''}"
+    return f"{Path(asked).resolve()}{name.removeprefix(asked)}"
 
 
-def _shots(name: str) -> tuple[str, int | None]:
-    """A task's name without its last part `:shots=N`, and N."""
-    asked, found, number = name.rpartition(_SHOTS)
-    if not found:
-        return name, None
-    if not number.isdecimal() or int(number) < 1:
+def _options(name: str) -> tuple[str, dict[str, str]]:
+    """A task's name without what follows it, and that: the number of shots and the labels, as they were asked for."""
+    found = dict[str, str]()
+    while place := max(((name.rfind(option), option) for option in _OPTIONS if option in name), default=None):
+        asked, option, value = name.rpartition(place[1])
+        if option in found:
+            raise TaskError(f"The task '{name}' says '{option.strip(':=')}' twice; say it once.")
+        found[option], name = value, asked
+    number = found.get(":shots=")
+    if number is not None and (not number.isdecimal() or int(number) < 1):
         raise TaskError(f"The task '{name}' asks for '{number}' demonstrations; give a whole number from 1.")
-    return asked, int(number)
+    return name, found
 
 
 def _of_sentences(key: str, classes: str) -> Task:

@@ -74,7 +74,7 @@ def rebuilt(
         template: a key of `TEMPLATES`; left out, the model's own.
     """
     text, separator = TEMPLATES[template or model.template]
-    made = prompt_set(model, demonstrations, queries or s.queries, template=text, separator=separator)
+    made = prompt_set(model, demonstrations, queries or s.queries, template=text, separator=separator, words=s.written)
     return replace(made, categories=s.categories)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
 import importlib.metadata
 import re
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 
 from ..models.model import Model
 from ..models.registry import REGISTRY, WHEELS
+from ..prompts.label_pairs import LabelPair
+from ..prompts.tasks import Task
 from ..study import Study
 from .publish import Facts, Text
 from .specification import specification_digest
@@ -33,7 +36,15 @@ def run_name(study: Study) -> str:
     name = slug(model.name) if model.kind == "registry" else f"{slug(model.name)}-{model.identity[:8]}"
     if task.name != "words" or task.own:
         name += f"-on-{slug(task.name)}" + (f"-{task.digest[:8]}" if task.own else "")
+        name += f"-{digest_of_labels}" if (digest_of_labels := _of_labels(task)) else ""
     return name + (f"-in-{slug(how)}" if how else "")
+
+
+def _of_labels(task: Task) -> str:
+    """What tells labels apart that a name does not: two words may be alike in small letters, or cut off."""
+    asked = task.labels.asked
+    told = slug(task.name).endswith(f"labels-{asked.replace(',', '-')}")
+    return "" if told or task.labels == LabelPair() else hashlib.sha256(asked.encode()).hexdigest()[:8]
 
 
 def run_title(study: Study) -> str:

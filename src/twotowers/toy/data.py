@@ -23,11 +23,13 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ..prompts.sets import CONTENT_FREE, LABELS
+from ..prompts.label_pairs import LabelPair
+from ..prompts.sets import CONTENT_FREE
 
+USUAL = LabelPair().names
 # Labels without a meaning; which of them a prompt uses, and for which category, is random.
 TRAINING_LABELS = (
-    *LABELS, "baz", "qux", "quux", "corge", "grault", "garply", "plugh", "xyzzy", "thud", "wibble", "wobble", "blip",
+    *USUAL, "baz", "qux", "quux", "corge", "grault", "garply", "plugh", "xyzzy", "thud", "wibble", "wobble", "blip",
     "zorp", "flurp", "snark", "boojum", "dax", "wug", "tove", "rath", "mome", "vorp", "quib", "zeb", "nim", "lorp",
     "fep", "gorp", "tiv", "mib",
 )  # fmt: skip
@@ -151,7 +153,7 @@ def prompts(
     rank = np.stack([(which[:, :i] == which[:, i : i + 1]).sum(1) for i in range(n)], axis=1)  # how many came before
     row = np.arange(rows)[:, None]
     text = drawn[row, which, rank]
-    pool = words.labels[: len(LABELS)] if labels else words.labels
+    pool = words.labels[: len(USUAL)] if labels else words.labels
     label = pool[rng.random((rows, len(pool))).argsort(1)[:, :k]][row, which]
     if not labels:
         text = np.where(rng.random(text.shape) < CHANCE_OF_CONTENT_FREE, words.content_free, text)

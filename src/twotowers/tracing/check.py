@@ -18,6 +18,7 @@ from ..errors import CheckError
 from ..models.architecture import weight_in_out
 from ..models.model import Model
 from ..models.quantised import held
+from ..prompts.label_pairs import LabelPair
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet, prompt_set
 from ..prompts.variants import prompt_set_of
@@ -40,15 +41,19 @@ DEMONSTRATIONS = [
 QUERIES = [("cow", "foo"), ("eleven", "bar"), ("elephant", "foo")]
 
 
-def check(model: Model) -> pd.DataFrame:
+def check(model: Model, labels: Sequence[str] = LabelPair().names) -> pd.DataFrame:
     """Measure every identity on a model.
+
+    Args:
+        labels: the two words that are written for labels, each one token of the model.
 
     Returns:
         a row per identity: `identity, residual, tolerance, holds`.
     """
+    words = dict(zip(LabelPair().names, labels, strict=True))
     sets = [
-        prompt_set(model, DEMONSTRATIONS, QUERIES),
-        prompt_set(model, DEMONSTRATIONS[:3], QUERIES[::-1], template="{text} : {label}", separator=" "),
+        prompt_set(model, DEMONSTRATIONS, QUERIES, words=words),
+        prompt_set(model, DEMONSTRATIONS[:3], QUERIES[::-1], template="{text} : {label}", separator=" ", words=words),
     ]
     batch = pack(sets, model.pad_id)
     captured = capture(model, batch, pattern=True, logits=True, inputs=True)
@@ -75,13 +80,13 @@ def check(model: Model) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame([last], columns=table.columns)], ignore_index=True)
 
 
-def require(model: Model) -> pd.DataFrame:
+def require(model: Model, labels: Sequence[str] = LabelPair().names) -> pd.DataFrame:
     """As `check`.
 
     Raises:
         CheckError: an identity does not hold; the message names it and its residual.
     """
-    table = check(model)
+    table = check(model, labels)
     for row in table[~table["holds"]].to_dict("records"):
         if not math.isfinite(row["residual"]):
             raise CheckError(
@@ -176,10 +181,9 @@ def _rows(captured: Capture) -> float:
 
 def _causal(model: Model, s: PromptSet) -> float:
     """The residuals of the shared prefix do not depend on the query that follows."""
-    first, second = (
-        capture(model, pack([prompt_set(model, s.demonstrations, [query, s.queries[0]])]), inputs=True).inputs
-        for query in s.queries[1:3]
-    )
+    pairs = [[query, s.queries[0]] for query in s.queries[1:3]]
+    sets = [prompt_set(model, s.demonstrations, queries, words=s.written) for queries in pairs]
+    first, second = (capture(model, pack([one]), inputs=True).inputs for one in sets)
     assert first is not None
     assert second is not None
     shared = min(s.shared, s.prompts[0].label_positions[-1] + 1)

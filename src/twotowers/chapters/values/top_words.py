@@ -44,13 +44,13 @@ def label_in_top(
     for members, first, batch, captured in captures(model, prompt_sets, "labels in values"):
         for s in members:
             forms |= {
-                label: label_forms(model, label, token)
-                for label, token in zip(s.labels, s.label_ids, strict=True)
-                if label not in forms
+                word: label_forms(model, word, token)
+                for word, token in zip(s.words, s.label_ids, strict=True)
+                if word not in forms
             }
         places, labels = label_places(members, batch)
-        own = [forms[members[int(row)].labels[code]] for (row, _), code in zip(places, labels, strict=True)]
-        other = [forms[members[int(row)].labels[1 - code]] for (row, _), code in zip(places, labels, strict=True)]
+        own = [forms[members[int(row)].words[code]] for (row, _), code in zip(places, labels, strict=True)]
+        other = [forms[members[int(row)].words[1 - code]] for (row, _), code in zip(places, labels, strict=True)]
         facts = pd.DataFrame(
             {
                 "set": first + places[:, 0].numpy(),

@@ -1,0 +1,64 @@
+"""Which two words are written for the labels of a prompt set: two given ones, or the names of its own classes.
+
+With two given words either stands for either class equally often (`design`). With names of classes the labels are
+called *first* and *second* in every table, since the words change from set to set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import TaskError
+
+NATURAL, FLIPPED = "natural", "flipped"  # the classes' own names, and each the name of the other class
+ROLES = ("first", "second")
+
+
+@dataclass(frozen=True)
+class LabelPair:
+    """The labels of a task.
+
+    Attributes:
+        asked: `natural`, `flipped`, or two words with a comma between them.
+        names: how tables call the two labels; the words themselves, where they are given.
+        own: category -> its name as a label, where that is not the category's.
+    """
+
+    asked: str = "foo,bar"
+    names: tuple[str, str] = ("foo", "bar")
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    def words(self, categories: Sequence[str]) -> dict[str, str]:
+        """What is written for each label, by its name, in a set of two categories, that of the first label first."""
+        if self.asked not in (NATURAL, FLIPPED):
+            return {name: name for name in self.names}
+        written = [self.own.get(category, category) for category in categories]
+        return dict(zip(self.names, written if self.asked == NATURAL else written[::-1], strict=True))
+
+    def account(self) -> str:
+        """What a reader is told of them, in plain text; nothing of the usual ones."""
+        if self == LabelPair():
+            return ""
+        if self.asked == NATURAL:
+            return "Each class is labelled with its own name; first and second are the two classes of a set."
+        if self.asked == FLIPPED:
+            return "Each class is labelled with the name of the other; first and second are the two classes of a set."
+        return f"The labels are '{self.names[0]}' and '{self.names[1]}'."
+
+
+def label_pair(asked: str, own: Mapping[str, str] | None = None) -> LabelPair:
+    """The labels that were asked for: `natural`, `flipped`, or two words; their order does not matter.
+
+    Raises:
+        TaskError: it is none of these.
+    """
+    if asked in (NATURAL, FLIPPED):
+        return LabelPair(asked, ROLES, dict(own or {}))
+    words = sorted((word.strip() for word in asked.split(",")), reverse=True)
+    if len(words) != 2 or not all(words) or len(set(words)) < 2:
+        raise TaskError(
+            f"The labels '{asked}' cannot be used; give two different words with a comma between them, or {NATURAL}, "
+            f"or {FLIPPED}."
+        )
+    return LabelPair(",".join(words), (words[0], words[1]))
