@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
     run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
+    run.add_argument(
+        "--seeds", type=_count, default=1, metavar="N", help="so many seeds in all: the others only for their verdicts"
+    )
     run.add_argument("--force", action="store_true", help="run also what is up to date")
     run.add_argument(
         "--replace", action="store_true", help="let a run of another scale or seed make way for this one, as a whole"
@@ -165,7 +168,8 @@ def _run(options: argparse.Namespace) -> None:
     from .chapters.registry import CHAPTERS
     from .models.loading import Loading
     from .models.server import Traffic
-    from .pipeline.run import prepare, run
+    from .pipeline.run import prepare
+    from .pipeline.seeds import run_seeds
     from .pipeline.submit import submit
 
     loading = Loading(options.dtype, options.device_map, options.quantise, options.remote)
@@ -180,6 +184,8 @@ def _run(options: argparse.Namespace) -> None:
         "replace": options.replace,
         "jobs": options.jobs,
     }
+    if options.submit and options.seeds > 1:
+        raise UserError("Other seeds are run here, after the first; leave out --submit, or --seeds.")
     if options.submit:
         jobs, done = submit(options.model, options.submit, dict(options.slurm), **arguments)
         print(f"Jobs: {', '.join(jobs)}; their logs are in book/runs/.jobs")
@@ -188,7 +194,7 @@ def _run(options: argparse.Namespace) -> None:
     else:
         for model in options.model[1:]:  # a mistake in a later name is told before the first model has run for hours
             prepare(model, task, options.scale, options.seed, loading)
-        done = [outcome for model in options.model for outcome in run(model, **arguments)]
+        done = [outcome for model in options.model for outcome in run_seeds(model, options.seeds, **arguments)]
     width = max(len(outcome.run) for outcome in done)
     print(f"\n{'run':{width}}  {'chapter':10} {'state':11} {'seconds':>8} {'figures':>8}")
     for o in done:

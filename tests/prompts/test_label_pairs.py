@@ -88,7 +88,7 @@ def test_what_is_no_pair_is_refused_by_name(asked):
 
 
 def test_a_name_of_several_tokens_is_refused_before_weights_load():
-    with pytest.raises(LabelError, match="'xylophonist' is . tokens"):
+    with pytest.raises(LabelError, match=r"'xylophonist' is . tokens"):
         _ = study("xylophonist,no").evaluation
 
 

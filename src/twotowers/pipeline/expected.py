@@ -21,17 +21,14 @@ import pandas as pd
 
 from ..errors import UserError
 from ..paper import CLAIMS
-from ..publishing.ledger import ledger
 from ..publishing.results import read_table, write_table
-from ..publishing.run_folder import RunFolder, figure_stem, handed_file, project_root
+from ..publishing.run_folder import RunFolder, figure_stem, project_root
 from .compare import Tolerance, first_difference
 from .figures import find_run
 from .freshness import LIBRARIES
+from .seeds import COLUMNS, HEADS, KINDS, Seed, given, measured
 from .verify import DIFFERS, SAME, STALE, Verified
 
-COLUMNS = {"claim": "text", "verdict": "text", "mean": "float", "low": "float", "high": "float"}
-KINDS = {"seed": "int", **COLUMNS}
-HEADS = "heads"  # as the knock-out chapter hands them on
 CENTRAL = "towers-exchange"  # the figure that the README shows
 SHARE = 0.1  # of the smallest effect of interest: a difference that no reader would call one
 RELATIVE = 0.01
@@ -42,29 +39,38 @@ class NothingExpectedError(UserError):
 
 
 def write_expected(model: str | None = None) -> Path:
-    """Take what a run gives for what is expected of it; returns the folder.
+    """Take what a run, and the same beside it with other seeds, gives for what is expected of it; returns the folder.
 
-    What is expected of the same run with other seeds is kept.
+    What is expected of the same run with still other seeds is kept.
 
     Raises:
         UserError: no such run, or it is damaged or not complete.
     """
     root = project_root()
     run = find_run(root, model)
-    folder, seed = _folder(root, run), _seed(run)
-    table, heads, facts = _ledger(run).assign(seed=seed)[list(KINDS)], {str(seed): _heads(run)}, _facts(run)
-    if (folder / "run.json").is_file() and _read(folder, "run")["run"] == facts["run"]:
-        others = read_table(folder / "ledger.csv", KINDS)
-        table = pd.concat([others[others["seed"] != seed], table]).sort_values("seed", kind="stable")
-        heads = dict(sorted((_read(folder, "heads") | heads).items(), key=lambda item: int(item[0])))
+    given(run)  # which says so if it is damaged or not complete
+    folder, facts = _folder(root, run), _facts(run)
+    seeds = dict(sorted((kept(root, run) | measured(run)).items()))
+    table = pd.concat([seed.ledger.assign(seed=number) for number, seed in seeds.items()])[list(KINDS)]
+    heads = {str(number): seed.heads for number, seed in seeds.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_table(table, folder / "ledger.csv")
     (folder / "heads.json").write_text(json.dumps(heads) + "\n", encoding="utf-8")
     (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     picture = run.path / f"{figure_stem(run.name, CENTRAL)}.svg"
-    if seed == table["seed"].min() and picture.is_file():
+    if _seed(run) == min(seeds) and picture.is_file():
         shutil.copyfile(picture, folder / f"{CENTRAL}.svg")
     return folder
+
+
+def kept(root: Path, run: RunFolder) -> dict[int, Seed]:
+    """What is expected of a run, by seed; nothing if that is expected of another run of its name."""
+    folder = _folder(root, run)
+    if not (folder / "run.json").is_file() or _read(folder, "run")["run"] != _facts(run)["run"]:
+        return {}
+    table = read_table(folder / "ledger.csv", KINDS)
+    heads = {int(seed): own for seed, own in _read(folder, "heads").items()}
+    return {seed: Seed(table.loc[table["seed"] == seed, list(COLUMNS)], own) for seed, own in heads.items()}
 
 
 def compare_expected(model: str | None = None) -> Iterator[Verified]:
@@ -84,13 +90,13 @@ def compare_expected(model: str | None = None) -> Iterator[Verified]:
     if said := first_difference(_read(folder, "run")["run"], _facts(run)["run"]):
         yield Verified(run.name, STALE, f"expected of another run: {said}")
         return
-    seed, heads = _seed(run), _read(folder, "heads")
-    if str(seed) not in heads:
-        yield Verified(run.name, STALE, f"nothing is expected of seed {seed}, only of {', '.join(heads)}")
+    seed, seeds = _seed(run), kept(root, run)
+    if seed not in seeds:
+        yield Verified(run.name, STALE, f"nothing is expected of seed {seed}, only of {', '.join(map(str, seeds))}")
         return
-    table = read_table(folder / "ledger.csv", KINDS)
-    yield from _claims(table.loc[table["seed"] == seed, list(COLUMNS)], _ledger(run))
-    yield _verified(HEADS, first_difference(heads[str(seed)], _heads(run)))
+    now = given(run)
+    yield from _claims(seeds[seed].ledger, now.ledger)
+    yield _verified(HEADS, first_difference(dict(seeds[seed].heads), dict(now.heads)))
 
 
 def _claims(expected: pd.DataFrame, found: pd.DataFrame) -> Iterator[Verified]:
@@ -117,15 +123,6 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 def _seed(run: RunFolder) -> int:
     return int(run.record()["run"]["seed"])
-
-
-def _ledger(run: RunFolder) -> pd.DataFrame:
-    return ledger(run.path)[list(COLUMNS)]
-
-
-def _heads(run: RunFolder) -> dict[str, Any]:
-    file = handed_file(HEADS)
-    return dict(json.loads(run.read(file, run.digest_in_record(file)))["value"])
 
 
 def _facts(run: RunFolder) -> dict[str, Any]:

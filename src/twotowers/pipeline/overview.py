@@ -16,7 +16,7 @@ from ..publishing.ledger import atlas
 from ..publishing.markdown import escape
 from ..publishing.run_folder import figure_stem
 from ..statistics import SUPPORTED
-from .pages import Published, kept_by_seed
+from .pages import Published
 from .same_axes import drawn_alike
 
 CENTRAL = ("towers", "towers-exchange")  # the figure that the account stands or falls with
@@ -28,7 +28,7 @@ def home(runs: Sequence[Published], book: Path) -> str:
     for own in runs:
         links = [f"[{own.title_of(own.chapters[0])}](runs/{own.name}/{own.chapters[0]}.ipynb)"]
         links += [f"[The ledger of claims](runs/{own.name}/claims.ipynb)"] if "claims" in own.chapters else []
-        said = [answer(own.model, own.verdicts), over_seeds(kept_by_seed(book, own)), COUNTS.write(own.ledger)]
+        said = [answer(own.model, own.verdicts), over_seeds(own.by_seed), COUNTS.write(own.ledger)]
         said = [*filter(None, said), " · ".join(links)]
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
     chapter, figure = CENTRAL
@@ -40,9 +40,9 @@ def over_seeds(table: pd.DataFrame) -> str:
     """With how many seeds each step of the answer is supported; nothing where there is one seed only.
 
     Args:
-        table: `seed, claim, verdict`, as the expected values of a run.
+        table: `seed, claim, verdict`; empty where nothing is known.
     """
-    seeds = sorted(set(table["seed"]))
+    seeds = sorted(set(table.get("seed", ())))
     if len(seeds) < 2:
         return ""
     held = table[table["verdict"] == SUPPORTED].groupby("claim")["seed"].nunique()

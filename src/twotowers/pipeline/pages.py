@@ -23,12 +23,12 @@ from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
 from ..publishing.ledger import by_seed, claim_text, ledger, markdown, verdicts_of
 from ..publishing.markdown import escape
 from ..publishing.record import Place
-from ..publishing.results import read_table
 from ..publishing.run_folder import RunFolder, figure_stem
 from ..publishing.shown import Shown, text_alone, write_alone
 from ..statistics import Verdict
-from . import expected
+from .expected import kept
 from .freshness import State
+from .seeds import Seed, measured, times_chosen
 
 FOLDED = "hide-input"  # a tag of cells; on the site one button shows and hides the code of a page
 TABLE = "claims-table"
@@ -65,6 +65,16 @@ class Published:
         drawn = sorted(file for file in files if file.parent.name == "figures" and file.suffix == ".svg")
         whole = [f for f in drawn if all((self.run.path / f).with_suffix(x).is_file() for x in (".svg", ".json"))]
         return {file.stem.removeprefix(f"{self.name}_"): file.with_suffix("").as_posix() for file in whole}
+
+    @cached_property
+    def seeds(self) -> dict[int, Seed]:
+        """What this run gives, and the same with other seeds: those that were run here, and those that are expected."""
+        return dict(sorted((kept(self.run.path.parents[2], self.run) | measured(self.run)).items()))
+
+    @cached_property
+    def by_seed(self) -> pd.DataFrame:
+        """`seed, claim, verdict, mean, low, high` of all seeds."""
+        return pd.concat([seed.ledger.assign(seed=number) for number, seed in self.seeds.items()] or [pd.DataFrame()])
 
     @cached_property
     def links(self) -> dict[str, str]:
@@ -134,6 +144,8 @@ def _end(own: Published, chapter: str) -> str:
         said = own.can()
     if chapter == "claims":
         said = COUNTS.write(own.ledger)
+    if chapter == "knockout":
+        said = "\n\n".join(filter(None, [said, chosen_over_seeds(own)]))
     place = own.chapters.index(chapter)
     if place + 1 < len(own.chapters):
         following = own.chapters[place + 1]
@@ -187,24 +199,20 @@ def _forest(book: Path, own: Published, notebook: Any) -> None:
     places = [n for n, cell in enumerate(notebook.cells) if TABLE in _items(nbformat.v4.new_notebook(cells=[cell]))]
     place_of_table = places[0] if places else len(notebook.cells)
     notebook.cells.insert(place_of_table, nbformat.v4.new_markdown_cell(text))
-    if said := _seeds(book, own):
+    if said := _seeds(own):
         notebook.cells.insert(place_of_table + 2, nbformat.v4.new_markdown_cell(said))
 
 
-def kept_by_seed(book: Path, own: Published) -> pd.DataFrame:
-    """The ledgers of a run that the project keeps, by seed; without rows if it keeps none."""
-    file = book / "expected" / own.name / "ledger.csv"
-    return read_table(file, expected.KINDS) if file.is_file() else pd.DataFrame(columns=list(expected.KINDS))
+def chosen_over_seeds(own: Published) -> str:
+    """How often each in-context head was chosen; nothing of a single seed."""
+    return times_chosen({number: seed.heads for number, seed in own.seeds.items()})
 
 
-def _seeds(book: Path, own: Published) -> str:
-    """How the verdicts fell with other seeds, where the project keeps them; nothing else."""
-    table = by_seed(kept_by_seed(book, own))
-    return (
-        f"With other seeds, that is other words, pairs and orders, verdicts and mean effects:\n\n{table}"
-        if table
-        else ""
-    )
+def _seeds(own: Published) -> str:
+    """How the verdicts fell with other seeds, and which heads were chosen; nothing of a single seed."""
+    table = by_seed(own.by_seed) if own.seeds else ""
+    said = "With other seeds, that is other words, pairs and orders, verdicts and mean effects:"
+    return "\n\n".join([said, table, chosen_over_seeds(own)]) if table else ""
 
 
 def _provenance(own: Published) -> Mapping[str, Any]:

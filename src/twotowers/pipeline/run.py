@@ -37,6 +37,7 @@ from .progress import Progress
 from .redraw import redraw
 from .schedule import side_by_side
 
+SEEDS = ".seeds"  # the folder, beside the runs, of the same runs with other seeds
 MOST_JOBS = 4  # no more chapters than that can run before others must have been
 
 
@@ -63,6 +64,7 @@ def run(
     force: bool = False,
     replace: bool = False,
     jobs: int | None = None,
+    beside: bool = False,
 ) -> list[Outcome]:
     """Bring chapters of one run up to date, those that they need first, and return what was done.
 
@@ -72,17 +74,18 @@ def run(
         force: the chapters that were asked for are executed, whatever their state.
         replace: a run of another scale or seed makes way for this one, as a whole.
         jobs: chapters that run side by side, each with a model of its own; by default `jobs_that_fit`.
+        beside: as for `prepare`.
 
     Raises:
         UserError: something asked for is not possible; nothing has been written.
         ChapterError: a chapter stopped with an error that is ours.
     """
     names = with_needed(chapters)
-    prepared = prepare(model, task, scale, seed, loading or Loading())
+    prepared = prepare(model, task, scale, seed, loading or Loading(), beside=beside)
     prepared.begin(replace=replace)
     if force:
         prepared.ask_again(chapters)
-    progress, kernels = Progress(f"{prepared.run.name}: "), Kernels()
+    progress, kernels = Progress(f"{prepared.name}: "), Kernels()
     try:
         if any(prepared.state(name).name not in (DONE, LOOK) for name in names):
             prepared.check(progress)
@@ -113,6 +116,11 @@ class Prepared:
     run: RunFolder
     parameters: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """What messages call the run; with its seed where it stands beside another one of that name."""
+        return f"{self.run.name}, seed {self.study.seed}" if SEEDS in self.run.path.parts else self.run.name
+
     def begin(self, *, replace: bool = False) -> None:
         """Take the run's folder for this scale and seed.
 
@@ -137,7 +145,7 @@ class Prepared:
                 self.run.forget_if_nothing_was_made()
             raise
         if other:
-            print(f"{self.run.name}: the run of {was} makes way for this one", flush=True)
+            print(f"{self.name}: the run of {was} makes way for this one", flush=True)
         places = {
             name: self.parameters[name] for name in ("model", "task") if Path(self.parameters[name]).is_absolute()
         }
@@ -165,7 +173,7 @@ class Prepared:
         digest = check_digest(self.study)
         if self.run.record_or_empty()["check"].get("digest") == digest:
             return
-        progress.say(f"{self.run.name}: checking the identities")
+        progress.say(f"{self.name}: checking the identities")
         try:
             table = require(self.study.model, self.study.evaluation[0].words)
         except BaseException:
@@ -184,7 +192,7 @@ class Prepared:
             found = self.state(name)  # now: it covers what earlier chapters have just written
             if found.name == DONE:
                 return self._outcome(name, "up to date")
-            of = f"[{names.index(name) + 1}/{len(names)}] {self.run.name}: {name}"
+            of = f"[{names.index(name) + 1}/{len(names)}] {self.name}: {name}"
             begun, entry = time.monotonic(), self.run.entry(name)
             with self.run.workplace(name) as workplace:
                 if found.name == LOOK and self._redraw(name, workplace, entry):
@@ -223,11 +231,14 @@ class Prepared:
     def _outcome(self, name: str, state: str, traffic: Traffic | None = None) -> Outcome:
         entry = self.run.entry(name)
         figures = sum(file.endswith(".svg") for file in entry["files"])
-        return Outcome(self.run.name, name, state, entry["seconds"], figures, traffic or Traffic())
+        return Outcome(self.name, name, state, entry["seconds"], figures, traffic or Traffic())
 
 
-def prepare(model: str, task: str, scale: str, seed: int, loading: Loading) -> Prepared:
+def prepare(model: str, task: str, scale: str, seed: int, loading: Loading, *, beside: bool = False) -> Prepared:
     """A run whose names, task, labels and lengths are possible; loads no weights, writes nothing.
+
+    Args:
+        beside: not the run itself, but the same with this seed beside it, which is not published.
 
     Raises:
         UserError: names, labels, lengths or lists that are not possible.
@@ -239,7 +250,8 @@ def prepare(model: str, task: str, scale: str, seed: int, loading: Loading) -> P
     model = str(Path(model).resolve()) if model not in REGISTRY and Path(model).is_dir() else model
     study = open_study(model, task, scale, seed, loading)
     require_fit(study)
-    run = RunFolder(root / "book" / "runs" / run_name(study))
+    runs = root / "book" / "runs"
+    run = RunFolder((runs / SEEDS / str(seed) if beside else runs) / run_name(study))
     parameters = {"model": model, "task": task, "scale": scale, "seed": seed, "loading": loading.given()}
     return Prepared(root, study, run, parameters)
 
