@@ -83,9 +83,10 @@ def _read_layer(
     direction = carried_back(arch, layer, heads, label_direction(arch, captured, batch))
     second = torch.tensor(frame["token"].to_numpy()) == batch.label_ids[prompt, 1]
     minus = (value * direction[prompt]).sum(-1) * torch.where(second, 1, -1)[:, None]  # [R, h]
+    queries, keys = arch.queries(layer, arch.norm_in(layer, last)), arch.keys(layer, arch.norm_in(layer, at))
     parts = []
     for i, head in enumerate(heads):
-        q, k = query_and_key(arch, layer, head, last, at)
+        q, k = queries[:, head], keys[:, head]
         rotated = arch.rotate(q[None], ends[None])[0, prompt] * arch.rotate(k[None], position[None])[0]
         columns = {
             "weight": weights(captured, frame, layer, head),

@@ -24,15 +24,11 @@ ROW = [*HEAD, "set", "query", "demonstration"]
 
 
 def read_swapped(
-    model: Model, prompt_sets: Sequence[PromptSet], table: pd.DataFrame, heads: Sequence[Head]
+    model: Model, prompt_sets: Sequence[PromptSet], heads: Sequence[Head]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What heads do before and after all labels are exchanged.
-
-    Args:
-        table: `reading.read_heads` of the prompt sets, of these heads and perhaps others.
-    """
-    after = read_heads(model, [swapped(s) for s in prompt_sets], heads)
-    return table[is_in(table, heads)].reset_index(drop=True), after
+    """What heads do, as `reading.read_heads`, before and after all labels are exchanged."""
+    before, after = (read_heads(model, sets, heads) for sets in (prompt_sets, [swapped(s) for s in prompt_sets]))
+    return before, after
 
 
 def heads_by_label(selected: Mapping[str, Sequence[Head]]) -> dict[str, list[Head]]:
