@@ -42,7 +42,7 @@ format: $(VENV)/.installed-dev  ## mend style and format where that is automatic
 
 clean:  ## remove the site, the run of the default model and the caches (not VENV)
 	rm -rf _build build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
-	rm -rf book/_toc.yml book/runs/smollm2-135m book/runs/*/.tmp-* book/runs/.*.lock
+	rm -rf book/_toc.yml book/runs/smollm2-135m book/runs/.seeds/*/smollm2-135m book/runs/*/.tmp-* book/runs/.*.lock
 	find book src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is written only when everything before it has succeeded. The default model's wheel comes without its

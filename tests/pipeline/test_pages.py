@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from clones import PROJECT
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.paper import CLAIMS
-from twotowers.pipeline import same_axes
+from twotowers.pipeline import pages, same_axes
 from twotowers.pipeline.overview import atlas_page, compare, home, over_seeds
 from twotowers.pipeline.pages import Published, stage
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
+from twotowers.publishing.citing import project
 from twotowers.publishing.findings import CORE, claims_of
 from twotowers.publishing.run_folder import RunFolder
 
@@ -53,6 +54,26 @@ def test_a_page_opens_with_what_was_found_and_ends_with_the_way_on(staged, own, 
     following = CHAPTERS[CHAPTERS.index(chapter) + 1 :]
     assert (f"({following[0]}.ipynb)" if following else "</atlas>") in last
     assert not any("hide-input" in cell.metadata.get("tags", []) for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("repository", "leads"),
+    [
+        ("https://github.com/someone/two-towers", "https://codespaces.new/someone/two-towers?quickstart=1"),
+        ("https://elsewhere.org/someone/two-towers", ""),
+        ("https://elsewhere.org/?//github.com/a/b", ""),
+        ("", ""),
+    ],
+)
+def test_a_page_leads_to_where_it_can_be_run_if_the_repository_has_such_an_address(
+    own, tmp_path, monkeypatch, repository, leads
+):
+    monkeypatch.setattr(pages, "project", lambda: dataclasses.replace(project(), repository=repository))
+    (tmp_path / "runs" / own.name).mkdir(parents=True)
+    stage(tmp_path, own, "task", [own], None)
+    bar = notebook(tmp_path, own, "task").cells[0].source
+    assert ("codespaces.new" in bar) == bool(leads)
+    assert leads in bar
 
 
 def test_the_ledger_leads_to_what_shows_each_claim(staged, own):

@@ -18,6 +18,7 @@ import pandas as pd
 from ..chapters.claims.page import COUNTS
 from ..chapters.task.page import CAN
 from ..paper import CLAIMS
+from ..publishing.citing import project
 from ..publishing.findings import FIGURES, answer, closing, opening, verdict_anchor
 from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
 from ..publishing.ledger import by_seed, claim_text, ledger, markdown, verdicts_of
@@ -167,8 +168,17 @@ def _switch(own: Published, chapter: str, others: Sequence[Published]) -> str:
     compare = f'<a href="../../{place}">compare</a>' if own.pictures(chapter) or chapter == "claims" else ""
     return (
         f'```{{raw}} html\n<nav class="page-bar" aria-label="This chapter for each model" data-run="{own.name}">'
-        f"<span>Model</span><ul>{''.join(links)}</ul>{compare}</nav>\n```"
+        f"<span>Model</span><ul>{''.join(links)}</ul>{compare}{_launch(project().repository)}</nav>\n```"
     )
+
+
+def _launch(repository: str) -> str:
+    """A link that opens the repository where its chapters can be run; nothing unless it is on GitHub."""
+    host, _, path = repository.partition("//github.com/")
+    if host != "https:" or not path:
+        return ""
+    address = html.escape(f"https://codespaces.new/{path}?quickstart=1")
+    return f'<a href="{address}" title="Opens the repository in a browser, with all that it needs">run it</a>'
 
 
 def _anchored(own: Published, cell: Any) -> None:
