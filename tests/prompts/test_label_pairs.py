@@ -128,3 +128,20 @@ def test_the_identities_are_measured_with_the_labels_of_the_run(real, monkeypatc
     monkeypatch.setattr(check, "pack", lambda sets, *rest: shown.extend(sets) or true(sets, *rest))
     assert twotowers.check(real, ("yes", "no"))["holds"].all()
     assert {s.words for s in shown} == {("no", "yes")}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("bar,foo", "One category is labelled foo, the other bar, and the draw is made anew for every demonstration set, "
+         "so only the demonstrations say which is which."),
+        ("no,yes", "Where the text says foo and bar, read yes and no."),
+        ("natural", "Each category is labelled with its own name; the two of a set are called first and second. Where "
+         "the text says foo and bar, read second and first."),
+        ("flipped", "with the name of the other"),
+    ],
+)  # fmt: skip
+def test_the_task_says_what_its_labels_are(labels, said):
+    assert said in load_task(f"words:labels={labels}").account
+    first, second = study(labels).evaluation[0].labels
+    assert label_pair(labels) == LabelPair() or f"read {second} and {first}." in label_pair(labels).account()

@@ -37,14 +37,22 @@ class LabelPair:
         return dict(zip(self.names, written if self.asked == NATURAL else written[::-1], strict=True))
 
     def account(self) -> str:
-        """What a reader is told of them, in plain text; nothing of the usual ones."""
-        if self == LabelPair():
-            return ""
+        """What a reader is told of them, in plain text."""
+        second, first = sorted(self.names, reverse=True)  # in the place of foo, of bar
+        instead = f" Where the text says foo and bar, read {second} and {first}." if self != LabelPair() else ""
         if self.asked == NATURAL:
-            return "Each class is labelled with its own name; first and second are the two classes of a set."
-        if self.asked == FLIPPED:
-            return "Each class is labelled with the name of the other; first and second are the two classes of a set."
-        return f"The labels are '{self.names[0]}' and '{self.names[1]}'."
+            said = f"Each category is labelled with its own name; the two of a set are called {first} and {second}."
+        elif self.asked == FLIPPED:
+            said = (
+                f"Each category is labelled with the name of the other, so that only the demonstrations say which is "
+                f"which; the two of a set are called {first} and {second}."
+            )
+        else:
+            said = (
+                f"One category is labelled {second}, the other {first}, and the draw is made anew for every "
+                f"demonstration set, so only the demonstrations say which is which."
+            )
+        return said + instead
 
 
 def label_pair(asked: str, own: Mapping[str, str] | None = None) -> LabelPair:
