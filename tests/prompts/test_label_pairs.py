@@ -133,8 +133,8 @@ def test_the_identities_are_measured_with_the_labels_of_the_run(real, monkeypatc
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ("bar,foo", "One category is labelled foo, the other bar, and the draw is made anew for every demonstration set, "
-         "so only the demonstrations say which is which."),
+        ("bar,foo", "One category is labelled foo, the other bar, and the draw is made anew for every demonstration "
+         "set, so only the demonstrations say which is which."),
         ("no,yes", "Where the text says foo and bar, read yes and no."),
         ("natural", "Each category is labelled with its own name; the two of a set are called first and second. Where "
          "the text says foo and bar, read second and first."),
