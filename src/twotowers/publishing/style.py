@@ -44,8 +44,8 @@ DARK = {
     _OLIVE: "#e3e04a",
     INK: "#e6e6e6",
     GREY: "#9a9a9a",
-    FAINT: "#33383f",
-    PAPER: "#14181e",  # as the pages of the theme
+    FAINT: "#383838",
+    PAPER: "#121212",  # as the pages of the theme
 }  # on dark pages
 
 MARKERS = ("o", "s", "^", "D")
