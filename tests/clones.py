@@ -18,7 +18,7 @@ from twotowers.paper import CLAIMS
 from twotowers.pipeline import freshness
 from twotowers.pipeline import run as pipeline
 from twotowers.publishing.publish import Figure
-from twotowers.publishing.style import BLUE
+from twotowers.publishing.style import FOO
 from twotowers.statistics import FEWEST
 from twotowers.study import SCALES, open_study
 
@@ -124,7 +124,7 @@ def draw(table):
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing()
-    drawing.subplots().plot(table["x"], table["y"], color=BLUE)
+    drawing.subplots().plot(table["x"], table["y"], color=FOO)
     return drawing
 
 

@@ -1,5 +1,6 @@
-/* One button for a page's code, the same place in another model's chapter, a sidebar of one model, and enlarged
-   figures. Without it all code is shown, and the links to other models lead to the heads of their pages. */
+/* One button for a page's code, the same place in another model's chapter, a sidebar of one model, enlarged figures,
+   and figures for dark pages. Without it all code is shown, and the links to other models lead to the heads of their
+   pages. */
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -86,6 +87,22 @@
     }
   };
 
+  /* An SVG of ours takes its colours for dark pages when its address ends in #dark; paper is never dark. */
+  const painted = () => {
+    const images = [...document.querySelectorAll("article img")].filter((image) => /\.svg(#|$)/.test(image.src));
+    const paint = (dark) => {
+      for (const image of images) {
+        const address = image.src.replace(/#.*$/, "") + (dark ? "#dark" : "");
+        if (image.src !== address) image.src = address;
+      }
+    };
+    const asThePage = () => paint(root.dataset.theme === "dark");
+    asThePage();
+    new MutationObserver(asThePage).observe(root, { attributes: true, attributeFilter: ["data-theme"] });
+    addEventListener("beforeprint", () => paint(false));
+    addEventListener("afterprint", asThePage);
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
     const bar = document.querySelector(".page-bar");
     if (bar) {
@@ -95,6 +112,7 @@
     }
     sidebar(bar && bar.dataset.run);
     enlarged();
+    painted();
     /* Headings that the address names are above code that has just been hidden. */
     if (location.hash) {
       const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));

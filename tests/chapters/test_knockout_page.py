@@ -33,7 +33,7 @@ UNWANTED = re.compile(r"\b(nan|inf|None)\b|-0\.0+\b|-0 ?%|(?<![\d.])1 (prompt|he
 
 def test_heads_frames_and_names_the_most_harmful():
     drawing, caption, alt = figure_of(page.HEADS, make_facts(), {"ranked": ranked_of(DROPS), "prompts": 64})
-    assert "mean over 64 prompts of the selection half. Framed: the most harmful head (8.3% of all). Blue" in caption
+    assert "mean over 64 prompts of the selection half. Framed: the most harmful head (8.3% of all). Green" in caption
     assert alt == (
         "Heat map of heads by layer. 8 of 12 cells lie within a tenth of the largest value around zero. The most "
         "harmful head, as layer.head, is 2.0; the largest loss is 2.50 logits."

@@ -18,7 +18,7 @@ from ..publishing.markdown import table_text
 from ..publishing.plots import panels
 from ..publishing.record import Place
 from ..publishing.shown import text_alone, write_alone
-from ..publishing.style import BLUE, GREY, MARKERS, ORANGE
+from ..publishing.style import GREY, INK, MARKERS, RANDOM, TESTED
 from .bench import BARE, OURS, tables
 
 
@@ -27,13 +27,13 @@ def write(result: dict[str, Any], folder: Path, stem: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows, grown = tables(result)
     facts, compared = result["facts"], _compared(rows)
-    for name, figure, table, caption, alt in (
-        ("ratio", ratios(compared), compared, _ratio_caption(rows, facts), _ratio_alt(rows)),
-        ("scaling", scaling(grown), grown, _scaling_caption(grown), _scaling_alt(grown)),
+    for name, draw, table, caption, alt in (
+        ("ratio", ratios, compared, _ratio_caption(rows, facts), _ratio_alt(rows)),
+        ("scaling", scaling, grown, _scaling_caption(grown), _scaling_alt(grown)),
     ):
         place = Place("performance.html", f"performance-{stem}-{name}")
         write_alone(
-            folder / "figures", f"{stem}-{name}", figure, table, caption=caption, alt=alt, facts=facts, place=place
+            folder / "figures", f"{stem}-{name}", draw, table, caption=caption, alt=alt, facts=facts, place=place
         )
     (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
@@ -198,7 +198,7 @@ def ratios(table: pd.DataFrame) -> Figure:
     left, right = log_limits([*ratio, *low, *high, 1.0])
     ax.set_xscale("log")
     ax.set_xlim(left, right)
-    ax.errorbar(ratio, y, xerr=spread, fmt=MARKERS[0], color=BLUE, capsize=3)
+    ax.errorbar(ratio, y, xerr=spread, fmt=MARKERS[0], color=INK, capsize=3)
     for height, value in zip(y, ratio, strict=True):
         ax.annotate(f"{value:.3g}", (value, height), xytext=(0, 6), textcoords="offset points", ha="center")
     _mark_ours(ax, left, right)
@@ -263,8 +263,8 @@ def scaling(table: pd.DataFrame) -> Figure:
     figure, axes = panels(columns=3, height=2.9)
     for ax, against in zip(axes, NAMES, strict=True):
         part = table[table["against"] == against]
-        ax.plot(part["x"], part["seconds"], color=BLUE, marker=MARKERS[0], label="measured")
-        ax.plot(part["x"], part["floor"], color=ORANGE, marker=MARKERS[1], linestyle="--", label="floor")
+        ax.plot(part["x"], part["seconds"], color=TESTED, marker=MARKERS[0], label="measured")
+        ax.plot(part["x"], part["floor"], color=RANDOM, marker=MARKERS[1], linestyle="--", label="floor")
         ax.set_xlabel(NAMES[against])
         ax.set_ylim(0, _top(part[["seconds", "floor"]]))
         ax.set_xlim(0, _top(part[["x"]]))

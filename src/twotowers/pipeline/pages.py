@@ -202,7 +202,7 @@ def _forest(book: Path, own: Published, notebook: Any) -> None:
     figure, folder = "claims-forest", book / "runs" / own.name
     stem, place = figure_stem(own.name, figure), Place(f"runs/{own.name}/claims.html", f"{own.name}-{figure}", own.name)
     write_alone(
-        (folder / stem).parent, Path(stem).name, forest(forest_table(own.verdicts)), forest_table(own.verdicts),
+        (folder / stem).parent, Path(stem).name, forest, forest_table(own.verdicts),
         caption=forest_caption(own.model), alt=forest_alt(own.verdicts), facts=_provenance(own), place=place,
     )  # fmt: skip
     text = text_alone(folder, stem)

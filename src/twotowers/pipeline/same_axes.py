@@ -16,6 +16,7 @@ from PIL import Image
 from ..publishing.publish import Figure, figure_of
 from ..publishing.run_folder import digest_of
 from ..publishing.shown import Shown
+from ..publishing.style import styled
 from .pages import Published
 from .redraw import items_of
 
@@ -38,7 +39,8 @@ def drawn_alike(figure: str, chapter: str, runs: Sequence[Published], kept: Path
         kept.mkdir(parents=True, exist_ok=True)
         for drawing, place in zip(drawings, places, strict=True):
             picture = io.BytesIO()
-            drawing.savefig(picture, dpi=DPI)
+            with styled():
+                drawing.savefig(picture, dpi=DPI)
             Image.open(picture).convert("RGB").quantize(COLOURS).save(place, optimize=True)
     return places
 

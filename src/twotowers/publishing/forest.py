@@ -12,19 +12,19 @@ from matplotlib.figure import Figure
 
 from ..paper import CLAIMS
 from ..statistics import CONTRADICTED, INCONCLUSIVE, NEGLIGIBLE, SUPPORTED, UNSTABLE, Verdict
+from . import style
 from .ledger import NOT_RUN, number
 from .plots import panels
-from .style import BLACK, GREEN, GREY
 
 # Marker, colour and whether it is filled: each pair differs in grey as well.
 LOOKS = {
-    SUPPORTED: ("o", GREEN, True),
-    NEGLIGIBLE: ("o", GREEN, False),
-    CONTRADICTED: ("X", BLACK, True),
-    INCONCLUSIVE: ("D", GREY, False),
-    UNSTABLE: ("^", GREY, False),
+    SUPPORTED: ("o", style.SUPPORTED, True),
+    NEGLIGIBLE: ("o", style.SUPPORTED, False),
+    CONTRADICTED: ("X", style.CONTRADICTED, True),
+    INCONCLUSIVE: ("D", style.OPEN, False),
+    UNSTABLE: ("^", style.OPEN, False),
 }
-OTHER = ("s", GREY, False)
+OTHER = ("s", style.OPEN, False)
 LIMIT = 1000.0  # smallest effects; beyond, an interval leaves the picture
 CONTROL = "control"
 
@@ -45,8 +45,8 @@ def forest_table(verdicts: Mapping[str, Verdict]) -> pd.DataFrame:
 def forest(table: pd.DataFrame) -> Figure:
     """Effects with intervals and controls, a row a claim, on an axis that is linear up to the smallest effect."""
     figure, (ax,) = panels(height=0.33 * len(table) + 1.2)
-    ax.axvspan(-1, 1, color=GREY, alpha=0.15, linewidth=0)
-    ax.axvline(0, color=BLACK, linewidth=0.8)
+    ax.axvspan(-1, 1, color=style.GREY, alpha=0.15, linewidth=0)
+    ax.axvline(0, color=style.INK, linewidth=0.8)
     for place, row in enumerate(table.to_dict("records")):
         _row(ax, place, row)
     ax.set_xscale("symlog", linthresh=1, linscale=1.2)
@@ -73,11 +73,11 @@ def _row(ax: Axes, place: int, row: Mapping[Hashable, object]) -> None:
     marker, colour, filled = LOOKS.get(str(row["verdict"]), OTHER)
     if math.isfinite(values["control_mean"]):
         low, high = values["control_low"], values["control_high"]
-        ax.plot([low, high], [place + 0.24] * 2, color=GREY, linewidth=1)
-        ax.plot(values["control_mean"], place + 0.24, "|", color=GREY, markersize=7, markeredgewidth=1.6)
+        ax.plot([low, high], [place + 0.24] * 2, color=style.GREY, linewidth=1)
+        ax.plot(values["control_mean"], place + 0.24, "|", color=style.GREY, markersize=7, markeredgewidth=1.6)
     if math.isfinite(values["mean"]):
         ax.plot([values["low"], values["high"]], [place] * 2, color=colour, linewidth=1.8)
-        face = colour if filled else "white"
+        face = colour if filled else style.PAPER
         ax.plot(values["mean"], place, marker, color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.4)
 
 

@@ -1,7 +1,7 @@
 """Figures: a result table in, a matplotlib figure out. Nothing is computed here beyond what a plot needs.
 
-Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; every line also differs by
-marker. Widths are those of the page, so that text stays legible without zooming.
+They are drawn within `style.styled`. Every line differs from others by marker as well as by colour. Widths are those of
+the page, so that text stays legible without zooming.
 """
 
 from __future__ import annotations
@@ -15,27 +15,30 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from .style import GREY, STYLE, WIDTH
+from .style import FAINT, GREY, INK, PAPER, WIDTH, diverging
 
 LOWEST = 3.1  # inches of a map of heads, so that the label of its colours has room
 
 
 def panels(columns: int = 1, height: float = 3.4, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     """A figure that belongs to no window, with its axes in a row."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height))
-        axes = figure.subplots(1, columns, squeeze=False, sharey=sharey)
-    return figure, list(axes[0])
+    figure = Figure(figsize=(WIDTH, height))
+    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=sharey)[0])
 
 
-def banded_line(
-    ax: Axes, part: pd.DataFrame, x: str, *, label: str, colour: str, marker: str, style: str = "-"
-) -> None:
+def banded_line(ax: Axes, part: pd.DataFrame, x: str, *, label: str, colour: str, marker: str, line: str = "-") -> None:
     """A line through the means with its 95 % interval as a band."""
-    ax.plot(part[x], part["mean"], color=colour, marker=marker, linestyle=style, label=label, markersize=5)
+    ax.plot(part[x], part["mean"], color=colour, marker=marker, linestyle=line, label=label, markersize=5)
     ax.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+
+
+def few_ticks(ax: Axes) -> None:
+    """So few numbers on the x axis of a narrow panel that they do not touch: fewer, if they are small and so long."""
+    largest = max(map(abs, ax.get_xlim()))
+    ax.xaxis.set_major_locator(MaxNLocator(4 if largest > 0.01 else 2))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.6g}"))
 
 
 def accuracy_axis(ax: Axes) -> None:
@@ -52,12 +55,12 @@ def head_map(table: pd.DataFrame, value: str, *, title: str, marked: Iterable[tu
     grid = table.pivot(index="head", columns="layer", values=value)
     figure, (ax,) = panels(height=max(LOWEST, 0.2 * len(grid) + 1.3))
     limit = float(grid.abs().fillna(0).to_numpy().max(initial=0)) or 1.0
-    sns.heatmap(grid, ax=ax, cmap="RdBu_r", center=0, vmin=-limit, vmax=limit, linewidths=0.2, linecolor="#eeeeee",
+    sns.heatmap(grid, ax=ax, cmap=diverging(), vmin=-limit, vmax=limit, linewidths=0.2, linecolor=FAINT,
                 cbar_kws={"label": title, "pad": 0.02})  # fmt: skip
     for layer, head in marked:
-        ax.add_patch(mpl.patches.Rectangle((layer, head), 1, 1, fill=False, edgecolor="black", linewidth=1.6))
+        ax.add_patch(mpl.patches.Rectangle((layer, head), 1, 1, fill=False, edgecolor=INK, linewidth=1.6))
     if grid.isna().to_numpy().any():
-        unknown: dict[str, Any] = {"facecolor": "white", "edgecolor": GREY, "hatch": "////"}
+        unknown: dict[str, Any] = {"facecolor": PAPER, "edgecolor": GREY, "hatch": "////"}
         ax.patch.set(**unknown)
         ax.legend(handles=[mpl.patches.Patch(label="not known", **unknown)], loc="lower right",
                   bbox_to_anchor=(1, 1), fontsize=8, borderaxespad=0.2)  # fmt: skip

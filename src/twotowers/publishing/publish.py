@@ -19,7 +19,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .citing import FORMATS
+from .dark import with_dark
 from .record import inside
+from .style import styled
 
 PICTURES = ("svg", "png", "pdf")  # of a figure, beside its numbers as CSV and its record as JSON
 
@@ -113,7 +115,8 @@ def call(function: Callable[..., Any], facts: Facts, inputs: Mapping[str, Any]) 
 def figure_of(figure: Figure, facts: Facts, inputs: Mapping[str, Any]) -> tuple[Drawing, str, str]:
     """The drawing, caption and alt text, the texts on one line each."""
     caption, alt = (" ".join(call(words, facts, inputs).split()) for words in (figure.caption, figure.alt))
-    return call(figure.draw, facts, inputs), caption, alt
+    with styled():
+        return call(figure.draw, facts, inputs), caption, alt
 
 
 def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record: Mapping[str, Any]) -> None:
@@ -123,9 +126,11 @@ def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record
         record: the figure's provenance (`record.figure_record`), which goes into each of the files.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path", "pdf.fonttype": 42}):
+    with styled(), mpl.rc_context({"svg.hashsalt": stem.name}):
         for ending, said in inside(record).items():
             drawing.savefig(stem.with_name(f"{stem.name}.{ending}"), metadata=said, dpi=200 if ending == "png" else 72)
+    vectors = stem.with_name(f"{stem.name}.svg")
+    vectors.write_text(with_dark(vectors.read_text(encoding="utf-8")), encoding="utf-8")
     _with_palette(stem.with_name(f"{stem.name}.png"))
     whole = {"caption": caption, "alt": alt, "provenance": record}
     stem.with_name(f"{stem.name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .publish import Facts, Figure, Text, call, figure_of, figure_text, write_fi
 from .record import Place, figure_record
 from .results import read_table, write_table
 from .run_folder import figure_stem, shown_file, table_files
+from .style import styled
 
 Item = Figure | Text
 
@@ -107,7 +108,7 @@ class Shown:
 def write_alone(
     folder: Path,
     figure_id: str,
-    drawing: Drawing,
+    draw: Callable[[pd.DataFrame], Drawing],
     table: pd.DataFrame,
     *,
     caption: str,
@@ -120,6 +121,8 @@ def write_alone(
     numbers = folder / f"{figure_id}.csv"
     write_table(table, numbers)
     record = figure_record(figure_id, place, facts, {numbers.name: numbers}, {})
+    with styled():
+        drawing = draw(table)
     write_figure(folder / figure_id, drawing, caption=caption, alt=alt, record=record)
 
 

@@ -1,24 +1,95 @@
-"""One style for all figures: colours that colour-blind readers can tell apart, markers, sizes."""
+"""One style for all figures: what each colour means, markers, sizes. No other module names a colour.
+
+Blue is foo and orange is bar, and neither is anything else. The colours differ for colour-blind readers; of two that
+look alike in grey, what they draw differs by marker, line or hatch, too. Each has a counterpart for dark pages.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#222222"
-LABEL_COLOURS = (ORANGE, BLUE)  # labels in sorted order: bar, foo
+import matplotlib as mpl
+from matplotlib.colors import Colormap, ListedColormap
+
+# Labels, and nothing else
+FOO, BAR = "#0072b2", "#d55e00"
+LABEL_COLOURS = (BAR, FOO)  # labels in sorted order
+
+_VIOLET, _GREEN, _WINE, _OLIVE = "#be2fb4", "#12854a", "#8a1538", "#8c8200"
+
+# What is drawn whatever is measured
+INK, GREY, FAINT, PAPER = "#222222", "#767676", "#e3e3e3", "#ffffff"
+
+# Heads and edges: those that are tested, the strongest of them, all others of their kind, random ones, none or all
+TESTED, STRONGEST, OTHERS, RANDOM, WHOLE = _VIOLET, _WINE, _GREEN, GREY, INK
+# Label positions of the query's class and of the other one
+SAME, OTHER = _GREEN, _WINE
+# Parts of a layer or of a head
+ATTENTION, MLP, VALUES = _WINE, _OLIVE, _OLIVE
+# Places of a prompt
+TEXT, SEPARATOR, LABEL, QUERY, LAST = _GREEN, _WINE, _VIOLET, _OLIVE, INK
+# Measures beside each other
+MEASURES = (_WINE, _GREEN, _OLIVE, _VIOLET)
+# Verdicts
+SUPPORTED, CONTRADICTED, OPEN = _GREEN, INK, GREY
+
+DARK = {
+    FOO: "#56b4e9",
+    BAR: "#ff8c42",
+    _VIOLET: "#c65bf0",
+    _GREEN: "#3fe0a0",
+    _WINE: "#f0505c",
+    _OLIVE: "#e3e04a",
+    INK: "#e6e6e6",
+    GREY: "#9a9a9a",
+    FAINT: "#383838",
+    PAPER: "#121212",  # as the pages of the theme
+}  # on dark pages
+
 MARKERS = ("o", "s", "^", "D")
 WIDTH = 6.4  # inches
+SHADES = 47  # of a map; as few as are drawn as vectors, and odd, so that zero is white
 
 STYLE: dict[Any, Any] = {
     "font.size": 10.5,
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # comes with matplotlib; as wide, where that is not there
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in somebody's text is a dollar sign
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
+    "grid.color": FAINT,
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
+    "figure.facecolor": PAPER,
+    "svg.fonttype": "none",  # text stays text
+    "pdf.fonttype": 42,
 }
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draw and save in this style, whatever the user's own settings of matplotlib are."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def diverging() -> Colormap:
+    """From green by white, which is zero, to violet."""
+    return mpl.colormaps["PRGn_r"].resampled(SHADES)
+
+
+def depth() -> Colormap:
+    """From light to dark grey, for layers."""
+    return ListedColormap(mpl.colormaps["Greys"]([0.25 + 0.7 * n / (SHADES - 1) for n in range(SHADES)]), "depth")

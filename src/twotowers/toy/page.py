@@ -18,7 +18,7 @@ from ..publishing.plots import accuracy_axis, panels
 from ..publishing.provenance import revision_of
 from ..publishing.record import Place
 from ..publishing.shown import text_alone, write_alone
-from ..publishing.style import BLACK, BLUE, GREEN, GREY, ORANGE
+from ..publishing.style import GREY, MEASURES
 from .data import held_out, make_tokenizer, read_words
 
 ACCURACY = {"held_out": "held-out pairs", "seen_pairs": "pairs of training", "repetition": "repeated words"}
@@ -51,9 +51,7 @@ def training(curve: pd.DataFrame, stages: Mapping[str, int]) -> Figure:
 
 
 def _lines(ax: Axes, curve: pd.DataFrame, names: Mapping[str, str]) -> None:
-    for (column, label), colour, style in zip(
-        names.items(), (BLUE, ORANGE, GREEN, BLACK), ("-", "--", "-.", ":"), strict=False
-    ):
+    for (column, label), colour, style in zip(names.items(), MEASURES, ("-", "--", "-.", ":"), strict=False):
         ax.plot(curve["step"], curve[column], color=colour, linestyle=style, label=label)
 
 
@@ -73,7 +71,7 @@ def page(folder: Path, *, run: str | None = None) -> str:
     with (source / "curve.csv").open(encoding="utf-8") as file:
         curve = pd.read_csv(file)
     write_alone(
-        folder / "figures", FIGURE, training(curve, facts["stages"]), curve,
+        folder / "figures", FIGURE, lambda table: training(table, facts["stages"]), curve,
         caption=_caption(facts), alt=_alt(curve), facts=_made(facts), place=PLACE,
     )  # fmt: skip
     figure = text_alone(folder.parent, f"{folder.name}/figures/{FIGURE}")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ...paper import PAPER_FLUCTUATION
 from ...publishing.markdown import table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Figure, Text
-from ...publishing.style import BLUE, GREEN, GREY
+from ...publishing.style import GREY, MEASURES
 from ...publishing.wording import estimate_of, intervals, joined, relative, said
 from ...statistics import Estimate
 from .mitigation import CONTROL, NONE, OWN, PAPER
 
 QUANTITIES = {  # panels: title, what is drawn, colour, marker
-    "shift": ("lean towards the majority", "its size, in P(foo)", BLUE, "o"),
-    "accuracy": ("accuracy", "two-way accuracy", GREEN, "s"),
+    "shift": ("lean towards the majority", "its size, in P(foo)", MEASURES[0], "o"),
+    "accuracy": ("accuracy", "two-way accuracy", MEASURES[1], "s"),
 }
 
 
@@ -35,9 +35,11 @@ def mitigation_figure(compared: pd.DataFrame) -> Drawing:
         ax.axvline(part["mean"].iloc[0], color=GREY, linewidth=1, linestyle=":")
         ax.set(title=title, xlabel=unit)
         ax.title.set_fontsize(10.5)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))  # as many decimals as the range needs
         ax.grid(visible=False, axis="y")
     axes[0].set_xlim(left=0)
+    axes[1].set_xlim(right=min(1.02, axes[1].get_xlim()[1]))
     axes[0].set_yticks(range(len(titles)), list(titles.values()))
     axes[0].invert_yaxis()
     return figure

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import PercentFormatter
 
-from ...publishing.plots import banded_line
+from ...publishing import style
+from ...publishing.plots import banded_line, few_ticks
 from ...publishing.publish import Figure, Text
-from ...publishing.style import BLACK, GREEN, GREY, LABEL_COLOURS, ORANGE, STYLE, WIDTH
+from ...publishing.style import GREY, LABEL_COLOURS, WIDTH
 from ...publishing.wording import counted, estimate_of, intervals, said
 from ...statistics import Estimate
 from ...tracing.controls import INTACT, OTHERS, is_random
@@ -22,10 +23,10 @@ TITLES = {"attention": "attention, by label at position", "values": "weighted va
 UNITS = {"attention": "summed weight", "values": "logit minus (logits)"}
 # group of heads -> where attention is balanced by count, colour, marker, line
 LINES = {
-    INTACT: ("nowhere (intact)", BLACK, "o", "-"),
-    CHOSEN: ("in-context heads", ORANGE, "s", "-"),
-    OTHERS: ("all other deep heads", GREEN, "^", "--"),
-    RANDOM: ("random heads", GREY, "D", ":"),
+    INTACT: ("nowhere (intact)", style.WHOLE, "o", "-"),
+    CHOSEN: ("in-context heads", style.TESTED, "s", "-"),
+    OTHERS: ("all other deep heads", style.OTHERS, "^", "--"),
+    RANDOM: ("random heads", style.RANDOM, "D", ":"),
 }
 
 Groups = Mapping[str, Sequence[Sequence[int]]]  # heads by the name of their group
@@ -41,12 +42,11 @@ def response_figure(curves: pd.DataFrame, means: pd.DataFrame, sums: pd.DataFram
     own name), `mean, low, high`; `sums` `panel` (a key of `TITLES`), `line` (a label), `heads, share, mean, low, high`,
     random heads dashed.
     """
-    with mpl.rc_context(STYLE):
-        figure = Drawing(figsize=(WIDTH, 6.2))
-        axes = list(figure.subplots(2, 2).ravel())
-    for heads, (name, colour, marker, style) in _present(curves).items():
+    figure = Drawing(figsize=(WIDTH, 6.6))
+    axes = list(figure.subplots(2, 2).ravel())
+    for heads, (name, colour, marker, line) in _present(curves).items():
         part = curves[curves["heads"] == heads]
-        banded_line(axes[0], part, "share", label=name, colour=colour, marker=marker, style=style)
+        banded_line(axes[0], part, "share", label=name, colour=colour, marker=marker, line=line)
     axes[0].set(title="how probable foo is", ylabel="P(foo), between two labels", ylim=(0, 1.02))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     _slope_dots(axes[1], means)
@@ -57,15 +57,18 @@ def response_figure(curves: pd.DataFrame, means: pd.DataFrame, sums: pd.DataFram
             for look in zip(("bar", "foo"), LABEL_COLOURS, ("s", "o"), strict=True)
             for item in own[own["line"] == look[0]].groupby("heads", sort=False)
         ):
-            style, name = ("--", f"{label}, random heads") if whose == RANDOM else ("-", label)
-            banded_line(ax, part, "share", label=name, colour=colour, marker=marker, style=style)
+            line, name = ("--", f"{label}, random heads") if whose == RANDOM else ("-", label)
+            banded_line(ax, part, "share", label=name, colour=colour, marker=marker, line=line)
         ax.set(title=TITLES[panel], ylabel=UNITS[panel])
     axes[3].axhline(0, color=GREY, linewidth=1)
     for ax in axes:
         ax.title.set_fontsize(10.5)
     _share_axis([axes[0], *axes[2:]], sorted(sums["share"].unique()))
-    axes[0].legend(fontsize=8, loc="best", frameon=False, title="balanced in", title_fontsize=8)
-    axes[2].legend(fontsize=8, loc="best", frameon=False)
+    small: Any = {"ncols": 4, "fontsize": 8.5, "title_fontsize": 8.5, "columnspacing": 1.2}
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", title="top: attention balanced in", **small)
+    handles, names = axes[2].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", title="bottom: positions of", **small)
     return figure
 
 
@@ -86,7 +89,8 @@ def _slope_dots(ax: Axes, means: pd.DataFrame) -> None:
     ax.set_yticks(
         range(len(lines)), [name.replace("all other ", "all other\n") for name, *_ in lines.values()], fontsize=8
     )
-    ax.set(title="its slope", xlabel="change of P(foo) over the range", ylim=(len(lines) - 0.5, -0.5))
+    few_ticks(ax)
+    ax.set(title="its slope", xlabel="change over the range", ylim=(len(lines) - 0.5, -0.5))
     ax.grid(visible=False, axis="y")
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from ...publishing import style
 from ...publishing.markdown import table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, GREY, ORANGE
 from ...publishing.wording import head_names, intervals
 from ...statistics import rank_agreement
 from ...tracing.heads import pairs
@@ -97,11 +97,11 @@ def group_figure(conditions: pd.DataFrame) -> Drawing:
         for y, name in enumerate(names):
             part = conditions[(conditions["name"] == name) & (conditions["measure"] == measure)]
             if name == RANDOM:
-                ax.plot(part["mean"], [y] * len(part), "|", color=BLUE, markersize=11)
+                ax.plot(part["mean"], [y] * len(part), "|", color=style.RANDOM, markersize=11)
                 continue
             whiskers = [(part["mean"] - part["low"]).fillna(0), (part["high"] - part["mean"]).fillna(0)]
-            ax.errorbar(part["mean"], [y] * len(part), xerr=whiskers, fmt="o", color=ORANGE, capsize=3)
-        ax.axvline(0.5 if measure != "margin" else 0, color=GREY, linestyle=":", linewidth=1.3)
+            ax.errorbar(part["mean"], [y] * len(part), xerr=whiskers, fmt="o", color=style.TESTED, capsize=3)
+        ax.axvline(0.5 if measure != "margin" else 0, color=style.GREY, linestyle=":", linewidth=1.3)
         ax.set(xlabel=title)
     axes[1].set_xlim(0, 1.02)
     axes[0].set_yticks(range(len(names)), names)

@@ -12,10 +12,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
+from ...publishing import style
 from ...publishing.markdown import table_text
 from ...publishing.plots import accuracy_axis, banded_line, head_map, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, GREY, ORANGE
 from ...publishing.wording import NOT_KNOWN, counted, head_names, intervals, percent, plural, said
 from ...statistics import Estimate
 
@@ -38,7 +38,7 @@ def _heads_caption(ranked: pd.DataFrame, prompts: int) -> str:
         framed = f"Framed: the {_most_harmful(number)} ({number / len(ranked):.1%} of all)"
     return (
         f"Margin (right label's logit minus the other's) lost when one head is removed, "
-        f"{f'mean over {prompts} prompts' if prompts > 1 else 'on one prompt'} of the selection half. {framed}. Blue "
+        f"{f'mean over {prompts} prompts' if prompts > 1 else 'on one prompt'} of the selection half. {framed}. Green "
         f"heads leave a *larger* margin when they are gone."
     )
 
@@ -70,12 +70,12 @@ def dose_figure(curve: pd.DataFrame) -> Drawing:
     labels = sorted(curve["label"].unique())
     figure, axes = panels(len(labels), sharey=True)
     for ax, label in zip(axes, labels, strict=True):
-        for kind, name, colour, marker, style in (
-            ("top", TOP_HEADS, ORANGE, "o", "-"),
-            ("random", RANDOM, BLUE, "s", "--"),
+        for kind, name, colour, marker, line in (
+            ("top", TOP_HEADS, style.TESTED, "o", "-"),
+            ("random", RANDOM, style.RANDOM, "s", "--"),
         ):
             part = curve[(curve["label"] == label) & (curve["kind"] == kind)]
-            banded_line(ax, part, "removed", label=name, colour=colour, marker=marker, style=style)
+            banded_line(ax, part, "removed", label=name, colour=colour, marker=marker, line=line)
         ax.set(xlabel="heads removed", title=f"gold label {label}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         accuracy_axis(ax)
@@ -190,15 +190,15 @@ def agreement_figure(facts: Facts, compared: pd.DataFrame) -> Drawing:
     table = _deep(facts, compared)
     plain, chosen = table[~table["in_context"]], table[table["in_context"]]
     norm = Normalize(facts.half, max(facts.half, facts.n_layers - 1))
-    depth: dict[str, Any] = {"cmap": "viridis", "norm": norm}
+    depth: dict[str, Any] = {"cmap": style.depth(), "norm": norm}
     ax.scatter(plain["log_increase"], plain["margin_drop"], c=plain["layer"], s=16, **depth)
-    ring: dict[str, Any] = {"edgecolor": ORANGE, "linewidth": 1.8, "label": "in-context heads"}
+    ring: dict[str, Any] = {"edgecolor": style.TESTED, "linewidth": 1.8, "label": "in-context heads"}
     ax.scatter(chosen["log_increase"], chosen["margin_drop"], c=chosen["layer"], s=58, **depth, **ring)
     for row in chosen.itertuples():
         ax.annotate(f"{row.layer}.{row.head}", (row.log_increase, row.margin_drop), xytext=(5, 4),
                     textcoords="offset points", fontsize=8.5)  # fmt: skip
-    ax.axhline(0, color=GREY, linewidth=0.8)
-    ax.axvline(0, color=GREY, linewidth=0.8)
+    ax.axhline(0, color=style.GREY, linewidth=0.8)
+    ax.axvline(0, color=style.GREY, linewidth=0.8)
     ax.set(xlabel="log-probability increase (nats)", ylabel="margin lost when zeroed (logits)")
     if norm.vmin != norm.vmax:  # one layer needs no scale
         points = ScalarMappable(**depth)

@@ -11,7 +11,7 @@ from ...paper import PAPER_SUMS
 from ...publishing.markdown import table_text
 from ...publishing.plots import banded_line, head_map, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, GREY, MARKERS, ORANGE
+from ...publishing.style import ATTENTION, GREY, INK, MARKERS, MLP
 from ...publishing.wording import counted, estimate_of, intervals, said
 from ...statistics import Estimate
 from .locate import GOLD
@@ -26,12 +26,12 @@ def layers_figure(layers: pd.DataFrame) -> Drawing:
     """Log-probability increase by layer. Columns `layer, component, mean, low, high`."""
     figure, axes = panels(2, sharey=True)
     for ax, (component, part), colour in zip(
-        axes, layers.groupby("component", sort=False), (BLUE, ORANGE), strict=True
+        axes, layers.groupby("component", sort=False), (ATTENTION, MLP), strict=True
     ):
         errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
         ax.bar(part["layer"], part["mean"], color=colour, yerr=errors, width=0.8,
-               error_kw={"ecolor": "#333333", "elinewidth": 0.8})  # fmt: skip
-        ax.axhline(0, color="#333333", linewidth=0.8)
+               error_kw={"ecolor": INK, "elinewidth": 0.8})  # fmt: skip
+        ax.axhline(0, color=INK, linewidth=0.8)
         ax.set(xlabel="layer", title=_named(component))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(visible=False, axis="x")
@@ -95,9 +95,9 @@ def margin_figure(layers: pd.DataFrame, facts: Facts) -> Drawing:
     """What attention and MLPs write into the margin, by layer. Columns `layer, component, mean, low, high`."""
     figure, (ax,) = panels()
     parts = layers.groupby("component", sort=False)
-    for (component, part), colour, marker in zip(parts, (BLUE, ORANGE), MARKERS, strict=False):
+    for (component, part), colour, marker in zip(parts, (ATTENTION, MLP), MARKERS, strict=False):
         banded_line(ax, part, "layer", label=_named(component), colour=colour, marker=marker)
-    ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.axhline(0, color=INK, linewidth=0.8)
     if facts.n_layers > 1:
         ax.axvline(facts.half - 0.5, color=GREY, linestyle=":", linewidth=1.3, label="deep half begins")
     ax.set(xlabel="layer", ylabel="direct margin (logits)")
@@ -165,7 +165,7 @@ def _heads_caption(facts: Facts, heads: pd.DataFrame) -> str:
         which = f"Framed: the {'' if framed == 1 else f'{framed} '}largest in the deep half of the layers"
     return (
         f"Log-probability increase of the right label by each head alone, mean over {_prompts(facts)}, in nats. "
-        f"{which}. Colour is centred on zero; blue heads lower the right label."
+        f"{which}. Colour is centred on zero; green heads lower the right label."
     )
 
 

@@ -9,17 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from ...paper import PAPER_ORDER_ACCURACY
+from ...publishing import style
 from ...publishing.markdown import table_text
-from ...publishing.plots import banded_line, panels
+from ...publishing.plots import banded_line, few_ticks, panels
 from ...publishing.publish import Figure, Text
-from ...publishing.style import BLACK, BLUE, GREY, MARKERS, ORANGE
+from ...publishing.style import GREY, MARKERS
 from ...publishing.wording import TINY, counted, estimate_of, intervals, joined, relative, said
 from ...statistics import Estimate
 from ...tracing.controls import INTACT
 from ...tracing.heads import CHOSEN, RANDOM
 
-LINES = {CHOSEN: ("in-context heads", ORANGE, "s", "-"), RANDOM: ("random heads", GREY, "D", "--")}
-POSITION = {INTACT: ("nowhere (intact)", BLACK, "o"), **{heads: look[:3] for heads, look in LINES.items()}}
+LINES = {CHOSEN: ("in-context heads", style.TESTED, "s", "-"), RANDOM: ("random heads", style.RANDOM, "D", "--")}
+POSITION = {INTACT: ("nowhere (intact)", style.WHOLE, "o"), **{heads: look[:3] for heads, look in LINES.items()}}
 TITLES = {
     "last": "the last demonstrations",
     "first": "the first demonstrations",
@@ -50,6 +51,7 @@ def removal_figure(summary: pd.DataFrame) -> Drawing:
             ax.errorbar([mean], [place], xerr=[[mean - low], [high - mean]], color=colour, marker=marker, capsize=3)
         ax.axvline(0, color=GREY, linewidth=1)
         ax.set_title(TITLES[measure], fontsize=10)
+        few_ticks(ax)
         ax.grid(visible=False, axis="y")
     axes[0].set_yticks(range(len(groups)), [POSITION[heads][0] for heads in groups])
     axes[0].set_ylim(len(groups) - 0.5, -0.5)
@@ -59,8 +61,7 @@ def removal_figure(summary: pd.DataFrame) -> Drawing:
 def response_figure(summary: pd.DataFrame) -> Drawing:
     """`removal_figure` of what the label at an end gives to P(foo)."""
     figure = removal_figure(summary)
-    for ax in figure.axes:
-        ax.set_xlabel("P(foo), foo there minus bar there")
+    figure.supxlabel("P(foo), foo there minus bar there", fontsize="medium")
     return figure
 
 
@@ -104,10 +105,10 @@ def attention_figure(profile: pd.DataFrame) -> Drawing:
     groups = _present(profile)
     figure, axes = panels(len(groups), height=3.6, sharey=True)
     for ax, heads in zip(axes, groups, strict=True):
-        for same, colour, marker, style in ((True, ORANGE, MARKERS[0], "-"), (False, BLUE, MARKERS[1], "--")):
+        for same, colour, marker, line in ((True, style.SAME, MARKERS[0], "-"), (False, style.OTHER, MARKERS[1], "--")):
             part = profile[(profile["heads"] == heads) & (profile["same"] == same)]
             label = "label of the query's class" if same else "label of the other class"
-            banded_line(ax, part, "distance", label=label, colour=colour, marker=marker, style=style)
+            banded_line(ax, part, "distance", label=label, colour=colour, marker=marker, line=line)
         ax.set(title=LINES[heads][0], xlabel="distance from the query\n(demonstrations)")
         ax.set_ylim(0, 1.1 * profile[["mean", "high"]].max().max() or 1)
     axes[0].set_ylabel("attention weight")
@@ -155,8 +156,7 @@ GAPS = Text("order-gaps", write=_gaps)
 def mitigation_figure(summary: pd.DataFrame) -> Drawing:
     """`removal_figure` of standard deviations over orders."""
     figure = removal_figure(summary)
-    for ax in figure.axes:
-        ax.set_xlabel("standard deviation over orders")
+    figure.supxlabel("standard deviation over orders", fontsize="medium")
     return figure
 
 

@@ -11,16 +11,16 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ...publishing.plots import banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLACK, BLUE, GREEN, GREY, ORANGE
+from ...publishing.style import GREY, LABEL, LAST, QUERY, SEPARATOR, TEXT
 from ...publishing.wording import intervals, plural
 from .crossing import MERGES
 
 STYLES = {
-    "text": (GREY, "^", "--"),
-    "text+separator": (GREEN, "D", "-"),
-    "label": (ORANGE, "o", "-"),
-    "query": (BLUE, "s", "-"),
-    "last": (BLACK, "v", "--"),
+    "text": (TEXT, "^", "--"),
+    "text+separator": (SEPARATOR, "D", "-"),
+    "label": (LABEL, "o", "-"),
+    "query": (QUERY, "s", "-"),
+    "last": (LAST, "v", "--"),
 }
 NAMES = {
     "text": "text",
@@ -38,10 +38,10 @@ def hand_over_figure(facts: Facts, curve: pd.DataFrame) -> Drawing:
     """
     figure, (ax,) = panels(height=4.4)
     ax.axhline(0, color=GREY, linewidth=1.0)
-    ax.axvline(facts.n_layers / 2, color=GREY, linestyle=":", linewidth=1.3, label="half the layers")
-    for place, (colour, marker, style) in STYLES.items():
+    ax.axvline(facts.n_layers / 2, color=GREY, linestyle="-.", linewidth=1.3, label="half the layers")
+    for place, (colour, marker, line) in STYLES.items():
         part = curve[curve["place"] == place].sort_values("layer")
-        banded_line(ax, part[~part["within"]], "layer", label=NAMES[place], colour=colour, marker=marker, style=style)
+        banded_line(ax, part[~part["within"]], "layer", label=NAMES[place], colour=colour, marker=marker, line=line)
         kept = part[part["within"]]
         ax.plot(kept["layer"], kept["mean"], color=colour, linestyle=":", alpha=0.45, label=f"_{place} within a class")
     ax.plot([], [], color=GREY, linestyle=":", alpha=0.6, label="exchanged within a class")

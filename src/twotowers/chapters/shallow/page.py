@@ -10,18 +10,18 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ...publishing import style
 from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, GREEN, GREY, ORANGE
 from ...publishing.wording import counted, intervals, joined, percent, plural, said
 from ...statistics import Estimate
 
 PANELS = {"text_to_label": "text to label", "query_to_last": "query to last", "label_to_last": "label to last"}
 COUNTS = {2: "Two", 3: "Three"}
 PLACES = {
-    "text": ("at the text", GREEN, "^", "-"),
-    "label": ("at its label", ORANGE, "o", "-"),
-    "shuffled": ("at another's label", BLUE, "s", "--"),
+    "text": ("at the text", style.TEXT, "^", "-"),
+    "label": ("at its label", style.LABEL, "o", "-"),
+    "shuffled": ("at another's label", style.RANDOM, "s", "--"),
 }
 THIRDS = ("first", "middle", "last")
 NAMED = 3  # layers that share a maximum and are still named
@@ -41,16 +41,17 @@ def blocking_figure(curve: pd.DataFrame) -> Drawing:
         intact = part[part["stop"] == part["start"]]
         cuts = part[part["stop"] > part["start"]]
         for mean in intact["mean"]:
-            ax.axhline(mean, color="#333333", linewidth=1.2, label="nothing cut")
-        for control, name, colour, marker, style in (
-            (False, "these edges cut", ORANGE, "o", "-"),
-            (True, "random edges cut", BLUE, "s", "--"),
+            ax.axhline(mean, color=style.INK, linewidth=1.2, label="nothing cut")
+        for control, name, colour, marker, line in (
+            (False, "these edges cut", style.TESTED, "o", "-"),
+            (True, "random edges cut", style.RANDOM, "s", "--"),
         ):
             banded_line(
-                ax, cuts[cuts["control"] == control], "start", label=name, colour=colour, marker=marker, style=style
+                ax, cuts[cuts["control"] == control], "start", label=name, colour=colour, marker=marker, line=line
             )
         ax.set(xlabel="first layer of the window", title=PANELS[kind])
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.label.set_fontsize("small")  # three of them beside each other
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         accuracy_axis(ax)
     axes[0].set_ylabel("accuracy")
     handles, names = axes[0].get_legend_handles_labels()
@@ -92,12 +93,14 @@ COSTLIEST = Text("shallow-costliest", write=_costliest)
 def probe_figure(places: pd.DataFrame, categories: int) -> Drawing:
     """Accuracy of the probe by layer. Columns `layer, where, mean, low, high`; `categories` sets the chance line."""
     figure, (ax,) = panels(height=3.8)
-    for where, (name, colour, marker, style) in PLACES.items():
+    for where, (name, colour, marker, line) in PLACES.items():
         part = places[places["where"] == where].sort_values("layer")
-        banded_line(ax, part, "layer", label=name, colour=colour, marker=marker, style=style)
-    ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1.0, label="one of the set's two categories")
+        banded_line(ax, part, "layer", label=name, colour=colour, marker=marker, line=line)
+    ax.axhline(0.5, color=style.GREY, linestyle="--", linewidth=1.0, label="one of the set's two categories")
     if categories > 2:
-        ax.axhline(1 / categories, color=GREY, linestyle=":", linewidth=1.3, label=f"one of {categories} categories")
+        ax.axhline(
+            1 / categories, color=style.GREY, linestyle=":", linewidth=1.3, label=f"one of {categories} categories"
+        )
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

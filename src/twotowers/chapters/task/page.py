@@ -10,10 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from ...paper import PAPER_ACCURACY
+from ...publishing import style
 from ...publishing.markdown import escape
 from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, GREEN, LABEL_COLOURS, MARKERS
+from ...publishing.style import INK, LABEL_COLOURS, MARKERS, MEASURES
 from ...publishing.wording import counted, intervals, percent
 from ...statistics import CHANCE
 from .accuracy import FULL, TWO_WAY
@@ -45,9 +46,7 @@ PROMPT = Text("task-prompt", write=_prompt)
 def shots_figure(shots: pd.DataFrame) -> Drawing:
     """Accuracy by demonstrations a label. Columns `shots, measure, mean, low, high`."""
     figure, (ax,) = panels()
-    for (measure, part), colour, marker in zip(
-        shots.groupby("measure", sort=False), (BLUE, GREEN), MARKERS, strict=False
-    ):
+    for (measure, part), colour, marker in zip(shots.groupby("measure", sort=False), MEASURES, MARKERS, strict=False):
         banded_line(ax, part, "shots", label=str(measure), colour=colour, marker=marker)
     ax.set_xscale("log", base=2)
     ax.set_xticks(sorted(shots["shots"].unique()), [str(n) for n in sorted(shots["shots"].unique())])
@@ -126,7 +125,7 @@ def templates_figure(templates: pd.DataFrame) -> Drawing:
         x = np.arange(len(names)) + (i - (len(labels) - 1) / 2) * 0.34
         errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
         ax.bar(x, part["mean"], 0.3, color=LABEL_COLOURS[i], yerr=errors, capsize=3, label=f"gold label {label}",
-               error_kw={"ecolor": "#333333", "elinewidth": 1.2}, hatch=("//", "")[i], edgecolor="white")  # fmt: skip
+               error_kw={"ecolor": INK, "elinewidth": 1.2}, hatch=("//", "")[i], edgecolor=style.PAPER)  # fmt: skip
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel="template", ylabel="accuracy")
     ax.grid(visible=False, axis="x")

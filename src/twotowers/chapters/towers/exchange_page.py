@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from ...publishing import style
 from ...publishing.plots import banded_line, panels
 from ...publishing.publish import Figure, Text
-from ...publishing.style import BLUE, GREEN, GREY, ORANGE
+from ...publishing.style import GREY
 from ...publishing.wording import head_names, intervals
 from .exchanging import ALL_DEEP, CHOSEN, INTACT, OTHERS, RANDOM, STRONGEST
 
-INK = "#333333"
 ROWS = {
     "none": "nothing exchanged",
     "query-other": "query of the other class",
@@ -25,12 +25,12 @@ ROWS = {
     "keys-values": "keys and values",
 }
 SERIES = {
-    CHOSEN: (ORANGE, "o", 0.0),
-    STRONGEST: (GREEN, "^", -0.18),
-    ALL_DEEP: (INK, "D", 0.18),
-    OTHERS: (BLUE, "s", 0.34),
+    CHOSEN: (style.TESTED, "o", 0.0),
+    STRONGEST: (style.STRONGEST, "^", -0.18),
+    ALL_DEEP: (style.WHOLE, "D", 0.18),
+    OTHERS: (style.OTHERS, "s", 0.34),
 }
-LINES = {"first": (ORANGE, "o", "-"), "all but the first": (BLUE, "s", "--")}
+LINES = {"first": (style.TESTED, "o", "-"), "all but the first": (style.OTHERS, "s", "--")}
 
 
 def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
@@ -52,14 +52,14 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
     drawn = means[means["name"] == RANDOM]
     if len(drawn):
         rows = [parts.index(p) - 0.32 for p in drawn["part"]]
-        ax.plot(drawn["mean"], rows, "|", color="#8a8a8a", markersize=8, label=RANDOM)
+        ax.plot(drawn["mean"], rows, "|", color=style.RANDOM, markersize=8, label=RANDOM)
     ax.axvline(0, color=GREY, linestyle=":", linewidth=1.3)
     ax.set_yticks(range(len(parts)), ROWS.values())
     ax.set_ylim(len(parts) - 0.5, -0.6)
     ax.set(xlabel="margin (logits)")
-    for name, (colour, marker, style) in LINES.items():
+    for name, (colour, marker, line) in LINES.items():
         own = curve[curve["name"] == name]
-        banded_line(right, own, "n", label=f"{name} n", colour=colour, marker=marker, style=style)
+        banded_line(right, own, "n", label=f"{name} n", colour=colour, marker=marker, line=line)
     right.axhline(0, color=GREY, linestyle=":", linewidth=1.3)
     right.set_xscale("symlog", base=2, linthresh=1)
     right.set_xlim(-0.5, 1.35 * max(curve["n"]))  # markers at both ends are whole

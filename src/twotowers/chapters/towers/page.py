@@ -6,27 +6,29 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, PercentFormatter
 
 from ...paper import PAPER_SWAP
+from ...publishing import style
 from ...publishing.markdown import table_text
-from ...publishing.plots import panels
+from ...publishing.plots import few_ticks, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import BLUE, GREEN, GREY, LABEL_COLOURS, MARKERS, ORANGE, STYLE, WIDTH
+from ...publishing.style import GREY, INK, MARKERS, MEASURES
 from ...publishing.wording import counted, intervals
 from ...statistics import Estimate
 from .alts_page import attention_alt, metric_alt, plane_alt, swap_alt, transfer_alt
 from .metric import CONTROL, IN_CONTEXT, SCORES, SHARPEST
+from .plane_page import plane_caption, plane_figure
 from .reading import CLASSES
 
-COLOURS = (BLUE, ORANGE, GREEN)
-INK = "#333333"
 NOT_MEASURED = "not measured"
+CUT = 3.0  # relative change at which the axis ends: beyond, the base was close to nothing, and other bars would vanish
+FEW = 0.001  # a weight below which an axis of weights is linear
+OF_CLASS = {CLASSES["same"]: style.SAME, CLASSES["other"]: style.OTHER}  # colours of measures; others in their order
 Groups = Mapping[str, Sequence[Any]]  # heads by the name of their group
 
 # Attention by class
@@ -40,11 +42,11 @@ def rows_figure(table: pd.DataFrame, *, xlabel: str, reference: float | None = N
     names, measures = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["measure"]))
     single = sum(_is_single(name) for name in names)
     figure, (ax,) = panels(height=0.34 * len(names) + 1.3)
-    for i, (measure, colour, marker) in enumerate(zip(measures, COLOURS, MARKERS, strict=False)):
+    for i, (measure, colour, marker) in enumerate(zip(measures, MEASURES, MARKERS, strict=False)):
         part = table[table["measure"] == measure].set_index("name").reindex(names)
         y = np.arange(len(names)) + (i - (len(measures) - 1) / 2) * 0.22
-        ax.errorbar(part["mean"], y, xerr=_errors(part), fmt=marker, color=colour, markersize=5.5, capsize=2,
-                    label=measure)  # fmt: skip
+        ax.errorbar(part["mean"], y, xerr=_errors(part), fmt=marker, color=OF_CLASS.get(measure, colour),
+                    markersize=5.5, capsize=2, label=measure)  # fmt: skip
     if reference is not None:
         ax.axvline(reference, color=GREY, linestyle=":", linewidth=1.3)
     ax.axhline(single - 0.5, color=INK, linewidth=0.8)  # single heads above, groups below
@@ -132,70 +134,7 @@ CHANCE = Text("towers-metric-chance", write=_chance)
 # Two towers in the plane
 
 
-def plane_figure(points: pd.DataFrame, arrows: pd.DataFrame) -> Drawing:
-    """Queries (filled) and keys (open) in the plane, a panel for each head, an arrow to the most attended keys.
-
-    Columns `layer, head, kind, text, label, x, y, share`; and `layer, head, x, y, to_x, to_y`.
-    """
-    parts = list(points.groupby(["layer", "head"], sort=False))
-    labels = sorted(points["label"].unique())
-    with mpl.rc_context(STYLE):
-        figure = Drawing(figsize=(WIDTH, 4.2 * len(parts) + 0.4))
-        axes = figure.subplots(len(parts), squeeze=False)[:, 0]
-    for ax, ((layer, head), part) in zip(axes, parts, strict=True):
-        for label, colour, marker in zip(labels, LABEL_COLOURS, ("s", "o"), strict=False):
-            for kind, name, face in (("query", "query", colour), ("key", "demonstration", "white")):
-                own = part[(part["label"] == label) & (part["kind"] == kind)]
-                ax.scatter(own["x"], own["y"], s=42, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.6,
-                           label=f"{name}, {label}", zorder=2)  # fmt: skip
-        ax.margins(0.13)
-        for row in arrows[(arrows["layer"] == layer) & (arrows["head"] == head)].itertuples():
-            ax.annotate("", (row.to_x, row.to_y), (row.x, row.y), zorder=1,
-                        arrowprops={"arrowstyle": "->", "color": GREY, "shrinkA": 5, "shrinkB": 6})  # fmt: skip
-        _name_points(ax, part)
-        ax.set_title(f"head {layer}.{head} ({part['share'].iloc[0]:.0%} of the scores' variance)", fontsize=10.5)
-        ax.set(xlabel="first axis", ylabel="second axis")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8.5, handletextpad=0.2, frameon=False)
-    return figure
-
-
-def _plane_caption(points: pd.DataFrame) -> str:
-    """The in-context head comes first, then the sharpest deep head, if it is another."""
-    heads = points[["layer", "head"]].drop_duplicates().itertuples(index=False)
-    best, *others = [f"Head {layer}.{head}" for layer, head in heads]
-    if others:
-        who = f"{best} is the in-context head, and {others[0].lower()} the deep head, with the largest AUC"
-    else:
-        who = f"{best} is an in-context head, and the deep head with the largest AUC"
-    return (
-        "Queries and keys of one demonstration set in two dimensions, without rotation by position; dot products "
-        "approximate q·k. Each arrow leads from a query to the demonstration that gets its largest attention weight "
-        f"(with rotation). {who} on the selection half."
-    )
-
-
-def _name_points(ax: Axes, points: pd.DataFrame) -> None:
-    """Write each point's text beside it, on the side where it meets the fewest points and other texts."""
-    size = np.array([WIDTH, 4.2]) * 72  # of a panel, roughly, in typographic points
-    low, high = np.transpose([ax.get_xlim(), ax.get_ylim()])
-    places = (points[["x", "y"]].to_numpy() - low) / np.where(high > low, high - low, 1) * size
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
-    for (x, y), row in zip(places, points.itertuples(), strict=True):
-        width = 4.4 * len(str(row.text))
-        choices = [(7, -3, "left"), (-7, -3, "right"), (0, 7, "center"), (0, -13, "center")]
-        boxes = []
-        for dx, dy, side in choices:
-            left = x + dx - {"left": 0, "right": width, "center": width / 2}[side]
-            boxes.append((left, y + dy - 1, left + width, y + dy + 7))
-        hits = [sum(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken) for a in boxes]
-        dx, dy, side = choices[int(np.argmin(hits))]
-        taken.append(boxes[int(np.argmin(hits))])
-        ax.annotate(str(row.text), (row.x, row.y), xytext=(dx, dy), textcoords="offset points", ha=side, fontsize=7.5,
-                    style="italic" if row.kind == "query" else "normal", color=INK)  # fmt: skip
-
-
-PLANE = Figure("towers-plane", draw=plane_figure, caption=_plane_caption, alt=plane_alt)
+PLANE = Figure("towers-plane", draw=plane_figure, caption=plane_caption, alt=plane_alt)
 
 # Does weight move the label?
 
@@ -206,21 +145,34 @@ def transfer_figure(example: pd.DataFrame, correlations: pd.DataFrame) -> Drawin
     Columns `weight, log_increase, same`; and `name, mean, low, high`.
     """
     figure, (left, right) = panels(2, height=max(3.4, 0.3 * len(correlations) + 1.4))
-    for same, colour, marker in ((True, BLUE, "o"), (False, ORANGE, "^")):
+    for same, colour, marker in ((True, style.SAME, "o"), (False, style.OTHER, "^")):
         part = example[example["same"] == same]
         left.scatter(part["weight"], part["log_increase"], s=11, alpha=0.45, color=colour, marker=marker, linewidth=0,
                      label=CLASSES["same" if same else "other"])  # fmt: skip
-    left.set_xscale("symlog", linthresh=1e-3)
+    _weight_axis(left, example["weight"])
     left.tick_params(axis="x", labelsize=8.5)
     left.set(xlabel="attention weight", ylabel="log-probability increase (nats)")
-    left.legend(loc="upper left", fontsize=9, handletextpad=0.2, markerscale=1.6)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=9, handletextpad=0.2,
+                  markerscale=1.6)  # fmt: skip
     y = np.arange(len(correlations))
-    right.errorbar(correlations["mean"], y, xerr=_errors(correlations), fmt="o", color=BLUE, markersize=5.5, capsize=2)
+    right.errorbar(correlations["mean"], y, xerr=_errors(correlations), fmt="o", color=INK, markersize=5.5, capsize=2)
     right.axvline(0, color=GREY, linestyle=":", linewidth=1.3)
     right.set_yticks(y, list(correlations["name"]))
     right.set_ylim(max(len(y), 1) - 0.5, -0.5)
     right.set(xlabel="rank correlation", xlim=(-1.05, 1.05))
     return figure
+
+
+def _weight_axis(ax: Axes, weights: pd.Series) -> None:
+    """Logarithmic above a thousandth, with 0, where there is a weight of a hundredth; else from 0 to the largest."""
+    largest = float(weights.max())
+    if largest < 10 * FEW:
+        few_ticks(ax)
+        return
+    ax.set_xscale("symlog", linthresh=FEW)
+    ticks = [0.0, *(x for x in (0.001, 0.01, 0.1, 1.0) if x <= 1.5 * largest)]
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
 def _transfer_caption(facts: Facts, example: pd.DataFrame, correlations: pd.DataFrame, groups: Groups) -> str:
@@ -246,15 +198,18 @@ TRANSFER = Figure("towers-transfer", draw=transfer_figure, caption=_transfer_cap
 
 
 def swap_figure(signed: pd.DataFrame) -> Drawing:
-    """Signed relative changes of attention and of values. Columns `name, measure, mean, low, high`."""
+    """Signed relative changes of attention and of values, as far as `CUT`. Columns `name, measure, mean, low, high`."""
     figure, (ax,) = panels(height=3.3)
     names = list(dict.fromkeys(signed["name"]))
-    for i, (measure, colour, hatch) in enumerate((("attention", BLUE, ""), ("value", ORANGE, "//"))):
+    for i, (measure, colour, hatch) in enumerate((("attention", style.ATTENTION, ""), ("value", style.VALUES, "//"))):
         part = signed[signed["measure"] == measure].set_index("name").reindex(names)
         ax.bar(np.arange(len(names)) + (i - 0.5) * 0.36, part["mean"], 0.33, color=colour, hatch=hatch,
-               yerr=_errors(part), edgecolor="white", capsize=3, error_kw={"ecolor": INK, "elinewidth": 1.1},
+               yerr=_errors(part), edgecolor=style.PAPER, capsize=3, error_kw={"ecolor": INK, "elinewidth": 1.1},
                label=measure)  # fmt: skip
+        _say_what_is_cut(ax, part["mean"], (i - 0.5) * 0.36)
     ax.axhline(0, color=INK, linewidth=0.8)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -CUT), min(high, CUT))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names])
     ax.set(ylabel="relative change")
@@ -263,14 +218,36 @@ def swap_figure(signed: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _swap_caption(facts: Facts) -> str:
+def _say_what_is_cut(ax: Axes, means: pd.Series, aside: float) -> None:
+    """Write the value of a bar that is cut off at the end of what is seen of it."""
+    for place, mean in enumerate(means):
+        if abs(mean) > CUT:
+            ax.annotate(f"{mean:+,.0%}", (place + aside, CUT * np.sign(mean)), xytext=(0, -14 if mean > 0 else 5),
+                        textcoords="offset points", ha="center", fontsize=8.5, backgroundcolor=style.PAPER)  # fmt: skip
+
+
+def _swap_caption(facts: Facts, signed: pd.DataFrame) -> str:
     means = f"Means of {counted(facts.evaluation_sets, 'demonstration set')}"
     if facts.evaluation_sets > 1:
         means += " with 95% intervals"
     return (
         "Relative change of attention to, and of the logit minus of values at, the positions that carry the heads' own "
-        "label, when all labels of the prompt are exchanged. 'Answer' is the right answer before. " + means + "."
+        "label, when all labels of the prompt are exchanged. 'Answer' is the right answer before. "
+        + means
+        + "."
+        + _cut_off(signed)
     )
+
+
+def _cut_off(signed: pd.DataFrame) -> str:
+    """That something lies outside the picture, if it does."""
+    bars = int((signed["mean"].abs() > CUT).sum())
+    whiskers = int((signed[["low", "high"]].abs() > CUT).any(axis=1).sum())
+    if not bars and not whiskers:
+        return ""
+    what = " and ".join(counted(n, name) for n, name in ((bars, "bar"), (whiskers, "whisker")) if n)
+    verb, written = "is" if bars + whiskers == 1 else "are", ", and the value of a bar is written at it" if bars else ""
+    return f" The axis ends at ±{CUT:.0%}: {what} {verb} cut off{written}; the table has all numbers."
 
 
 def _swap_table(signed: pd.DataFrame) -> str:

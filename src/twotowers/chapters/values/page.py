@@ -16,7 +16,7 @@ from ...paper import PAPER_WEIGHTED
 from ...publishing.markdown import escape, table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import GREEN, GREY, LABEL_COLOURS, STYLE, WIDTH
+from ...publishing.style import ATTENTION, FAINT, GREY, LABEL_COLOURS, WIDTH
 from ...publishing.wording import counted, intervals, plural, said
 from ...statistics import Estimate
 from .direct import DEEP, OWN, SHARE
@@ -24,7 +24,7 @@ from .logit_minus import CONTROL, OTHER
 
 KIND_MARKERS = ("o", "s", "^")
 SHOWN = 3  # words of each cell
-LONGEST = 9  # characters of a word
+LONGEST = 8  # characters of a word
 FALLBACK = "□"  # stands for a character that the font lacks
 PARTS = ("value", "key", "layer input")  # columns of words
 NOT_MEASURED = "not measured"
@@ -83,7 +83,7 @@ def logit_minus_figure(summary: pd.DataFrame) -> Drawing:
     """
     measures, groups = list(dict.fromkeys(summary["measure"])), list(dict.fromkeys(summary["group"]))
     labels = sorted(set(summary["kind"]) - {OTHER})
-    colours = dict(zip(labels, LABEL_COLOURS, strict=False)) | {OTHER: GREEN}
+    colours = dict(zip(labels, LABEL_COLOURS, strict=False)) | {OTHER: GREY}
     figure, axes = panels(len(measures), height=1.5 + 0.52 * len(groups), sharey=True)
     for ax, measure in zip(axes, measures, strict=True):
         for i, kind in enumerate([*reversed(labels), OTHER]):
@@ -198,9 +198,8 @@ def words_figure(read: pd.DataFrame) -> Drawing:
     wide, facts = _by_position(read)
     columns = (("token", 0.0), ("weight", 0.115), ("value", 0.21), ("key", 0.47), ("layer input", 0.735))
     n = len(facts)
-    with mpl.rc_context(STYLE):
-        figure = Drawing(figsize=(WIDTH, 0.25 * (n + 1) + 0.15))
-        ax = figure.subplots()
+    figure = Drawing(figsize=(WIDTH, 0.25 * (n + 1) + 0.15))
+    ax = figure.subplots()
     ax.set(xlim=(0, 1), ylim=(n, -1))
     ax.axis("off")
     for name, x in columns:
@@ -208,13 +207,13 @@ def words_figure(read: pd.DataFrame) -> Drawing:
         ax.text(x, -0.5, title, fontsize=9, fontweight="bold", va="center")
     largest = float(facts["weight"].max()) or 1.0
     for row, (position, token, weight) in enumerate(facts[["position", "token", "weight"]].to_numpy()):
-        box = mpl.patches.Rectangle((0, row), 1, 1, color=LABEL_COLOURS[1], alpha=0.3 * weight / largest, linewidth=0)
+        box = mpl.patches.Rectangle((0, row), 1, 1, color=ATTENTION, alpha=0.3 * weight / largest, linewidth=0)
         ax.add_patch(box)
-        ax.axhline(row, color="#dddddd", linewidth=0.6)
+        ax.axhline(row, color=FAINT, linewidth=0.6)
         cells = [_short(token), f"{weight:.3f}"]
         cells += ["  ".join(_short(word) for word in wide[part][position].split()[:SHOWN]) for part in PARTS]
         for text, (_, x) in zip(cells, columns, strict=True):
-            ax.text(x, row + 0.5, text, fontsize=8, va="center", parse_math=False)
+            ax.text(x, row + 0.5, text, fontsize=8, va="center")
     return figure
 
 
