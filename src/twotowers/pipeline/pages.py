@@ -17,6 +17,8 @@ import pandas as pd
 
 from ..chapters.claims.page import COUNTS
 from ..chapters.task.page import CAN
+from ..chapters.towers.exchange_page import EXCHANGE
+from ..chapters.towers.explore_page import EXPLORE
 from ..paper import CLAIMS
 from ..publishing.findings import FIGURES, answer, closing, opening, verdict_anchor
 from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
@@ -32,6 +34,8 @@ from .freshness import State
 
 FOLDED = "hide-input"  # a tag of cells; on the site one button shows and hides the code of a page
 TABLE = "claims-table"
+LOOK = "explore"  # the page of a run on which a reader looks into its heads
+LOOK_IN = "[Exchange these parts yourself, head by head, and see where each head looks]({})."  # with the page's place
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,19 @@ class Published:
         except (OSError, KeyError, TypeError, ValueError):
             return ""
 
+    @cached_property
+    def explored(self) -> dict[str, Any]:
+        """The results of single prompts in single heads; empty where the run has none."""
+        try:
+            kept = Shown.read(self.run.path, "towers") if "towers" in self.chapters else None
+            return kept.inputs(EXPLORE.id) if kept and EXPLORE.id in self.pictures("towers") else {}
+        except (OSError, KeyError, TypeError, ValueError):
+            return {}
+
+    def has(self, page: str) -> bool:
+        """Whether the run has a page: of a chapter, or to look into its heads."""
+        return bool(self.explored) if page == LOOK else page in self.chapters
+
     def title_of(self, chapter: str) -> str:
         """The chapter's question, without the model."""
         return str(self.notebook(chapter).cells[0].source).partition("\n")[0].removeprefix("# ").strip()
@@ -102,7 +119,7 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
     """
     notebook = own.notebook(chapter)
     title, _, rest = notebook.cells[0].source.partition("\n")
-    head = [f"{title} [{escape(own.title)}]{{.page-model}}", _switch(own, chapter, others)]
+    head = [f"{title} [{escape(own.title)}]{{.page-model}}", page_bar(own, chapter, others)]
     if state is not None:
         head.append(f"```{{warning}}\nThis page is {str(state).replace('`', '')}.\n```")
     head += [_found(own, chapter), rest.strip()]
@@ -143,19 +160,21 @@ def _end(own: Published, chapter: str) -> str:
     return "\n\n".join(filter(None, ["## What follows", said, way]))
 
 
-def _switch(own: Published, chapter: str, others: Sequence[Published]) -> str:
-    """Links to this chapter of every model; a script adds the place on the page, and a button for the code."""
+def page_bar(own: Published, page: str, others: Sequence[Published]) -> str:
+    """Links to this page of every model; a script adds the place on the page, and a button for the code."""
     links = []
     for other in others:
-        if chapter in other.chapters:
+        if other.has(page):
             here = ' aria-current="page"' if other.name == own.name else ""
-            address = f"../{other.name}/{chapter}.html"
+            address = f"../{other.name}/{page}.html"
             links.append(f'<li><a href="{address}" data-run="{other.name}"{here}>{html.escape(other.title)}</a></li>')
-    place = f"compare.html#compare-{chapter}" if chapter != "claims" else "atlas.html"
-    compare = f'<a href="../../{place}">compare</a>' if own.pictures(chapter) or chapter == "claims" else ""
+    place = f"compare.html#compare-{page}" if page != "claims" else "atlas.html"
+    compared = page == "claims" or (page in own.chapters and own.pictures(page))
+    ways = [f'<a href="../../{place}">compare</a>'] if compared else []
+    ways += [f'<a href="{LOOK}.html">{LOOK}</a>'] if own.has(LOOK) and page != LOOK else []
     return (
-        f'```{{raw}} html\n<nav class="page-bar" aria-label="This chapter for each model" data-run="{own.name}">'
-        f"<span>Model</span><ul>{''.join(links)}</ul>{compare}</nav>\n```"
+        f'```{{raw}} html\n<nav class="page-bar" aria-label="This page for each model" data-run="{own.name}">'
+        f"<span>Model</span><ul>{''.join(links)}</ul>{''.join(ways)}</nav>\n```"
     )
 
 
@@ -168,6 +187,8 @@ def _anchored(own: Published, cell: Any) -> None:
             output.data["text/markdown"] = texts[item] + output.data["text/markdown"]
         elif item == TABLE:
             output.data["text/markdown"] = markdown(own.ledger, own.links)
+        elif item in (EXCHANGE.id, EXPLORE.id) and own.has(LOOK):
+            output.data["text/markdown"] += f"\n\n{LOOK_IN.format(f'{LOOK}.md')}"
 
 
 def _items(notebook: Any) -> set[str]:
