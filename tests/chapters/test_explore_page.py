@@ -88,6 +88,13 @@ def test_the_table_without_scripts_says_what_the_value_says():
     assert "cat : foo 60.0% 3.25 bar 0.50 +0.38" in words
 
 
+def test_a_label_without_its_numbers_is_refused():
+    tables = explore_tables()
+    tables["labels"] = tables["labels"].iloc[1:]
+    with pytest.raises(ValueError, match="lacks its numbers"):
+        data(make_facts(), **tables)
+
+
 class Elements(HTMLParser):
     def __init__(self, text):
         super().__init__()

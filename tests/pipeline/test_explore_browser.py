@@ -14,7 +14,8 @@ from explore_tables import HOSTILE, explore_tables
 from twotowers.chapters.towers.explore_page import EXPLORE
 from twotowers.pipeline import run as pipeline
 from twotowers.pipeline import site
-from twotowers.publishing.run_folder import runs_of
+from twotowers.pipeline.pages import Published
+from twotowers.publishing.run_folder import RunFolder, figure_stem, runs_of
 from twotowers.publishing.shown import Shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -193,3 +194,12 @@ def test_a_run_without_these_numbers_has_no_such_page_and_no_way_to_it(built, ru
     expect(tab.locator(".page-bar a[data-run]")).to_have_count(1)
     home = open_tab((built / "intro.html").as_uri())
     expect(home.locator("article a[href$='explore.html']")).to_have_count(1)
+
+
+@pytest.mark.parametrize("lost", ["prompts", "roles", "labels", "exchanged"])
+def test_a_run_of_which_numbers_were_lost_has_no_such_page(built, runs, tmp_path, lost):
+    run = RunFolder(Path(copytree(built.parents[1] / "book" / "runs" / runs[0], tmp_path / runs[0])))
+    assert Published(run, ["towers"], "one").has("explore")
+    table = run.path / f"{figure_stem(runs[0], EXPLORE.id)}-{lost}.csv"
+    table.write_text(table.read_text().partition("\n")[0] + "\n")
+    assert not Published(run, ["towers"], "one").has("explore")

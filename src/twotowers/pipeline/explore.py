@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..chapters.towers.explore_page import EXPLORE
-from ..chapters.towers.look_page import data, widget
 from ..publishing.markdown import escape
-from ..publishing.publish import call
-from ..publishing.shown import Shown
 from .freshness import State
 from .pages import LOOK, Published, page_bar
 
@@ -30,17 +28,16 @@ def stage_look(book: Path, own: Published, others: Sequence[Published], state: S
 
 def look_page(own: Published, others: Sequence[Published], state: State | None = None) -> str:
     """MyST text of the page."""
-    facts, tables = Shown.read(own.run.path, "towers").facts, own.explored
     still = own.pictures("towers")[EXPLORE.id]
-    alt = " ".join(call(EXPLORE.alt, facts, tables).split())
-    caption = " ".join(call(EXPLORE.caption, facts, tables).split())
+    record = json.loads((own.run.path / f"{still}.json").read_text(encoding="utf-8"))
     parts = [
         f"# {TITLE} [{escape(own.title)}]{{.page-model}}",
         page_bar(own, LOOK, others),
         f"```{{warning}}\nThis page is {str(state).replace('`', '')}.\n```" if state else "",
         _INTRODUCTION,
-        f"::::{{div}} explore-still\n```{{image}} {still}.svg\n:alt: {alt}\n```\n\n{caption} {_ALONE}\n::::",
-        f"```{{raw}} html\n{widget(data(facts, **tables))}\n```",
+        f"::::{{div}} explore-still\n```{{image}} {still}.svg\n:alt: {record['alt']}\n```\n",
+        f"{record['caption']} {_ALONE}\n::::",
+        f"```{{raw}} html\n{own.explored}\n```",
         _EXPLANATION.format(run=own.name, figure=EXPLORE.id),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"

@@ -19,11 +19,13 @@ from ..chapters.claims.page import COUNTS
 from ..chapters.task.page import CAN
 from ..chapters.towers.exchange_page import EXCHANGE
 from ..chapters.towers.explore_page import EXPLORE
+from ..chapters.towers.look_page import data, widget
 from ..paper import CLAIMS
 from ..publishing.findings import FIGURES, answer, closing, opening, verdict_anchor
 from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
 from ..publishing.ledger import by_seed, claim_text, ledger, markdown, verdicts_of
 from ..publishing.markdown import escape
+from ..publishing.publish import call
 from ..publishing.record import Place
 from ..publishing.results import read_table
 from ..publishing.run_folder import RunFolder, figure_stem
@@ -93,13 +95,15 @@ class Published:
             return ""
 
     @cached_property
-    def explored(self) -> dict[str, Any]:
-        """The results of single prompts in single heads; empty where the run has none."""
+    def explored(self) -> str:
+        """HTML in which a reader looks into the heads; empty where the run has no such numbers, or not all of them."""
+        if "towers" not in self.chapters or EXPLORE.id not in self.pictures("towers"):
+            return ""
         try:
-            kept = Shown.read(self.run.path, "towers") if "towers" in self.chapters else None
-            return kept.inputs(EXPLORE.id) if kept and EXPLORE.id in self.pictures("towers") else {}
-        except (OSError, KeyError, TypeError, ValueError):
-            return {}
+            kept = Shown.read(self.run.path, "towers")
+            return widget(call(data, kept.facts, kept.inputs(EXPLORE.id)))
+        except (OSError, LookupError, TypeError, ValueError):
+            return ""
 
     def has(self, page: str) -> bool:
         """Whether the run has a page: of a chapter, or to look into its heads."""

@@ -38,12 +38,18 @@ def data(
     labels: pd.DataFrame,
     exchanged: pd.DataFrame,
 ) -> dict[str, Any]:
-    """The results of `explore.explore` as JSON, nested by prompt and head; what is no number is null."""
+    """The results of `explore.explore` as JSON, nested by prompt and head; what is no number is null.
+
+    Raises:
+        ValueError: a label of a prompt lacks its numbers.
+    """
     heads = list(roles["head"])
 
     def of(prompt: Any) -> dict[str, Any]:
         own = rows_of(tokens, prompt)
         shown = {head: rows_of(labels, prompt, head) for head in heads}
+        if any(len(rows) != (own["kind"] == "label").sum() for rows in shown.values()):
+            raise ValueError("a label of a prompt lacks its numbers")
         lines = [[visible(text), label] for text, label in shown[heads[0]][["text", "label"]].to_numpy()]
         return {
             **{name: visible(prompt[name]) for name in ("text", "label", "other", "same")},
