@@ -28,6 +28,7 @@ document.addEventListener("DOMContentLoaded", () => {
     return (value < 0 && !zero ? "-" : sign ? "+" : "") + text;
   };
   const percent = (value) => (known(value) ? `${fixed(100 * value, 1)}%` : "not known");
+  const probability = (margin) => (known(margin) ? 1 / (1 + Math.exp(-margin)) : null);
   const other = (label) => data.labels.find((own) => own !== label);
   const prompt = () => data.prompts[state.prompt];
   const head = () => data.heads[state.head].head;
@@ -58,7 +59,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!known(margin)) return ["an answer that is not known"];
     if (margin === 0) return ["neither label"];
     const label = margin > 0 ? prompt().label : other(prompt().label);
-    return [bdi(label), ` (P ${percent(1 / (1 + Math.exp(-Math.abs(margin))))} between the two)`];
+    return [bdi(label), ` (P ${percent(probability(Math.abs(margin)))} between the two)`];
   };
   const sayAnswer = () => {
     const margins = prompt().margins;
@@ -158,7 +159,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const reach = width * (1 - 0.85 * Math.min(1, (from - to) / from));
       path.setAttribute("d", `M${width} ${from} C${reach} ${from} ${reach} ${to} ${width} ${to}`);
       path.setAttribute("class", `${colour(line[1])} ${chosenLine() === i ? "explore-chosen" : ""}`);
-      path.setAttribute("stroke-width", Math.max(0.4, 12 * (numbers(i).weight || 0)));
+      path.setAttribute("stroke-width", Math.max(0.4, 12 * (numbers(i).weight || 0)).toFixed(2));
       return path;
     }));
   };
@@ -171,7 +172,8 @@ document.addEventListener("DOMContentLoaded", () => {
     find(".explore-margins tbody").replaceChildren(...Object.entries(data.parts).map(([part, words]) => {
       const own = part === "none" ? [all[data.intact], all[data.intact]] : [all[head()], all[data.together]];
       return make("tr", { class: part === state.part ? "explore-chosen" : null },
-        make("th", { scope: "row" }, words), ...own.map((margin) => make("td", {}, fixed(margin[part]))));
+        make("th", { scope: "row" }, words), ...own.map((margin) => make("td", {},
+          `${fixed(margin[part])} (${percent(probability(margin[part]))})`)));
     }));
   };
 

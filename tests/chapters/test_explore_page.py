@@ -10,7 +10,7 @@ from facts import make_facts
 
 from explore_tables import HOSTILE, explore_tables
 from twotowers.chapters.towers.explore_page import EXPLORE, shortened, visible
-from twotowers.chapters.towers.look_page import NUMBERS, data, says, widget
+from twotowers.chapters.towers.look_page import NUMBERS, data, probability, says, widget
 from twotowers.publishing.publish import figure_of
 from twotowers.publishing.style import LABEL_COLOURS
 
@@ -63,7 +63,7 @@ def test_what_is_not_known_is_null_and_said_so():
     assert given["prompts"][0]["numbers"]["3.1"] == [[None] * len(NUMBERS)] * 2
     assert given["prompts"][0]["margins"]["intact"] == {"none": None}
     assert "nan" not in widget(given).lower()
-    assert widget(given).count("not known") == 2 * 4 + 6 * 2
+    assert widget(given).count("not known") == 2 * 4 + 2 * 6 * 2
     assert says(["bar", "foo"], "bar", None) == says(["bar", "foo"], "bar", 0.0) == ""
 
 
@@ -86,6 +86,8 @@ def test_the_table_without_scripts_says_what_the_value_says():
     words = " ".join(text.split())
     assert "six : bar 25.0% 1.50 bar 0.75 -0.12" in words
     assert "cat : foo 60.0% 3.25 bar 0.50 +0.38" in words
+    assert "query of the other class 1.00 (73.1%) -1.50 (18.2%)" in words
+    assert probability(-1000.0) == 0
 
 
 def test_a_label_without_its_numbers_is_refused():

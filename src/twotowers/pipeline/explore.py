@@ -58,7 +58,7 @@ _EXPLANATION = """
   weighted, {{eq}}`eq-logit-minus`.
 - **Moves the margin by** is what arrives from there, to first order, by the gradient of the whole model: positive is
   towards the right label.
-- **Margins** are computed anew for every exchange, {{eq}}`eq-exchange`. The share in brackets is of the two labels.
+- **Margins** are computed anew for every exchange, {{eq}}`eq-exchange`. The probability is between the two labels.
 
 The heads: in-context heads of this run; the deep head with the largest AUC on the selection half, and those whose
 exchange score is lowest and in the middle, where they are others.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from ...publishing.markdown import escape
 from ...publishing.publish import Facts
@@ -21,6 +22,7 @@ from .explore import MOVED_WEIGHTS
 from .explore_page import margins_of, rows_of, visible
 
 NUMBERS = ("weight", *MOVED_WEIGHTS.values(), "score", "value", "moved")  # of each label position, in this order
+MARGIN = "Margin in logits, right label minus the other, and the right label's probability between the two"
 HEADINGS = {
     "line": "prompt",
     "weight": "attention",
@@ -97,7 +99,7 @@ def widget(given: dict[str, Any]) -> str:
 <tbody>{"".join(_line(given, line, numbers) for line, numbers in _lines(first, head))}</tbody></table></div>
 <p class="explore-said" aria-live="polite"></p>
 <div class="explore-margins" tabindex="0" role="region" aria-label="Margins">
-<table><caption>Margin in logits, right label minus the other, by what is exchanged</caption>
+<table><caption>{MARGIN}</caption>
 <thead><tr><th scope="col">exchanged</th><th scope="col">head {head}</th><th scope="col">{CHOSEN}</th></tr></thead>
 <tbody>{"".join(_margin(first["margins"], part, head) for part in ROWS)}</tbody></table></div>
 </div>"""
@@ -130,8 +132,14 @@ def says(labels: list[str], own: str, value: float | None) -> str:
 
 def _margin(margins: dict[str, dict[str, float | None]], part: str, head: str) -> str:
     groups = (INTACT, INTACT) if part == "none" else (head, CHOSEN)
-    cells = "".join(f"<td>{_number(margins[name][part], 'z.2f')}</td>" for name in groups)
+    made = [margins[name][part] for name in groups]
+    cells = "".join(f"<td>{_number(m, 'z.2f')} ({_number(probability(m), '.1%')})</td>" for m in made)
     return f'<tr><th scope="row">{ROWS[part]}</th>{cells}</tr>'
+
+
+def probability(margin: float | None) -> float | None:
+    """Of the right label, between the two, from its margin in logits."""
+    return None if margin is None else float(expit(margin))
 
 
 def _number(value: float | None, form: str, *, size: bool = False) -> str:
