@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"})
 FIRST = "intro.html"
+EXPLORED = "towers-explore"  # a run with this figure has a page on which its numbers can be looked into
 UNSEEN = frozenset({"script", "style", "template"})
 
 
@@ -129,6 +130,8 @@ def _of_run(pages: dict[str, Page], record: Path) -> Iterator[str]:
                 figure = stem.stem.removeprefix(f"{run}_")
                 yield from _figure(pages, name, f"fig-{run}-{figure}", stem.with_suffix(".svg"))
         yield from _not_offered(pages, name, files)
+        if f"figures/{run}_{EXPLORED}.json" in files:
+            yield from _page_missing(pages, f"runs/{run}/explore.html")
 
 
 def _not_offered(pages: dict[str, Page], name: str, files: Iterable[str]) -> Iterator[str]:

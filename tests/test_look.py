@@ -107,6 +107,8 @@ def record(change):
         (lambda root: site(root, "index.html").unlink(), "index.html: no such page"),
         (lambda root: site(root).unlink(), f"{PAGE}: no such page"),
         (record(lambda chapters: chapters.update(order={"files": {}})), "runs/one/order.html: no such page"),
+        (record(lambda chapters: chapters.update(towers={"files": {"figures/one_towers-explore.json": ""}})),
+         "runs/one/explore.html: no such page"),
         (record(lambda chapters: chapters.pop("claims")), "book/runs/one/run.json: no chapter claims"),
         (lambda root: write(root, {"book/runs/one/run.json": "{"}), "book/runs/one/run.json: not a record"),
         (lambda root: (root / "book" / "runs" / "one" / "run.json").unlink(), "book/runs: no run"),

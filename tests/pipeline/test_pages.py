@@ -12,7 +12,7 @@ from twotowers.chapters.registry import CHAPTERS
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import pages, same_axes
 from twotowers.pipeline.overview import atlas_page, compare, home, over_seeds
-from twotowers.pipeline.pages import Published, stage
+from twotowers.pipeline.pages import Published, page_bar, stage
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
 from twotowers.publishing.citing import project
@@ -116,6 +116,16 @@ def test_the_first_run_comes_before_what_is_about_all(own):
     assert [part["caption"] for part in parts] == ["toy-gpt2", "All models", "toy-gpt2", "Use it"]
     assert [page["file"] for page in parts[1]["chapters"]] == ["atlas", "compare", "toy"]
     assert parts[0]["chapters"][0] == {"file": "runs/toy-gpt2/task", "title": own.title_of("task")}
+
+
+def test_a_run_with_heads_to_look_into_leads_there_from_everywhere(own, monkeypatch):
+    book, own = PROJECT / "book", dataclasses.replace(own)  # nothing of it is remembered
+    for html, there in (("<div></div>", True), ("", False)):
+        monkeypatch.setattr(Published, "explored", html)
+        last = contents([own])["parts"][0]["chapters"][-1]["file"]
+        assert (last == f"runs/{own.name}/explore") == there
+        assert (f"](runs/{own.name}/explore.md)" in home([own], book)) == there
+        assert ('href="explore.html"' in page_bar(own, "locate", [own])) == there
 
 
 def drawing(values, names=()):

@@ -16,7 +16,8 @@ from ..publishing.ledger import atlas
 from ..publishing.markdown import escape
 from ..publishing.run_folder import figure_stem
 from ..statistics import SUPPORTED
-from .pages import Published
+from .explore import TITLE
+from .pages import LOOK, LOOK_IN, Published
 from .same_axes import drawn_alike
 
 CENTRAL = ("towers", "towers-exchange")  # the figure that the account stands or falls with
@@ -28,6 +29,7 @@ def home(runs: Sequence[Published], book: Path) -> str:
     for own in runs:
         links = [f"[{own.title_of(own.chapters[0])}](runs/{own.name}/{own.chapters[0]}.ipynb)"]
         links += [f"[The ledger of claims](runs/{own.name}/claims.ipynb)"] if "claims" in own.chapters else []
+        links += [f"[{TITLE}](runs/{own.name}/{LOOK}.md)"] if own.has(LOOK) else []
         said = [answer(own.model, own.verdicts), over_seeds(own.by_seed), COUNTS.write(own.ledger)]
         said = [*filter(None, said), " · ".join(links)]
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
@@ -57,8 +59,12 @@ def _central(own: Published, book: Path) -> str:
     return (
         f"### The central test\n\n```{{image}} {stem}.svg\n:alt: {record['alt']}\n```\n\n"
         f":::{{div}} figure-words\n{escape(own.title)}: {record['caption']} "
-        f"[More of it](#fig-{own.name}-{figure}).\n:::"
+        f"[More of it](#fig-{own.name}-{figure}).{_look_in(own)}\n:::"
     )
+
+
+def _look_in(own: Published) -> str:
+    return f" {LOOK_IN.format(f'runs/{own.name}/{LOOK}.md')}" if own.has(LOOK) else ""
 
 
 def atlas_page(runs: Sequence[Published]) -> str:

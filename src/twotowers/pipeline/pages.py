@@ -17,12 +17,16 @@ import pandas as pd
 
 from ..chapters.claims.page import COUNTS
 from ..chapters.task.page import CAN
+from ..chapters.towers.exchange_page import EXCHANGE
+from ..chapters.towers.explore_page import EXPLORE
+from ..chapters.towers.look_page import data, widget
 from ..paper import CLAIMS
 from ..publishing.citing import project
 from ..publishing.findings import FIGURES, answer, closing, opening, verdict_anchor
 from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
 from ..publishing.ledger import by_seed, claim_text, ledger, markdown, verdicts_of
 from ..publishing.markdown import escape
+from ..publishing.publish import call
 from ..publishing.record import Place
 from ..publishing.run_folder import RunFolder, figure_stem
 from ..publishing.shown import Shown, text_alone, write_alone
@@ -33,6 +37,8 @@ from .seeds import Seed, measured, times_chosen
 
 FOLDED = "hide-input"  # a tag of cells; on the site one button shows and hides the code of a page
 TABLE = "claims-table"
+LOOK = "explore"  # the page of a run on which a reader looks into its heads
+LOOK_IN = "[Exchange these parts yourself, head by head, and see where each head looks]({})."  # with the page's place
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,21 @@ class Published:
         except (OSError, KeyError, TypeError, ValueError):
             return ""
 
+    @cached_property
+    def explored(self) -> str:
+        """HTML in which a reader looks into the heads; empty where the run has no such numbers, or not all of them."""
+        if "towers" not in self.chapters or EXPLORE.id not in self.pictures("towers"):
+            return ""
+        try:
+            kept = Shown.read(self.run.path, "towers")
+            return widget(call(data, kept.facts, kept.inputs(EXPLORE.id)))
+        except (OSError, LookupError, TypeError, ValueError):
+            return ""
+
+    def has(self, page: str) -> bool:
+        """Whether the run has a page: of a chapter, or to look into its heads."""
+        return bool(self.explored) if page == LOOK else page in self.chapters
+
     def title_of(self, chapter: str) -> str:
         """The chapter's question, without the model."""
         return str(self.notebook(chapter).cells[0].source).partition("\n")[0].removeprefix("# ").strip()
@@ -113,7 +134,7 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
     """
     notebook = own.notebook(chapter)
     title, _, rest = notebook.cells[0].source.partition("\n")
-    head = [f"{title} [{escape(own.title)}]{{.page-model}}", _switch(own, chapter, others)]
+    head = [f"{title} [{escape(own.title)}]{{.page-model}}", page_bar(own, chapter, others)]
     if state is not None:
         head.append(f"```{{warning}}\nThis page is {str(state).replace('`', '')}.\n```")
     head += [_found(own, chapter), rest.strip()]
@@ -156,19 +177,21 @@ def _end(own: Published, chapter: str) -> str:
     return "\n\n".join(filter(None, ["## What follows", said, way]))
 
 
-def _switch(own: Published, chapter: str, others: Sequence[Published]) -> str:
-    """Links to this chapter of every model; a script adds the place on the page, and a button for the code."""
+def page_bar(own: Published, page: str, others: Sequence[Published]) -> str:
+    """Links to this page of every model; a script adds the place on the page, and a button for the code."""
     links = []
     for other in others:
-        if chapter in other.chapters:
+        if other.has(page):
             here = ' aria-current="page"' if other.name == own.name else ""
-            address = f"../{other.name}/{chapter}.html"
+            address = f"../{other.name}/{page}.html"
             links.append(f'<li><a href="{address}" data-run="{other.name}"{here}>{html.escape(other.title)}</a></li>')
-    place = f"compare.html#compare-{chapter}" if chapter != "claims" else "atlas.html"
-    compare = f'<a href="../../{place}">compare</a>' if own.pictures(chapter) or chapter == "claims" else ""
+    place = f"compare.html#compare-{page}" if page != "claims" else "atlas.html"
+    compared = page == "claims" or (page in own.chapters and own.pictures(page))
+    ways = [f'<a href="../../{place}">compare</a>'] if compared else []
+    ways += [f'<a href="{LOOK}.html">{LOOK}</a>'] if own.has(LOOK) and page != LOOK else []
     return (
-        f'```{{raw}} html\n<nav class="page-bar" aria-label="This chapter for each model" data-run="{own.name}">'
-        f"<span>Model</span><ul>{''.join(links)}</ul>{compare}{_launch(project().repository)}</nav>\n```"
+        f'```{{raw}} html\n<nav class="page-bar" aria-label="This page for each model" data-run="{own.name}">'
+        f"<span>Model</span><ul>{''.join(links)}</ul>{''.join(ways)}{_launch(project().repository)}</nav>\n```"
     )
 
 
@@ -190,6 +213,8 @@ def _anchored(own: Published, cell: Any) -> None:
             output.data["text/markdown"] = texts[item] + output.data["text/markdown"]
         elif item == TABLE:
             output.data["text/markdown"] = markdown(own.ledger, own.links)
+        elif item in (EXCHANGE.id, EXPLORE.id) and own.has(LOOK):
+            output.data["text/markdown"] += f"\n\n{LOOK_IN.format(f'{LOOK}.md')}"
 
 
 def _items(notebook: Any) -> set[str]:

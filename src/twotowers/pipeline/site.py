@@ -23,10 +23,11 @@ from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
 from ..publishing.run_folder import RunFolder, digest_of, figure_ids, project_root, runs_of
 from ..toy.page import page as toy_page
+from .explore import TITLE, stage_look
 from .finish import finish
 from .freshness import State
 from .overview import atlas_page, compare, home
-from .pages import Published, stage
+from .pages import LOOK, Published, stage
 from .status import not_fit_to_publish, run_status
 
 Runs = Mapping[RunFolder, list[str]]  # with the chapters that have a page
@@ -110,7 +111,7 @@ def _build(root: Path, runs: Runs, marked: Marks) -> Path:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     _jupyter_book(root)
     finish(root, html, published)
-    if missing := _missing(html, runs):
+    if missing := _missing(html, runs, published):
         raise SiteError("The site lacks " + "; ".join(missing))
     done.write_text(json.dumps({"from": made_of, "site": _digest(_files(html), html)}))
     return html / "index.html"
@@ -128,6 +129,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(own.run.path / file, target)
             stage(book, own, chapter, runs, marked.get((own.name, chapter)))
+        stage_look(book, own, runs, marked.get((own.name, "towers")))
     toy = next((own.name for own in runs if own.name == TOY), None)
     pages = {
         "_home.md": home(runs, book),
@@ -158,10 +160,12 @@ def contents(runs: Sequence[Published]) -> dict[str, object]:
     def part(caption: str, files: list[dict[str, str]]) -> dict[str, object]:
         return {"caption": caption, "chapters": files}
 
-    models = [
-        part(own.title, [{"file": f"runs/{own.name}/{c}", "title": own.title_of(c)} for c in own.chapters])
-        for own in runs
-    ]
+    def of_run(own: Published) -> dict[str, object]:
+        pages = [(chapter, own.title_of(chapter)) for chapter in own.chapters]
+        pages += [(LOOK, TITLE)] if own.has(LOOK) else []
+        return part(own.title, [{"file": f"runs/{own.name}/{page}", "title": title} for page, title in pages])
+
+    models = [of_run(own) for own in runs]
     of_all = part("All models", [{"file": name} for name in ("atlas", "compare", "toy")])
     use = part("Use it", [{"file": name} for name in ("method", "rerun", "performance", "cite")])
     return {"format": "jb-book", "root": "intro", "parts": [models[0], of_all, *models[1:], use]}
@@ -215,9 +219,10 @@ def _jupyter_book(root: Path) -> None:
         raise SiteError(f"The site did not build cleanly (see {log}): {' | '.join(lines[:5]) or 'no message'}")
 
 
-def _missing(html: Path, runs: Runs) -> list[str]:
+def _missing(html: Path, runs: Runs, published: Sequence[Published]) -> list[str]:
     """Pages and figures that should be on the site and are not."""
-    missing = [f"page {page}" for page in ("index", *PAGES) if not (html / f"{page}.html").is_file()]
+    looks = [f"runs/{own.name}/{LOOK}" for own in published if own.has(LOOK)]
+    missing = [f"page {page}" for page in ("index", *PAGES, *looks) if not (html / f"{page}.html").is_file()]
     for run, chapters in runs.items():
         for chapter in chapters:
             page = html / "runs" / run.name / f"{chapter}.html"

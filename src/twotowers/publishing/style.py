@@ -22,8 +22,9 @@ _VIOLET, _GREEN, _WINE, _OLIVE = "#be2fb4", "#12854a", "#8a1538", "#8c8200"
 # What is drawn whatever is measured
 INK, GREY, FAINT, PAPER = "#222222", "#767676", "#e3e3e3", "#ffffff"
 
-# Heads and edges: those that are tested, the strongest of them, all others of their kind, random ones, none or all
-TESTED, STRONGEST, OTHERS, RANDOM, WHOLE = _VIOLET, _WINE, _GREEN, GREY, INK
+# Heads and edges: those that are tested, the strongest of them, all others of their kind, random ones, none or all, and
+# one that a reader looks into
+TESTED, STRONGEST, OTHERS, RANDOM, WHOLE, ONE = _VIOLET, _WINE, _GREEN, GREY, INK, _OLIVE
 # Label positions of the query's class and of the other one
 SAME, OTHER = _GREEN, _WINE
 # Parts of a layer or of a head

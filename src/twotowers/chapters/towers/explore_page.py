@@ -1,0 +1,116 @@
+"""What the chapter on query and key shows of single prompts in single heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ...publishing.markdown import escape
+from ...publishing.plots import panels
+from ...publishing.publish import Facts, Figure
+from ...publishing.style import GREY, LABEL_COLOURS, ONE, TESTED
+from ...publishing.wording import counted, percent
+from .exchange_page import ROWS
+from .exchanging import CHOSEN, INTACT
+from .explore import MOVED_WEIGHTS
+
+INK = "#333333"
+LONGEST = 22  # letters of a text beside its bar
+LEAST = 0.01  # attention: an axis of less has no room for its numbers
+
+
+def explore_figure(
+    facts: Facts, roles: pd.DataFrame, prompts: pd.DataFrame, labels: pd.DataFrame, exchanged: pd.DataFrame
+) -> Drawing:
+    """The first prompt in the first head. Left: weights of label positions. Right: margins by what is exchanged."""
+    head, first = roles["head"].iloc[0], prompts.iloc[0]
+    rows, margins = rows_of(labels, first, head), margins_of(exchanged, first)
+    figure, (ax, right) = panels(2, height=max(3.4, 0.21 * len(rows) + 1.3))
+    y, parts = np.arange(len(rows)), [part for part in ROWS if part != "none"]
+    for label, colour, hatch in zip(facts.labels, LABEL_COLOURS, ("//", ""), strict=True):
+        own = (rows["label"] == label).to_numpy()
+        ax.barh(y[own], rows["weight"][own], 0.7, color=colour, hatch=hatch, edgecolor="white", label=label)
+    ax.plot(rows[MOVED_WEIGHTS["query-other"]], y, "D", color=INK, markersize=4.5, markerfacecolor="none",
+            label="query exchanged")  # fmt: skip
+    ax.set_yticks(y, [shortened(text) for text in rows["text"]], fontsize=8.5, parse_math=False)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.6)
+    drawn = rows[["weight", MOVED_WEIGHTS["query-other"]]].to_numpy(dtype=float)
+    ax.set_xlim(0, max(LEAST, 1.08 * drawn[np.isfinite(drawn)].max(initial=0)))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.set(xlabel=f"attention weight, head {head}")
+    for name, colour, marker, shift in ((head, ONE, "^", -0.12), (CHOSEN, TESTED, "o", 0.12)):
+        place = [parts.index(part) + shift for part in margins[name]]
+        right.plot([*margins[name].values()], place, marker, color=colour, markersize=6,
+                   label=f"head {name}" if name == head else name)  # fmt: skip
+    right.axvline(margins[INTACT]["none"], color=GREY, linewidth=1.2)
+    right.axvline(0, color=GREY, linestyle=":", linewidth=1.3)
+    right.set_yticks(range(len(parts)), [ROWS[part] for part in parts], fontsize=8.5)
+    right.set_ylim(len(parts) - 0.5, -0.6)
+    right.set(xlabel="margin (logits)")
+    handles = [ax.get_legend_handles_labels(), right.get_legend_handles_labels()]
+    figure.legend(*(a + b for a, b in zip(*handles, strict=True)), loc="outside upper center", ncols=5, fontsize=8.5,
+                  frameon=False, columnspacing=1.2, handletextpad=0.4)  # fmt: skip
+    return figure
+
+
+def _caption(facts: Facts, roles: pd.DataFrame, prompts: pd.DataFrame) -> str:
+    (head, role), first = roles.iloc[0][["head", "role"]], prompts.iloc[0]
+    number = counted(len(prompts), "prompt")
+    return (
+        f"One prompt in one head. Its query is *{escape(first['text'])}*, whose right label is "
+        f"*{escape(first['label'])}*. Left: attention weight of the last position in head {head} ({role}) at each "
+        f"label position, beside the text that the label belongs to; diamonds: with the query of "
+        f"*{escape(first['other'])}*, whose label is the other one. Right: margin (right label's logit minus the "
+        "other's) with one part exchanged between the classes, in this head and in all in-context heads; grey line: "
+        f"nothing exchanged. The numbers below are of {number} and {counted(len(roles), 'head')}."
+    )
+
+
+def _alt(
+    facts: Facts, roles: pd.DataFrame, prompts: pd.DataFrame, labels: pd.DataFrame, exchanged: pd.DataFrame
+) -> str:
+    head, first = roles["head"].iloc[0], prompts.iloc[0]
+    rows, margins = rows_of(labels, first, head), margins_of(exchanged, first)
+    sums = {name: rows[name].groupby(rows["label"]).sum() for name in ("weight", MOVED_WEIGHTS["query-other"])}
+    before, after = (
+        " and ".join(f"{percent(sums[name].get(label, 0.0))} to {label} labels" for label in facts.labels)
+        for name in sums
+    )
+    cells = [f"{ROWS[part]} {margin:z.2f}" for part, margin in margins[CHOSEN].items()]
+    return (
+        f"Left: bars of attention of head {head} at {counted(len(rows), 'label position')} of a prompt whose answer is "
+        f"{first['label']}: {before}; with the query of the other class {after}. Right: margins in all in-context "
+        f"heads: nothing exchanged {margins[INTACT]['none']:z.2f}, {', '.join(cells)}."
+    )
+
+
+EXPLORE = Figure("towers-explore", draw=explore_figure, caption=_caption, alt=_alt)
+
+
+def shortened(text: str) -> str:
+    """A text for the margin of a figure."""
+    shown = visible(text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+
+
+def visible(text: str) -> str:
+    """A text on one line, without what has no shape of its own or turns the direction of what follows."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
+def rows_of(table: pd.DataFrame, prompt: Any, head: str | None = None) -> pd.DataFrame:
+    """The rows of a table that belong to a prompt, or to one head of it."""
+    own = (table["set"] == prompt["set"]) & (table["query"] == prompt["query"])
+    return table[own if head is None else own & (table["head"] == head)]
+
+
+def margins_of(exchanged: pd.DataFrame, prompt: Any) -> dict[str, dict[str, float]]:
+    """Margins of a prompt by head and part, in the order of the parts."""
+    rows = rows_of(exchanged, prompt)
+    made = {name: dict(zip(own["part"], own["margin"], strict=True)) for name, own in rows.groupby("head")}
+    return {str(name): {part: own[part] for part in ROWS if part in own} for name, own in made.items()}

@@ -1,0 +1,207 @@
+"""The page on which a reader looks into heads, as a browser shows it: what is chosen is drawn and said."""
+
+from importlib import resources
+from pathlib import Path
+from shutil import copytree
+
+import nbformat
+import pandas as pd
+import pytest
+from test_browser import CHROMIUM, FLAGS, PATIENCE, WIDTHS, problems_of
+
+from clones import clone, go, made_up
+from explore_tables import HOSTILE, explore_tables
+from twotowers.chapters.towers.explore_page import EXPLORE
+from twotowers.pipeline import run as pipeline
+from twotowers.pipeline import site
+from twotowers.pipeline.pages import Published
+from twotowers.publishing.run_folder import RunFolder, figure_stem, runs_of
+from twotowers.publishing.shown import Shown
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+expect = playwright.expect
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+]
+
+
+def made_up_towers(text, parameters, folder, *_, **__):
+    """What a chapter leaves; the one on towers shows single prompts, too, in one of which a hostile text stands."""
+    made_up(text, parameters, folder)
+    if text.stem != "towers":
+        return
+    shown = Shown.read(Path(folder), "towers")
+    shown.add(EXPLORE, explore_tables(text=HOSTILE))
+    notebook = nbformat.read(Path(folder) / "towers.ipynb", as_version=4)
+    output = nbformat.v4.new_output(
+        "display_data", {"text/markdown": shown.render(EXPLORE)}, metadata={"item": EXPLORE.id}
+    )
+    notebook.cells.append(nbformat.v4.new_code_cell("page.show()", outputs=[output]))
+    nbformat.write(notebook, Path(folder) / "towers.ipynb")
+
+
+@pytest.fixture(scope="module")
+def built(tiny_folders, tmp_path_factory, one_thread):
+    """A site of two runs, of which only the first has what can be looked into."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = tmp_path_factory.mktemp("explore")
+        clone(here / "clone", patch)
+        patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
+        patch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
+        for name, execute in (("one", made_up_towers), ("two", made_up)):
+            patch.setattr(pipeline, "execute", execute)
+            model = Path(copytree(tiny_folders["gpt2"], here / name))
+            weights = bytearray((model / "model.safetensors").read_bytes())
+            weights[-4] ^= name == "two"
+            (model / "model.safetensors").write_bytes(weights)
+            go(model, "towers")
+        yield site.build().parent
+
+
+@pytest.fixture(scope="module")
+def runs(built):
+    return [run.name for run in runs_of(built.parents[1])]
+
+
+@pytest.fixture(scope="module")
+def address(built, runs):
+    return (built / "runs" / runs[0] / "explore.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_tab(browser):
+    """Opens a page in a new profile; what goes wrong on it is collected in its `wrong`."""
+    contexts = []
+
+    def opened(address, **options):
+        contexts.append(browser.new_context(viewport={"width": WIDTHS[0], "height": 1000}, **options))
+        contexts[-1].set_default_timeout(PATIENCE)
+        tab = contexts[-1].new_page()
+        tab.wrong = wrong = []
+        tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("requestfailed", lambda asked: wrong.append(asked.url))
+        tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
+        tab.goto(address)
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_whole_in_itself_fits_and_can_be_used_by_all(address, open_tab, scheme):
+    axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    for width in WIDTHS:
+        tab = open_tab(address, color_scheme=scheme)
+        tab.set_viewport_size({"width": width, "height": 1000})
+        tab.get_by_label("query of the other class").check()
+        tab.locator(".explore-token").nth(2).focus()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        tab.evaluate(axe)
+        assert [*tab.wrong, *problems_of(tab)] == []
+
+
+def test_it_answers_to_keys(address, open_tab):
+    tab = open_tab(address)
+    said, focused = tab.locator(".explore-said"), tab.locator(".explore-token:focus")
+    expect(said).to_contain_text("Of its attention, head 3.1 gives 25.0% to bar labels and 60.0% to foo labels.")
+    tab.locator(".explore-token").first.focus()
+    expect(said).to_contain_text("“six” in line 1: 12.5% of the attention of head 3.1.")
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
+    expect(focused).to_have_text("bar")
+    expect(said).to_contain_text("in line 1: 25.0% of the attention of head 3.1. Its q·k is 1.50, number 2 of 2")
+    expect(said).to_contain_text("its value speaks for bar by 0.75 logits")
+    expect(said).to_contain_text(r"moves the margin by -0.1")
+    tab.keyboard.press("ArrowDown")
+    expect(focused).to_have_text("foo")
+    expect(said).to_contain_text("in line 2: 60.0%")
+    expect(said).to_contain_text("speaks for bar by 0.50")
+    tab.keyboard.press("End")
+    expect(said).to_contain_text("in the last line")
+    tab.keyboard.press("Home")
+    expect(focused).to_have_text("six")
+    expect(tab.locator(".explore-token[tabindex='0']")).to_have_count(1)
+
+
+def test_a_token_is_told_of_by_pointing_at_it(address, open_tab):
+    tab = open_tab(address)
+    tab.locator(".explore-label").nth(1).hover()
+    expect(tab.locator(".explore-said")).to_contain_text("60.0% of the attention")
+    expect(tab.locator(".explore-lines tr.explore-chosen")).to_have_count(1)
+    expect(tab.locator(".explore-lines path.explore-chosen")).to_have_count(1)
+
+
+def test_an_exchange_moves_arcs_bars_and_what_the_model_answers(address, open_tab):
+    tab = open_tab(address)
+    answer, arcs = tab.locator(".explore-answer"), tab.locator(".explore-lines path")
+    expect(answer).to_contain_text("the margin is 2.00 logits, and the model answers foo (P 88.1% between the two).")
+    expect(arcs).to_have_count(2)
+    expect(arcs.nth(1)).to_have_attribute("stroke-width", "7.20")
+    tab.get_by_label("query of the other class").check()
+    expect(answer).to_contain_text("With the query of “ten”, whose label is bar, in head 3.1 alone")
+    expect(answer).to_contain_text("goes from 2.00 to 1.00: foo")
+    expect(answer).to_contain_text("In all in-context heads it goes to -1.50: bar (P 81.8% between the two).")
+    expect(arcs.nth(0)).to_have_attribute("stroke-width", "6.00")
+    expect(tab.locator(".explore-weight").first).to_contain_text("50.0%")
+    expect(tab.locator(".explore-margins tr.explore-chosen")).to_have_text(
+        "query of the other class1.00 (73.1%)-1.50 (18.2%)"
+    )
+    tab.get_by_label("values of the labels").check()
+    expect(tab.locator(".explore-weight").first).to_contain_text("25.0%")
+    tab.locator("#explore-prompt").select_option(index=1)
+    expect(answer).to_contain_text("“ten” is bar.")
+    tab.get_by_label("query of the same class").check()
+    expect(answer).to_contain_text("With its own query: no other has its label, in head 3.1 alone")
+    tab.locator("#explore-head").select_option(index=1)
+    expect(answer).to_contain_text("in head 2.0 alone")
+    expect(tab.locator(".explore-margins thead")).to_contain_text("head 2.0")
+    assert tab.wrong == []
+
+
+def test_a_text_of_a_user_is_shown_as_text(address, open_tab):
+    tab = open_tab(address)
+    expect(tab.locator("#explore-prompt option").first).to_contain_text("</script><script>alert(1)</script>")
+    expect(tab.locator(".explore-lines tbody tr").nth(1)).to_contain_text("</script>")
+    assert tab.wrong == []
+
+
+def test_without_scripts_there_are_a_figure_and_the_tables(address, open_tab):
+    tab = open_tab(address, java_script_enabled=False)
+    expect(tab.locator(".explore-still img")).to_be_visible()
+    expect(tab.locator(".explore-controls")).to_be_hidden()
+    expect(tab.locator(".explore-lines tbody tr")).to_have_count(2)
+    expect(tab.locator(".explore-margins tbody tr")).to_have_count(6)
+    expect(open_tab(address).locator(".explore-still")).to_be_hidden()
+
+
+def test_a_run_without_these_numbers_has_no_such_page_and_no_way_to_it(built, runs, open_tab):
+    first, second = runs
+    assert not (built / "runs" / second / "explore.html").exists()
+    tab = open_tab((built / "runs" / first / "towers.html").as_uri())
+    expect(tab.locator(f".bd-sidebar-primary ul[data-run='{second}'] a[href*='explore']")).to_have_count(0)
+    expect(tab.locator(".bd-sidebar-primary a", has_text="Look into the heads")).to_have_count(1)
+    tab.locator(".page-bar a", has_text="explore").click()
+    expect(tab.locator(".page-bar a[data-run]")).to_have_count(1)
+    home = open_tab((built / "intro.html").as_uri())
+    expect(home.locator("article a[href$='explore.html']")).to_have_count(1)
+
+
+@pytest.mark.parametrize("lost", ["prompts", "roles", "labels", "exchanged"])
+def test_a_run_of_which_numbers_were_lost_has_no_such_page(built, runs, tmp_path, lost):
+    run = RunFolder(Path(copytree(built.parents[1] / "book" / "runs" / runs[0], tmp_path / runs[0])))
+    assert Published(run, ["towers"], "one").has("explore")
+    table = run.path / f"{figure_stem(runs[0], EXPLORE.id)}-{lost}.csv"
+    table.write_text(table.read_text().partition("\n")[0] + "\n")
+    assert not Published(run, ["towers"], "one").has("explore")
