@@ -25,6 +25,7 @@ from ..publishing.ledger import ledger
 from ..publishing.results import read_table, write_table
 from ..publishing.run_folder import RunFolder, figure_stem, handed_file, project_root
 from .compare import Tolerance, first_difference
+from .contributed import NotOursError, contribution
 from .figures import find_run
 from .freshness import LIBRARIES
 from .verify import DIFFERS, SAME, STALE, Verified
@@ -47,10 +48,14 @@ def write_expected(model: str | None = None) -> Path:
     What is expected of the same run with other seeds is kept.
 
     Raises:
-        UserError: no such run, or it is damaged or not complete.
+        UserError: no such run, it was contributed, or it is damaged or not complete.
     """
     root = project_root()
     run = find_run(root, model)
+    if (made := contribution(run)) is not None:
+        raise NotOursError(
+            f"The run {run.name} was contributed {made.by_whom}; expected values are of runs of one's own."
+        )
     folder, seed = _folder(root, run), _seed(run)
     table, heads, facts = _ledger(run).assign(seed=seed)[list(KINDS)], {str(seed): _heads(run)}, _facts(run)
     if (folder / "run.json").is_file() and _read(folder, "run")["run"] == facts["run"]:
