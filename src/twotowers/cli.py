@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from . import __version__
 from .errors import ChapterError, SiteError, UserError
@@ -88,6 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="build the site from the runs that exist")
     build.add_argument("--stale", action="store_true", help="publish also what is stale or damaged, marked as such")
     build.set_defaults(action=_build)
+
+    export = commands.add_parser("export", help="write a finished run as one archive, to be handed in")
+    export.add_argument("run", metavar="RUN", help="its name, or its model")
+    export.add_argument("--by", metavar="NAME", help="who ran it: pages and citations will say so")
+    export.add_argument("--output", type=Path, metavar="FILE", help="default: RUN.zip in this folder")
+    export.set_defaults(action=_export)
+
+    taken = commands.add_parser("import", help="take in a run that somebody else has exported, marked as contributed")
+    taken.add_argument("file", type=Path, metavar="FILE", help="the archive")
+    taken.set_defaults(action=_import)
 
     cite = commands.add_parser("cite", help="print how a figure is cited")
     cite.add_argument("figure", metavar="FIGURE", help="its id, as under the figure; its anchor or a file will do, too")
@@ -222,6 +233,19 @@ def _build(options: argparse.Namespace) -> None:
     from .pipeline.site import build
 
     print(f"The site is at {build(stale=options.stale)}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .pipeline.crate import export
+
+    print(f"The archive is {export(options.run, by=options.by, output=options.output)}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from .pipeline.handed_in import import_run
+
+    run = import_run(options.file)
+    print(f"The run {run.name} is in {run.path}, marked as contributed; it was not run here.")
 
 
 def _cite(options: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from ..paper import CLAIMS
 from ..publishing.results import read_table, write_table
 from ..publishing.run_folder import RunFolder, figure_stem, project_root
 from .compare import Tolerance, first_difference
+from .contributed import NotOursError, contribution
 from .figures import find_run
 from .freshness import LIBRARIES
 from .seeds import COLUMNS, HEADS, KINDS, Seed, given, measured
@@ -44,10 +45,14 @@ def write_expected(model: str | None = None) -> Path:
     What is expected of the same run with still other seeds is kept.
 
     Raises:
-        UserError: no such run, or it is damaged or not complete.
+        UserError: no such run, it was contributed, or it is damaged or not complete.
     """
     root = project_root()
     run = find_run(root, model)
+    if (made := contribution(run)) is not None:
+        raise NotOursError(
+            f"The run {run.name} was contributed {made.by_whom}; expected values are of runs of one's own."
+        )
     given(run)  # which says so if it is damaged or not complete
     folder, facts = _folder(root, run), _facts(run)
     seeds = dict(sorted((kept(root, run) | measured(run)).items()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedRunError, UnknownNameError, UserError
+from ..models.loading import Loading
 from ..publishing.citing import FORMATS
 from ..publishing.run_folder import RunFolder, figure_ids, figure_stem, project_root, runs_of
 from ..toy import page as toy
@@ -65,6 +66,15 @@ def find_run(root: Path, model: str | None = None, figure: str = "") -> RunFolde
     if not found:
         raise UnknownNameError("run of a model", model, [run.name for run in runs])
     return _only(found, "--model and the run's name")
+
+
+def command_of(run: RunFolder) -> str:
+    """The command that makes a run, or brings it up to date; of a folder of the user's only its name is known."""
+    facts = run.record_or_empty()["run"]
+    given = {"model": facts.get("model", "MODEL"), "task": facts.get("task", "words"), "scale": facts.get("scale")}
+    command = "twotowers run " + " ".join(f"--{name} {value}" for name, value in given.items())
+    command += Loading(**facts.get("loading", {})).options()
+    return command + (f" --seed {facts['seed']}" if facts.get("seed") else "")
 
 
 def figures_of(run: RunFolder) -> dict[str, str]:

@@ -77,7 +77,9 @@ def atlas_page(runs: Sequence[Published]) -> str:
     ]
     forests = "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::" if cards else ""
     ledgers = {escape(own.title): own.ledger for own in runs}
-    return f"{forests}\n\n{atlas(ledgers, {escape(own.title): own.links for own in runs})}"
+    table = atlas(ledgers, {escape(own.title): own.links for own in runs})
+    handed_in = [f"{escape(own.title)}: {own.contributed.said}" for own in runs if own.contributed]
+    return "\n\n".join([forests, table, *handed_in])
 
 
 def _alt(own: Published) -> str:

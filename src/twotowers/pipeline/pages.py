@@ -31,6 +31,7 @@ from ..publishing.record import Place
 from ..publishing.run_folder import RunFolder, figure_stem
 from ..publishing.shown import Shown, text_alone, write_alone
 from ..statistics import Verdict
+from .contributed import Contribution, contribution, notice
 from .expected import kept
 from .freshness import State
 from .seeds import Seed, measured, times_chosen
@@ -57,6 +58,11 @@ class Published:
     def model(self) -> str:
         """The title as Markdown."""
         return f"*{escape(self.title)}*" if self.title.isalnum() else escape(self.title)
+
+    @cached_property
+    def contributed(self) -> Contribution | None:
+        """Where the run comes from, if it is not our own."""
+        return contribution(self.run)
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -135,6 +141,8 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
     notebook = own.notebook(chapter)
     title, _, rest = notebook.cells[0].source.partition("\n")
     head = [f"{title} [{escape(own.title)}]{{.page-model}}", page_bar(own, chapter, others)]
+    if own.contributed is not None:
+        head.append(notice(own.contributed))
     if state is not None:
         head.append(f"```{{warning}}\nThis page is {str(state).replace('`', '')}.\n```")
     head += [_found(own, chapter), rest.strip()]

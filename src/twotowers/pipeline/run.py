@@ -30,6 +30,7 @@ from ..publishing.provenance import revision_of, run_facts, run_name
 from ..publishing.run_folder import RunFolder, project_root
 from ..study import Study, find_scale, open_study
 from ..tracing.check import require
+from .contributed import contribution_in
 from .freshness import DONE, LOOK, check_digest, made_of, state, text_of
 from .kernels import Kernels, execute
 from .lengths import require_fit
@@ -126,12 +127,18 @@ class Prepared:
 
         Raises:
             RunFolderError: it cannot be written.
-            OtherRunError: it holds another scale or seed, and is not to be replaced.
+            OtherRunError: it holds another scale or seed, or was contributed, and is not to be replaced.
         """
         existed = self.run.path.exists()
         before, facts = self.run.record_or_empty(), run_facts(self.study)
         other = [name for name in ("scale", "seed") if before["chapters"] and before["run"].get(name) != facts[name]]
         was = ", ".join(f"{name} {before['run'].get(name)}" for name in other)
+        made = contribution_in(before)
+        if made and not replace:
+            raise OtherRunError(
+                f"The run {self.run.name} was contributed {made.by_whom}; to have one of your own in its place, as a "
+                f"whole, add --replace to the command."
+            )
         if other and not replace:
             raise OtherRunError(
                 f"The run {self.run.name} was made with {was}; to replace the whole run, add --replace to the command, "
@@ -139,12 +146,16 @@ class Prepared:
             )
         try:
             self.run.require_writable()
+            if made:  # nothing of it may count as ours, whatever it is of
+                self.run.update(lambda record: record.update(run={}))
             self.run.begin(facts)
         except UserError:
             if not existed:
                 self.run.forget_if_nothing_was_made()
             raise
-        if other:
+        if made:
+            print(f"{self.name}: the run that was contributed {made.by_whom} makes way for this one", flush=True)
+        elif other:
             print(f"{self.name}: the run of {was} makes way for this one", flush=True)
         places = {
             name: self.parameters[name] for name in ("model", "task") if Path(self.parameters[name]).is_absolute()

@@ -23,6 +23,7 @@ from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
 from ..publishing.run_folder import RunFolder, digest_of, figure_ids, project_root, runs_of
 from ..toy.page import page as toy_page
+from .contributed import AGAIN, contribution
 from .explore import TITLE, stage_look
 from .finish import finish
 from .freshness import State
@@ -93,8 +94,9 @@ def _marked(root: Path, runs: Runs, stale: bool) -> Marks:
         (run, chapter), state = next(iter(found.items()))
         others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise StalePageError(
-            f"The page {run}/{chapter} is {state}{others}; bring it up to date with twotowers run, look at twotowers "
-            f"status, or publish it marked as such with twotowers build --stale."
+            f"The page {run}/{chapter} is {state}{others}; bring it up to date with twotowers run (one that was "
+            f"contributed: {AGAIN}), look at twotowers status, or publish it marked as such with twotowers build "
+            f"--stale."
         )
     return found
 
@@ -130,7 +132,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
                     shutil.copy2(own.run.path / file, target)
             stage(book, own, chapter, runs, marked.get((own.name, chapter)))
         stage_look(book, own, runs, marked.get((own.name, "towers")))
-    toy = next((own.name for own in runs if own.name == TOY), None)
+    toy = next((own.name for own in runs if own.name == TOY and own.contributed is None), None)
     pages = {
         "_home.md": home(runs, book),
         "_atlas.md": atlas_page(runs),
@@ -145,13 +147,19 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
 
 
 def _published(runs: Runs) -> list[Published]:
-    """The runs in the order of the book; of two models of one name, with the names of their runs."""
+    """The runs in the order of the book, contributed ones last; of two models of one name, with their runs' names."""
     titles = [run.title for run in runs]
-    order = sorted(runs, key=lambda run: (run.name != DEFAULT, run.name != TOY, run.name))
+    others = {run: contribution(run) is not None for run in runs}
+    order = sorted(runs, key=lambda run: (others[run], run.name != DEFAULT, run.name != TOY, run.name))
     return [
-        Published(run, runs[run], run.title if titles.count(run.title) == 1 else f"{run.title} ({run.name})")
+        Published(run, runs[run], titled(run.title, run.name if titles.count(run.title) > 1 else "", others[run]))
         for run in order
     ]
+
+
+def titled(title: str, name: str, contributed: bool) -> str:
+    """What a reader is told of a run wherever it is named: with the run's name where a title is there twice."""
+    return title + (f" ({name})" if name else "") + (", contributed" if contributed else "")
 
 
 def contents(runs: Sequence[Published]) -> dict[str, object]:

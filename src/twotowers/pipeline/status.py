@@ -13,6 +13,7 @@ from ..models.loading import Loading
 from ..publishing.provenance import run_name
 from ..publishing.run_folder import RunFolder, project_root, runs_of
 from ..study import Study, open_study
+from .contributed import contribution, state_of
 from .freshness import DAMAGED, DONE, LOOK, MISSING, STALE, State, made_of, state
 
 
@@ -33,7 +34,12 @@ def status(root: Path) -> Iterator[Line]:
 
 
 def run_status(root: Path, run: RunFolder) -> list[Line]:
-    """The chapters of one run. One that reads of a chapter that is not done is itself not known to be up to date."""
+    """The chapters of one run. One that reads of a chapter that is not done is itself not known to be up to date.
+
+    A run that was contributed is compared with nothing but its own record.
+    """
+    if (made := contribution(run)) is not None:
+        return [Line(run.name, chapter, state_of(run, made, chapter), True) for chapter in CHAPTERS]
     study, lines = study_of(run), dict[str, Line]()
     for chapter in CHAPTERS:
         found = state(run, chapter, made_of(root, chapter, study, run))
@@ -59,9 +65,10 @@ def study_of(run: RunFolder) -> Study | None:
 
 
 def chapters_made(key: str) -> int:
-    """How many chapters of a registry model's usual run there are in this checkout; 0 outside of one."""
+    """How many chapters of a registry model's usual run were made in this checkout; 0 outside of one."""
     try:
-        return len(RunFolder(project_root() / "book" / "runs" / key).record_or_empty()["chapters"])
+        run = RunFolder(project_root() / "book" / "runs" / key)
+        return 0 if contribution(run) else len(run.record_or_empty()["chapters"])
     except RunFolderError:
         return 0
 

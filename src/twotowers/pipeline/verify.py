@@ -23,7 +23,8 @@ from ..publishing.provenance import RUN_NOTE
 from ..publishing.run_folder import RunFolder, figure_stem, handed_file, is_drawn, project_root, shown_file
 from ..publishing.shown import Shown
 from .compare import first_difference
-from .figures import figure_id, figures_of, find_run
+from .contributed import Contribution, contribution
+from .figures import command_of, figure_id, figures_of, find_run
 from .freshness import changed_results, made_of
 from .kernels import Kernels
 from .progress import Progress
@@ -54,6 +55,9 @@ class Verified:
 def verify(figures: Sequence[str] = (), *, model: str | None = None) -> Iterator[Verified]:
     """Say of each figure whether it comes out again; without figures, of all that the run has made.
 
+    Of a run that was contributed nothing is executed either: this package's chapters are, and every line says whose
+    values it compares with.
+
     Raises:
         UserError: no such run or figure, or its model is not at hand; nothing has been run then.
         ChapterError: a chapter stopped with an error that is ours.
@@ -67,7 +71,15 @@ def verify(figures: Sequence[str] = (), *, model: str | None = None) -> Iterator
             raise UnknownNameError("figure", figure, known, f" (of the run {run.name})")
     made = run.record()["chapters"]
     chapters = [name for name in CHAPTERS if name in ({known[figure] for figure in wanted} if wanted else made)]
-    return _verified(root, run, _prepared(run), chapters, wanted)
+    found = _verified(root, run, _prepared(run), chapters, wanted)
+    return found if (by := contribution(run)) is None else _marked(found, by)
+
+
+def _marked(found: Iterator[Verified], made: Contribution) -> Iterator[Verified]:
+    """Say of each verdict that what is compared is somebody else's."""
+    for verified in found:
+        said = "; ".join(filter(None, [verified.said, f"the run was contributed {made.by_whom}"]))
+        yield dataclasses.replace(verified, said=said)
 
 
 def _verified(
@@ -96,17 +108,11 @@ def _prepared(run: RunFolder) -> Prepared:
     if study_of(run) is None:
         raise NotHereError(
             f"The model or task of the run {run.name} is not at hand, or is another than it was; run it here first "
-            f"with: {_command(run)}"
+            f"with: {command_of(run)}"
         )
     facts, places = run.record()["run"], run.sources()
     model, task = places.get("model", facts["model"]), places.get("task", facts["task"])
     return prepare(model, task, facts["scale"], facts["seed"], Loading(**facts["loading"]))
-
-
-def _command(run: RunFolder) -> str:
-    facts = run.record()["run"]
-    given = {"model": facts.get("model", "MODEL"), "task": facts.get("task", "words"), "scale": facts.get("scale")}
-    return "twotowers run " + " ".join(f"--{name} {value}" for name, value in given.items())
 
 
 def _kept(run: RunFolder, chapter: str) -> Shown:

@@ -117,7 +117,10 @@ class Citation:
         version = "" if revision.startswith("sha256:") else revision and f"revision {revision}"  # else said twice
         named = [f"model {made['model']}", version, weights, f"quantised {quantised}" if quantised else ""]
         given = {name: made[name] for name in ("task", "seed", "scale") if made[name] is not None}
+        contributed = made.get("settings", {}).get("contributed")
+        by = contributed and (contributed["by"] or "somebody who gives no name")
         parts = [
+            f"Run contributed by {by}" if by else "",
             f"Version {self.version}" + (f", commit {made['git_commit']}" if made["git_commit"] else ""),
             _capital(", ".join(filter(None, named))),
             _capital(", ".join(f"{name} {value}" for name, value in given.items())),

@@ -20,6 +20,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -286,6 +287,15 @@ def handed_file(name: str) -> str:
 
 def shown_file(chapter: str) -> str:
     return f"shown/{chapter}.json"
+
+
+def is_file_of(file: str, run: str, chapter: str) -> bool:
+    """Whether a chapter of a run may have a file of this name."""
+    own = [re.escape(f"{chapter}.ipynb"), re.escape(shown_file(chapter))]
+    figures = rf"figures/{re.escape(run)}_[\w-]+\.(svg|png|pdf|json|csv)"
+    return (
+        re.fullmatch("|".join([*own, figures, r"(tables/[\w-]+\.csv)", r"(claims|handed)/\w+\.json"]), file) is not None
+    )
 
 
 def figure_stem(run: str, figure: str) -> str:

@@ -12,13 +12,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ...publishing.markdown import escape
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure
-from ...publishing.style import GREY, LABEL_COLOURS, ONE, TESTED
+from ...publishing.style import GREY, INK, LABEL_COLOURS, ONE, PAPER, TESTED
 from ...publishing.wording import counted, percent
 from .exchange_page import ROWS
 from .exchanging import CHOSEN, INTACT
 from .explore import MOVED_WEIGHTS
 
-INK = "#333333"
 LONGEST = 22  # letters of a text beside its bar
 LEAST = 0.01  # attention: an axis of less has no room for its numbers
 
@@ -33,7 +32,7 @@ def explore_figure(
     y, parts = np.arange(len(rows)), [part for part in ROWS if part != "none"]
     for label, colour, hatch in zip(facts.labels, LABEL_COLOURS, ("//", ""), strict=True):
         own = (rows["label"] == label).to_numpy()
-        ax.barh(y[own], rows["weight"][own], 0.7, color=colour, hatch=hatch, edgecolor="white", label=label)
+        ax.barh(y[own], rows["weight"][own], 0.7, color=colour, hatch=hatch, edgecolor=PAPER, label=label)
     ax.plot(rows[MOVED_WEIGHTS["query-other"]], y, "D", color=INK, markersize=4.5, markerfacecolor="none",
             label="query exchanged")  # fmt: skip
     ax.set_yticks(y, [shortened(text) for text in rows["text"]], fontsize=8.5, parse_math=False)
