@@ -190,6 +190,15 @@ CLAIMS: dict[str, Claim] = {
         paper="standard deviation -17 %, relative: less is better (abstract of version 3)",
     ),
 }
+# The registry's keys of its models. Source: the authors' public notebooks and version 3.
+PAPER_MODELS = {
+    "gpt2-large": "GPT2-large",
+    "gpt-j-6b": "GPT-J",
+    "llama-7b": "Llama 7B",
+    "llama-13b": "Llama 13B",
+    "llama-30b": "Llama 30B",
+}
+
 PAPER_TOP = 10  # of both of its lists, in which its in-context heads stand
 PAPER_SHARE = 6 / 1024  # heads of a label among all heads: Llama 7B in the paper's version 3
 

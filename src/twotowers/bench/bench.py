@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import functools
 import importlib.metadata
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -38,7 +37,7 @@ from ..tracing.check import edited
 from ..tracing.heads import Head, every_head, pairs
 from ..tracing.outcomes import outcomes
 from .floor import floor_seconds, rates, work
-from .measure import Timed, peak_alone, timed
+from .measure import Timed, peak_alone, processor, timed
 from .peers import BridgePeer, NnsightPeer, NoPeerError, Padded
 
 HEADS = 4  # heads a repeat that a peer is timed on; a full sweep is as many times longer as there are heads
@@ -149,7 +148,7 @@ def facts(model: Model, s: PromptSet) -> dict[str, Any]:
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    device = torch.cuda.get_device_name() if model.device.type == "cuda" else _processor()
+    device = torch.cuda.get_device_name() if model.device.type == "cuda" else processor()
     return {
         "model": model.name,
         "family": model.config.model_type,
@@ -165,16 +164,6 @@ def facts(model: Model, s: PromptSet) -> dict[str, Any]:
         "git_commit": git_commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def _processor() -> str:
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return name
 
 
 def _peers(model: Model) -> dict[str, Any]:

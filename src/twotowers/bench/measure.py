@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import gc
 import multiprocessing
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -79,3 +81,14 @@ def peak_memory(device: torch.device) -> Iterator[list[int]]:
     finally:
         done.set()
         watcher.join()
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return name

@@ -22,14 +22,20 @@ from papermill.exceptions import PapermillExecutionError
 
 from .. import errors
 from ..errors import ChapterError, RunFolderError, UserError
+from .machine import peak_memory
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would log, we say in one sentence
 
 
 class Kernels:
-    """Starts the kernels of one run, so that all of them can be ended at once."""
+    """Starts the kernels of one run, so that all of them can be ended at once.
+
+    Attributes:
+        peaks: the most memory that the kernel of each workplace has held, in bytes, once it was asked to end.
+    """
 
     def __init__(self) -> None:
+        self.peaks: dict[Path, int | None] = {}
         self.live: list[AsyncKernelManager] = []
         self.ended = False
 
@@ -59,6 +65,11 @@ class Kernels:
                     raise DeadKernelError("Kernel was not started")
                 await super()._async_start_kernel(env={**os.environ, **self.environment}, **options)
                 kernels.live.append(self)
+
+            async def shutdown_kernel(self, *arguments: Any, **options: Any) -> None:  # type: ignore[override]
+                if process := getattr(self.provisioner, "process", None):
+                    kernels.peaks[folder.parent] = peak_memory(process.pid)
+                await super()._async_shutdown_kernel(*arguments, **options)
 
         return ChapterKernel
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import gc
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from .contributed import contribution_in
 from .freshness import DONE, LOOK, check_digest, made_of, state, text_of
 from .kernels import Kernels, execute
 from .lengths import require_fit
+from .machine import cores, machine
 from .progress import Progress
 from .redraw import redraw
 from .schedule import side_by_side
@@ -216,7 +216,8 @@ class Prepared:
                 traffic = Traffic.noted(workplace / ".traffic")
                 seconds = round(time.monotonic() - begun, 1)
                 date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                self.run.commit(name, workplace, {"made_of": made, "seconds": seconds, "date": date})
+                cost = {"peak_memory": kernels.peaks.get(workplace), "jobs": jobs, "machine": machine()}
+                self.run.commit(name, workplace, {"made_of": made, "seconds": seconds, "date": date, "cost": cost})
                 return self._outcome(name, "run", traffic)
 
     def _redraw(self, name: str, workplace: Path, entry: Mapping[str, Any]) -> bool:
@@ -268,16 +269,13 @@ def prepare(model: str, task: str, scale: str, seed: int, loading: Loading, *, b
 
 
 def jobs_that_fit(model: Model) -> int:
-    """How many chapters may run side by side: one on a GPU or a server, else as many as there are cores and memory for.
-
-    A chapter holds the weights twice, the second time packed, and activations beside them.
-    """
+    """How many chapters may run side by side: one on a GPU or a server, else what cores and memory allow."""
     if torch.cuda.is_available() or model.remote:
         return 1
-    each = 3 * model.weight_bytes + 2**30
+    each = chapter_memory(model.weight_bytes)
     return max(1, min(MOST_JOBS, cores(), psutil.virtual_memory().available // each))
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def chapter_memory(weights: int) -> int:
+    """Bytes that a chapter may need: the weights twice, the second time packed, and activations beside them."""
+    return 3 * weights + 2**30

@@ -23,6 +23,7 @@ from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
 from ..publishing.run_folder import RunFolder, digest_of, figure_ids, project_root, runs_of
 from ..toy.page import page as toy_page
+from . import costs
 from .contributed import AGAIN, contribution
 from .explore import TITLE, stage_look
 from .finish import finish
@@ -135,6 +136,9 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
     toy = next((own.name for own in runs if own.name == TOY and own.contributed is None), None)
     pages = {
         "_home.md": home(runs, book),
+        "_models.md": costs.of_the_paper(runs),
+        "_costs.md": costs.measured(runs),
+        "_registry.md": costs.registry(),
         "_atlas.md": atlas_page(runs),
         "_compare.md": compare(runs, book, root / "_build" / ".compare"),
         "_performance.md": performance(book / "bench"),
