@@ -104,11 +104,12 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
     title, _, rest = notebook.cells[0].source.partition("\n")
     head = [f"{title} [{escape(own.title)}]{{.page-model}}", _switch(own, chapter, others)]
     if state is not None:
-        head.append(f"```{{warning}}\nThis page is {str(state).replace('`', '')}.\n```")
+        head.append(f"```{{warning}}\nThis page is {escape(state)}.\n```")
     head += [_found(own, chapter), rest.strip()]
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata["tags"] = [tag for tag in tags if tag != FOLDED]
+        _only_markdown(cell)
         _anchored(own, cell)
     if chapter == "claims":
         _forest(book, own, notebook)
@@ -157,6 +158,15 @@ def _switch(own: Published, chapter: str, others: Sequence[Published]) -> str:
         f'```{{raw}} html\n<nav class="page-bar" aria-label="This chapter for each model" data-run="{own.name}">'
         f"<span>Model</span><ul>{''.join(links)}</ul>{compare}</nav>\n```"
     )
+
+
+def _only_markdown(cell: Any) -> None:
+    """Leave of a cell's outputs what a page of ours shows: HTML and scripts are of somebody else."""
+    kept = [output for output in cell.get("outputs", ()) if "text/markdown" in output.get("data", {})]
+    for output in kept:
+        output.data = {"text/markdown": output.data["text/markdown"]}
+    if "outputs" in cell:
+        cell.outputs = kept
 
 
 def _anchored(own: Published, cell: Any) -> None:

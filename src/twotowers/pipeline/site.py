@@ -21,6 +21,7 @@ from ..bench import verdicts
 from ..bench.page import performance
 from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
+from ..publishing.markdown import plain
 from ..publishing.run_folder import RunFolder, digest_of, figure_ids, project_root, runs_of
 from ..toy.page import page as toy_page
 from .finish import finish
@@ -37,6 +38,10 @@ DEFAULT, TOY = "smollm2-135m", "toy-gpt2"  # runs that stand first, and behind t
 
 class NoRunError(UserError):
     """A site without any run."""
+
+
+class RunNameError(UserError):
+    """A run's folder has a name that is no address."""
 
 
 class NoBookError(UserError):
@@ -64,6 +69,8 @@ def build(*, stale: bool = False) -> Path:
     root = project_root()
     runs = {run: [c for c in CHAPTERS if run.notebook(c).is_file()] for run in runs_of(root)}
     runs = {run: chapters for run, chapters in runs.items() if chapters}
+    if odd := [run.name for run in runs if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", run.name)]:
+        raise RunNameError(f"The run folder '{odd[0]}' has a name of no run; rename it to small letters and dashes.")
     if not runs:
         raise NoRunError("There is no run to build a site from; run a model first with: twotowers run")
     if importlib.util.find_spec("jupyter_book") is None:
@@ -144,10 +151,11 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
 
 def _published(runs: Runs) -> list[Published]:
     """The runs in the order of the book; of two models of one name, with the names of their runs."""
-    titles = [run.title for run in runs]
+    own = {run: plain(run.title) for run in runs}
+    titles = list(own.values())
     order = sorted(runs, key=lambda run: (run.name != DEFAULT, run.name != TOY, run.name))
     return [
-        Published(run, runs[run], run.title if titles.count(run.title) == 1 else f"{run.title} ({run.name})")
+        Published(run, runs[run], own[run] if titles.count(own[run]) == 1 else f"{own[run]} ({run.name})")
         for run in order
     ]
 
