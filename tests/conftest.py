@@ -26,7 +26,7 @@ import twotowers
 from twotowers.prompts.tasks import load_task
 from twotowers.toy.data import make_tokenizer, read_words
 
-pytest_plugins = ["clones", "archives"]
+pytest_plugins = ["clones", "archives", "browsing"]
 
 VOCABULARY = 700
 DEMONSTRATIONS = [("cat", "foo"), ("seven", "bar"), ("two", "bar"), ("elephant", "foo"), ("nine", "bar")]

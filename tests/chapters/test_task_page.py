@@ -45,7 +45,7 @@ def test_the_account_is_the_tasks_own():
 
 def test_the_prompt_is_shown_as_it_is():
     text = call(page.PROMPT.write, make_facts(), {"prompt": "apple: foo\nsaw:", "answer": "bar"})
-    assert text == "```text\napple: foo\nsaw:\n```\n\nThe right next token is ` bar`."
+    assert text == "```text\napple: foo\nsaw:\n```\n\nThe right next token is `␣bar`."
 
 
 @pytest.mark.parametrize("inner", ["```", "a ``````` b", "`", "```\n# no heading\n```"])

@@ -1,5 +1,6 @@
 """The site as a browser shows it, with whatever is in the folder and nothing else: no server, no other host."""
 
+import io
 import re
 import shutil
 from importlib import resources
@@ -7,24 +8,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from browsing import PATIENCE, WIDTHS, needs_browser
 from clones import clone, go, made_up
 from twotowers.pipeline import run as pipeline
 from twotowers.pipeline import site
+from twotowers.publishing.dark import dark
 from twotowers.publishing.run_folder import runs_of
+from twotowers.publishing.style import PAPER
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 expect = playwright.expect  # it looks again until it is so: what a click leads to is there a little later
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
-WIDTHS = (1280, 390)
+pytestmark = [pytest.mark.usefixtures("one_thread"), needs_browser]
 MODELS, CHAPTERS = ("one", "two"), ("task", "locate")
 RULES = "{'label-content-name-mismatch': {enabled: true}}"
-PATIENCE = 600_000  # milliseconds, for a busy machine
 expect.set_options(timeout=PATIENCE)
 SERIOUS = ("serious", "critical", "moderate")
 
@@ -52,29 +50,6 @@ def pages(tiny_folders, tmp_path_factory, one_thread):
 @pytest.fixture(scope="module")
 def runs(pages):
     return [run.name for run in runs_of(next(iter(pages.values())).parents[2])]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def tab(browser):
-    """A new profile; what goes wrong on its pages is collected in `tab.wrong`."""
-    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
-    context.set_default_timeout(PATIENCE)
-    opened = context.new_page()
-    opened.wrong = wrong = []
-    opened.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("requestfailed", lambda asked: wrong.append(asked.url))
-    opened.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
-    yield opened
-    context.close()
 
 
 def problems_of(tab):
@@ -149,3 +124,22 @@ def test_a_figure_can_be_enlarged_on_a_phone(pages, runs, tab):
     assert large.bounding_box()["width"] > 2 * WIDTHS[1]
     tab.keyboard.press("Escape")
     expect(tab.locator("dialog.enlarged")).to_be_hidden()
+
+
+def test_figures_are_dark_on_dark_pages_only(pages, runs, tab):
+    tab.goto(pages[f"runs/{runs[0]}/locate.html"].as_uri())
+    figure = tab.locator("article figure img").first
+    expect(figure).to_have_attribute("src", re.compile(r"\.svg$"))
+    light = corner_of(figure)
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'")
+    expect(figure).to_have_attribute("src", re.compile(r"\.svg#dark$"))
+    tab.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=figure.element_handle())
+    assert min(light) > 250
+    assert corner_of(figure) == tuple(int(dark(PAPER)[i : i + 2], 16) for i in (1, 3, 5))
+    tab.evaluate("document.documentElement.dataset.theme = 'light'")
+    expect(figure).to_have_attribute("src", re.compile(r"\.svg$"))
+
+
+def corner_of(picture):
+    """Red, green and blue within the upper left corner of what is seen of a picture."""
+    return Image.open(io.BytesIO(picture.screenshot())).convert("RGB").getpixel((4, 4))

@@ -47,7 +47,7 @@ def outputs(found):
 def test_a_page_opens_with_what_was_found_and_ends_with_the_way_on(staged, own, chapter):
     cells = notebook(staged, own, chapter).cells
     first, last = cells[0].source, cells[-1].source
-    assert first.splitlines()[0] == f"# {own.title_of(chapter)} [toy&#45;gpt2]{{.page-model}}"
+    assert first.splitlines()[0] == f"# {own.title_of(chapter)} [toy-gpt2]{{.page-model}}"
     assert first.index("page-bar") < first.index(":::{div} finding")
     assert all(f"*{name}. {CLAIMS[name].sentence}*" in first for name in claims_of(chapter))
     assert last.startswith("## What follows")
@@ -104,7 +104,7 @@ def test_staging_twice_gives_the_same(staged, own, tmp_path):
 
 def test_pages_of_all_runs_name_every_figure_and_claim(own, tmp_path):
     book = PROJECT / "book"
-    assert home([own], book).startswith("### toy&#45;gpt2\n\n:::{div} finding\n**")
+    assert home([own], book).startswith("### toy-gpt2\n\n:::{div} finding\n**")
     side_by_side = compare([own], book, tmp_path)
     for chapter in CHAPTERS:
         assert all(f"### `{figure}`" in side_by_side for figure in own.pictures(chapter))

@@ -125,7 +125,7 @@ def test_publishing_writes_pictures_numbers_and_provenance(published, stem, stud
 
 def test_a_figure_has_anchor_alt_text_files_and_citations(published, stem, study):
     text = published[1]
-    assert f":name: fig-{run_name(study)}-task-shots\n:alt: A line going up.\n" in text
+    assert f':name: fig-{run_name(study)}-task-shots\n:alt: "A line going up."\n' in text
     for ending in ("svg", "png", "pdf", "csv", "json"):
         assert f"<figures/{stem.name}.{ending}>" in text
     record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))["provenance"]

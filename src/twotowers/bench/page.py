@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
-from ..publishing.markdown import table_text
+from ..publishing.markdown import code, escape, table_text
 from ..publishing.plots import panels
 from ..publishing.record import Place
 from ..publishing.shown import text_alone, write_alone
@@ -50,13 +50,13 @@ def _section(file: Path) -> str:
     facts, agreement = result["facts"], result["agreement"]
     packages = facts["packages"]
     lines = [
-        f"## {facts['model']}, {facts['dtype']}",
-        f"Measured on {facts['date'][:10]}: {facts['device']}, {facts['threads']} threads, PyTorch "
-        f"{packages['torch']}, nnsight {packages['nnsight']}"
-        + (f", TransformerLens {packages['transformer-lens']}" if "transformer-lens" in packages else "")
+        f"## {escape(facts['model'])}, {escape(facts['dtype'])}",
+        f"Measured on {escape(facts['date'][:10])}: {escape(facts['device'])}, {facts['threads']} threads, PyTorch "
+        f"{escape(packages['torch'])}, nnsight {escape(packages['nnsight'])}"
+        + (f", TransformerLens {escape(packages['transformer-lens'])}" if "transformer-lens" in packages else "")
         + f". One demonstration set with {facts['prompts']} queries, {facts['tokens']} tokens a prompt, "
         f"{facts['packed_tokens']} packed; {facts['heads']} heads; {facts['repeats']} rounds. "
-        f"Repeat it with `{facts['command']}`.",
+        f"Repeat it with {code(facts['command'])}.",
         _table(rows),
         _above_floor(rows),
         _locating(rows),
@@ -76,7 +76,7 @@ def _table(rows: pd.DataFrame) -> str:
         ratio = "" if itself else f"{row['ratio']:.3g} ({row['ratio_low']:.3g} to {row['ratio_high']:.3g})"
         memory = f"{row['peak'] / 2**20:.0f} MiB" if row["peak"] else ""
         seconds = f"{row['seconds']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
-        cells.append((row["way"], seconds, "" if itself else row["over"], ratio, memory))
+        cells.append((escape(row["way"]), seconds, "" if itself else escape(row["over"]), ratio, memory))
     return table_text(header, cells, ("left", "right", "left", "right", "right"))
 
 

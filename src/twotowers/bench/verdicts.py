@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..paper import CLAIMS
 from ..publishing.markdown import table_text
 from ..publishing.results import read_table, write_table
 from ..publishing.run_folder import project_root
 from ..statistics import DECIDED, SUPPORTED, Verdict, holm, judge
 
 REPETITIONS, SEED = 10_000, 0
-CLAIMS = 14  # of a ledger
+LEDGER = len(CLAIMS)
 CATEGORIES = 12
 GROUPS = 20  # random groups of a control
 SHARED = 0.2  # of an effect's variance, by category
@@ -98,14 +99,14 @@ def category_case(sets: int, repetitions: int, seed: int) -> dict[str, object]:
 
 def ledger_cases(repetitions: int, seed: int) -> list[dict[str, object]]:
     """A ledger of claims none of which holds: how often it has one false verdict or more, without Holm and with it."""
-    rng, sets = np.random.default_rng([seed, CLAIMS, 2]), SIZES[-1]
+    rng, sets = np.random.default_rng([seed, LEDGER, 2]), SIZES[-1]
     wrong = {"each by itself": 0, "by Holm": 0}
     for _ in range(repetitions):
-        made = {str(i): judge(effects(rng.normal(size=sets)), TINY) for i in range(CLAIMS)}
+        made = {str(i): judge(effects(rng.normal(size=sets)), TINY) for i in range(LEDGER)}
         for name, verdicts in zip(wrong, (made, holm(made)), strict=True):
             wrong[name] += any(v.verdict in DECIDED for v in verdicts.values())
     return [
-        {"case": f"any of {CLAIMS} claims, {name}", "sets": sets, "coverage": NAN, "false": number / repetitions,
+        {"case": f"any of {LEDGER} claims, {name}", "sets": sets, "coverage": NAN, "false": number / repetitions,
          "supported": NAN}
         for name, number in wrong.items()
     ]  # fmt: skip
@@ -130,9 +131,9 @@ def power_case(size: float, sets: int, repetitions: int, seed: int, *, corrected
     for _ in range(repetitions):
         made = {"0": judge(effects(size + rng.normal(size=sets)), TINY)}
         if corrected:  # among claims that do not hold
-            made |= {str(i): judge(effects(rng.normal(size=sets)), TINY) for i in range(1, CLAIMS)}
+            made |= {str(i): judge(effects(rng.normal(size=sets)), TINY) for i in range(1, LEDGER)}
         found += holm(made)["0"].verdict == SUPPORTED
-    name = f"true effect of {size:g} sd" + (f", among {CLAIMS} claims by Holm" if corrected else "")
+    name = f"true effect of {size:g} sd" + (f", among {LEDGER} claims by Holm" if corrected else "")
     return {"case": name, "sets": sets, "coverage": NAN, "false": NAN, "supported": found / repetitions}
 
 

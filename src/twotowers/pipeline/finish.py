@@ -53,7 +53,7 @@ def finish(root: Path, site: Path, runs: Sequence[Published]) -> None:
     described = {name: description(text) for name, text in pages.items()}
     once = _kept_once(site)
     for name, text in pages.items():
-        finished = _sidebar(_downloads(text, once), runs)
+        finished = _sidebar(_downloads(_print_heading(text), once), runs)
         finished = _head(finished, name, described[name], address)
         finished = _accessible(finished)
         finished = finished.replace(_FOOTER, f'{_FOOTER}\n<div class="footer-item"><p>{built}</p></div>', 1)
@@ -138,6 +138,12 @@ def _downloads(page: str, once: Mapping[str, str]) -> str:
 
 
 # A page
+
+
+def _print_heading(page: str) -> str:
+    """The heading for print, in which the theme writes the page's title as HTML: as text."""
+    heading = r'(<div id="jb-print-docs-body" class="onlyprint">\s*<h1>)(.*)(</h1>\s*<!-- Table of contents -->)'
+    return re.sub(heading, lambda x: x[1] + html.escape(x[2], quote=False) + x[3], page, count=1, flags=re.DOTALL)
 
 
 def description(page: str) -> str:

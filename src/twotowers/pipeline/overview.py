@@ -13,7 +13,7 @@ from ..chapters.claims.page import COUNTS
 from ..chapters.registry import CHAPTERS
 from ..publishing.findings import CORE, answer
 from ..publishing.ledger import atlas
-from ..publishing.markdown import escape
+from ..publishing.markdown import escape, option
 from ..publishing.run_folder import figure_stem
 from ..statistics import SUPPORTED
 from .explore import TITLE
@@ -57,7 +57,7 @@ def _central(own: Published, book: Path) -> str:
     stem = f"runs/{own.name}/{own.pictures(chapter)[figure]}"
     record = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))
     return (
-        f"### The central test\n\n```{{image}} {stem}.svg\n:alt: {record['alt']}\n```\n\n"
+        f"### The central test\n\n```{{image}} {stem}.svg\n:alt: {option(record['alt'])}\n```\n\n"
         f":::{{div}} figure-words\n{escape(own.title)}: {record['caption']} "
         f"[More of it](#fig-{own.name}-{figure}).{_look_in(own)}\n:::"
     )
@@ -72,7 +72,8 @@ def atlas_page(runs: Sequence[Published]) -> str:
     having = [own for own in runs if "claims" in own.chapters]
     cards = [
         f":::{{grid-item}}\n**{escape(own.title)}**\n\n"
-        f"```{{image}} runs/{own.name}/{figure_stem(own.name, 'claims-forest')}.svg\n:alt: {_alt(own)}\n```\n:::"
+        f"```{{image}} runs/{own.name}/{figure_stem(own.name, 'claims-forest')}.svg\n"
+        f":alt: {option(_alt(own))}\n```\n:::"
         for own in having
     ]
     forests = "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::" if cards else ""
@@ -83,7 +84,7 @@ def atlas_page(runs: Sequence[Published]) -> str:
 
 
 def _alt(own: Published) -> str:
-    return f"Forest plot of the claims on {escape(own.title)}; the table below has its numbers."
+    return f"Forest plot of the claims on {own.title}; the table below has its numbers."
 
 
 def compare(runs: Sequence[Published], book: Path, kept: Path) -> str:
@@ -131,5 +132,5 @@ def _card(own: Published, figure: str, picture: tuple[str, str]) -> str:
     place, alt = picture
     return (
         f":::{{grid-item}}\n[{escape(own.title)}](#fig-{own.name}-{figure})\n\n"
-        f"```{{image}} {place}\n:alt: {alt}\n```\n:::"
+        f"```{{image}} {place}\n:alt: {option(alt)}\n```\n:::"
     )

@@ -144,11 +144,12 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
     if own.contributed is not None:
         head.append(notice(own.contributed))
     if state is not None:
-        head.append(f"```{{warning}}\nThis page is {str(state).replace('`', '')}.\n```")
+        head.append(f"```{{warning}}\nThis page is {escape(state)}.\n```")
     head += [_found(own, chapter), rest.strip()]
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata["tags"] = [tag for tag in tags if tag != FOLDED]
+        _only_markdown(cell)
         _anchored(own, cell)
     if chapter == "claims":
         _forest(book, own, notebook)
@@ -210,6 +211,15 @@ def _launch(repository: str) -> str:
         return ""
     address = html.escape(f"https://codespaces.new/{path}?quickstart=1")
     return f'<a href="{address}" title="Opens the repository in a browser, with all that it needs">run it</a>'
+
+
+def _only_markdown(cell: Any) -> None:
+    """Leave of a cell's outputs what a page of ours shows: HTML and scripts are of somebody else."""
+    kept = [output for output in cell.get("outputs", ()) if "text/markdown" in output.get("data", {})]
+    for output in kept:
+        output.data = {"text/markdown": output.data["text/markdown"]}
+    if "outputs" in cell:
+        cell.outputs = kept
 
 
 def _anchored(own: Published, cell: Any) -> None:

@@ -21,6 +21,7 @@ from ..bench import verdicts
 from ..bench.page import performance
 from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError
+from ..publishing.markdown import plain
 from ..publishing.run_folder import RunFolder, digest_of, figure_ids, project_root, runs_of
 from ..toy.page import page as toy_page
 from . import costs
@@ -40,6 +41,10 @@ DEFAULT, TOY = "smollm2-135m", "toy-gpt2"  # runs that stand first, and behind t
 
 class NoRunError(UserError):
     """A site without any run."""
+
+
+class RunNameError(UserError):
+    """A run's folder has a name that is no address."""
 
 
 class NoBookError(UserError):
@@ -67,6 +72,8 @@ def build(*, stale: bool = False) -> Path:
     root = project_root()
     runs = {run: [c for c in CHAPTERS if run.notebook(c).is_file()] for run in runs_of(root)}
     runs = {run: chapters for run, chapters in runs.items() if chapters}
+    if odd := [run.name for run in runs if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", run.name)]:
+        raise RunNameError(f"The run folder '{odd[0]}' has a name of no run; rename it to small letters and dashes.")
     if not runs:
         raise NoRunError("There is no run to build a site from; run a model first with: twotowers run")
     if importlib.util.find_spec("jupyter_book") is None:
@@ -152,11 +159,11 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
 
 def _published(runs: Runs) -> list[Published]:
     """The runs in the order of the book, contributed ones last; of two models of one name, with their runs' names."""
-    titles = [run.title for run in runs]
-    others = {run: contribution(run) is not None for run in runs}
+    own = {run: plain(run.title) for run in runs}
+    titles, others = list(own.values()), {run: contribution(run) is not None for run in runs}
     order = sorted(runs, key=lambda run: (others[run], run.name != DEFAULT, run.name != TOY, run.name))
     return [
-        Published(run, runs[run], titled(run.title, run.name if titles.count(run.title) > 1 else "", others[run]))
+        Published(run, runs[run], titled(own[run], run.name if titles.count(own[run]) > 1 else "", others[run]))
         for run in order
     ]
 

@@ -1,8 +1,17 @@
-"""Markdown: tables, and texts from outside made harmless."""
+"""Markdown: tables, and texts from outside made harmless.
+
+Names of models, files and categories, texts of a task, tokens, and records of other people's runs may hold anything.
+Each of these functions shows a text as it is, in one kind of place.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+_SIGN = re.compile(r"(?<=[^\W_])(?:,|[-.'](?=[^\W_]))|([^\w␣ ]|_)")
 
 
 def table_text(header: Sequence[object], rows: Iterable[Sequence[object]], align: Sequence[str] = ()) -> str:
@@ -19,6 +28,40 @@ def table_text(header: Sequence[object], rows: Iterable[Sequence[object]], align
     return "\n".join([line(header), "|" + "|".join(marks) + "|", *map(line, rows)])
 
 
-def escape(word: str) -> str:
-    """A token that Markdown and HTML leave as it is: all but letters, digits and the space sign as an entity."""
-    return "".join(c if c.isalnum() or c == "␣" else f"&#{ord(c)};" for c in word)
+def plain(text: object) -> str:
+    """A text on one line, in which signs that cannot be seen, or that turn the direction of others, are named."""
+    return "".join(f"[U+{ord(c):04X}]" if _unseen(c) else c for c in " ".join(str(text).split()))
+
+
+def escape(text: object) -> str:
+    """Within running Markdown: all signs as entities, but for spaces, and those within words that mean nothing."""
+    return _SIGN.sub(lambda sign: f"&#{ord(sign[1])};" if sign[1] else sign[0], plain(text))
+
+
+def code(text: object) -> str:
+    """As code within a line; a backtick within it does not end it."""
+    words = plain(text) or " "
+    ticks = "`" * (_longest_ticks(words) + 1)
+    inner = f" {words} " if words.startswith("`") or words.endswith("`") else words
+    return f"{ticks}{inner}{ticks}"
+
+
+def fenced(text: str, language: str = "text") -> str:
+    """As lines of their own; no fence within them ends ours, and only line feeds begin a line."""
+    fence = "`" * max(3, _longest_ticks(text) + 1)
+    lines = "\n".join("".join(c if c == "\t" or not _unseen(c) else plain(c) for c in x) for x in text.splitlines())
+    return f"{fence}{language}\n{lines}\n{fence}"
+
+
+def option(text: object) -> str:
+    """As the value of a directive's option, quoted."""
+    return json.dumps(plain(text), ensure_ascii=False)
+
+
+def _unseen(character: str) -> bool:
+    """Whether it is a control, or a sign of format such as those that turn the direction of text."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall(r"`+", text)), default=0)

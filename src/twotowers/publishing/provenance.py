@@ -17,6 +17,7 @@ from ..models.registry import REGISTRY, WHEELS
 from ..prompts.label_pairs import LabelPair
 from ..prompts.tasks import Task
 from ..study import Study
+from .markdown import code, escape
 from .publish import Facts, Text
 from .specification import specification_digest
 
@@ -139,16 +140,17 @@ def facts_of(study: Study) -> Facts:
 
 def _note(facts: Facts, tokens: int) -> str:
     made = facts.provenance
-    weights = f"; weights `{made['weights_sha256'][:12]}`" if made["weights_sha256"] else ""
+    weights = f"; weights {code(made['weights_sha256'][:12])}" if made["weights_sha256"] else ""
     lines = [
-        f"Model `{facts.model}` ({facts.family} family, {made['dtype']}, {made['device']}{weights}), task "
-        f"`{facts.task}`, scale `{facts.scale}`, seed {facts.seed}.",
+        f"Model {code(facts.model)} ({escape(facts.family)} family, {escape(made['dtype'])}, {escape(made['device'])}"
+        f"{weights}), task {code(facts.task)}, scale {code(facts.scale)}, seed {facts.seed}.",
         f"Heads are selected on {facts.selection_sets} demonstration sets; results are of "
         f"{facts.evaluation_sets} others, of other texts, or of as many of them as stands beside a result: "
         f"{facts.evaluation_sets * facts.queries} prompts of "
         f"{facts.shots} demonstrations a label (the first has {tokens} tokens).",
-        f"Run on {made['date'][:10]} with twotowers {made['packages']['twotowers']}, PyTorch "
-        f"{made['packages']['torch']}, nnsight {made['packages']['nnsight']}. Repeat it with `{made['command']}`.",
+        f"Run on {escape(made['date'][:10])} with twotowers {escape(made['packages']['twotowers'])}, PyTorch "
+        f"{escape(made['packages']['torch'])}, nnsight {escape(made['packages']['nnsight'])}. Repeat it with "
+        f"{code(made['command'])}.",
     ]
     return ":::{admonition} This run\n:class: dropdown run-note\n" + "\n".join(lines) + "\n:::"
 

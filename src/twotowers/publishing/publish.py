@@ -6,6 +6,7 @@ stored first, at full precision, and drawn from what was stored. So a page can b
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from .citing import FORMATS
 from .dark import with_dark
+from .glyphs import drawable, short
+from .markdown import fenced, option
 from .record import inside
 from .style import styled
 
@@ -116,7 +119,9 @@ def figure_of(figure: Figure, facts: Facts, inputs: Mapping[str, Any]) -> tuple[
     """The drawing, caption and alt text, the texts on one line each."""
     caption, alt = (" ".join(call(words, facts, inputs).split()) for words in (figure.caption, figure.alt))
     with styled():
-        return call(figure.draw, facts, inputs), caption, alt
+        names = short(facts.labels)
+        seen = dataclasses.replace(facts, labels=tuple(drawable([*facts.labels], names)))
+        return call(figure.draw, seen, drawable(dict(inputs), names)), caption, alt
 
 
 def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record: Mapping[str, Any]) -> None:
@@ -157,7 +162,7 @@ def figure_text(stem: str, caption: str, alt: str, record: Mapping[str, Any]) ->
             links.append(f"{{download}}`csv{f' ({part})' if part else ''} <{folder / file}>`")
     links.append(f"{{download}}`json <{stem}.json>`")
     return (
-        f"```{{figure}} {stem}.svg\n:name: {record['anchor']}\n:alt: {alt}\n\n{caption}\n```\n\n"
+        f"```{{figure}} {stem}.svg\n:name: {record['anchor']}\n:alt: {option(alt)}\n\n{caption}\n```\n\n"
         f":::{{div}} figure-files\n`{record['figure']}` · {' · '.join(links)}\n:::\n\n{_cite(record)}"
     )
 
@@ -165,7 +170,7 @@ def figure_text(stem: str, caption: str, alt: str, record: Mapping[str, Any]) ->
 def _cite(record: Mapping[str, Any]) -> str:
     """What opens under a figure: how it is cited, ready to be copied, a tab for each format."""
     tabs = [
-        f"::::{{tab-item}} {title}\n:sync: {name}\n\n```text\n{write(record)}\n```\n::::"
+        f"::::{{tab-item}} {title}\n:sync: {name}\n\n{fenced(write(record))}\n::::"
         for name, (title, write) in FORMATS.items()
     ]
     opened = ":::::::{dropdown} Cite this figure\n:class-container: figure-cite\n:animate: fade-in"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .citing import Citation, project
+from .markdown import plain
 from .run_folder import digest_of
 
 # Of what made a figure; null where that does not apply. What else is known of it stands under `settings`.
@@ -66,13 +67,13 @@ def inside(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Nothing in it tells when the file was drawn: two drawings of the same data are the same, byte by byte.
     """
     cited = Citation(record)
-    title, author, rights = cited.title, "; ".join(cited.project.authors), cited.project.licence
-    about, source = ". ".join([f"In: {cited.project.title}", *cited.details]), str(record["command"] or "")
+    title, author, rights = plain(cited.title), "; ".join(cited.project.authors), cited.project.licence
+    about, source = plain(". ".join([f"In: {cited.project.title}", *cited.details])), plain(record["command"] or "")
     date = str(record["date"] or "")[:10]
     return {
         "svg": {
             "Title": title, "Creator": author, "Description": about, "Identifier": cited.key, "Source": source,
-            "Rights": rights, "Date": date or None, "Keywords": [str(record["figure"]), str(record["model"])],
+            "Rights": rights, "Date": date or None, "Keywords": [str(record["figure"]), plain(record["model"])],
         },
         "png": {
             "Title": title, "Author": author, "Description": about, "Source": source, "Copyright": rights,

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from ...publishing import style
-from ...publishing.markdown import table_text
+from ...publishing.markdown import escape, table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.wording import head_names, intervals
@@ -76,7 +76,7 @@ def _chosen(
     if len(own) > 1 and np.ptp(known["exchange"]) > 0:
         rank = rank_agreement(known["exchange"], known["induction"])
         text += f" Over all heads the rank correlation of exchange and induction score is {rank:z.2f}."
-    taken = [f"for *{label}* {head_names(own) if own else 'it is empty'}" for label, own in paper.items()]
+    taken = [f"for *{escape(label)}* {head_names(own) if own else 'it is empty'}" for label, own in paper.items()]
     return f"{text} The paper's own rule, the first ten of both of its lists: {'; '.join(taken)}."
 
 

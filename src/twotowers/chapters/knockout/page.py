@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from ...publishing import style
-from ...publishing.markdown import table_text
+from ...publishing.markdown import escape, table_text
 from ...publishing.plots import accuracy_axis, banded_line, head_map, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.wording import NOT_KNOWN, counted, head_names, intervals, percent, plural, said
@@ -140,13 +140,15 @@ def _groups(facts: Facts, split: pd.DataFrame, groups: Mapping[str, Sequence[Seq
     labels = sorted(split["label"].unique())
     found = {(r.name, r.label): r for r in split.itertuples(index=False)}
     rows = [
-        (name, head_names(heads), *(_cell(facts, found.get((name, label))) for label in labels))
+        (escape(name), head_names(heads), *(_cell(facts, found.get((name, label))) for label in labels))
         for name, heads in groups.items()
     ]
-    table = table_text(["removed", "heads", *(f"accuracy, gold {label}" for label in labels)], rows)
+    table = table_text(["removed", "heads", *(f"accuracy, gold {escape(label)}" for label in labels)], rows)
     own = [name for name in groups if name != "none" and not name.startswith("random for ")]
     if alone := [name for name in own if f"random for {name}" not in groups]:
-        table += f"\n\nThe layers of the {' and the '.join(alone)} have no other heads to draw a control from."
+        table += (
+            f"\n\nThe layers of the {' and the '.join(map(escape, alone))} have no other heads to draw a control from."
+        )
     return table
 
 
@@ -168,10 +170,10 @@ def _change(facts: Facts, split: pd.DataFrame, serving: pd.DataFrame) -> str:
         worst = int(table["worse_rank"].max())
         sentences.append(
             f"Removing the {_placed(own, len(table), worst)}, changes accuracy by {own_change} where the answer is "
-            f"*{own}* and by {other_change} where it is *{other}*."
+            f"*{escape(own)}* and by {other_change} where it is *{escape(other)}*."
         )
     if not sentences:
-        missing = " or ".join(f"{label}-heads" for label in facts.labels)
+        missing = " or ".join(f"{escape(label)}-heads" for label in facts.labels)
         return f"The deep half of the layers has no heads to choose from, so there are no {missing}."
     return f"{' '.join(sentences)} Heads in both groups: {len(set.intersection(*groups))}."
 
@@ -257,8 +259,8 @@ def _most_harmful(number: int) -> str:
 def _placed(label: str, number: int, worst: int) -> str:
     """The heads of a label, and how high they stand in both lists."""
     if number == 1:
-        return f"{label}-head, {'first in' if worst == 1 else f'within the top {worst} of'} both lists"
-    return f"{label}-heads, all within the top {worst} of both lists"
+        return f"{escape(label)}-head, {'first in' if worst == 1 else f'within the top {worst} of'} both lists"
+    return f"{escape(label)}-heads, all within the top {worst} of both lists"
 
 
 def _cell(facts: Facts, row: Any) -> str:

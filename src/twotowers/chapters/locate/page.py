@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from ...paper import PAPER_SUMS
-from ...publishing.markdown import table_text
+from ...publishing.markdown import escape, table_text
 from ...publishing.plots import banded_line, head_map, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import ATTENTION, GREY, INK, MARKERS, MLP
@@ -199,7 +199,7 @@ def _top(heads: pd.DataFrame) -> str:
         (f"{layer}.{head}", *(_nats(row[column], 3) for column in ("log_increase", *labels)))
         for layer, head, row in found
     ]
-    table = table_text(["head", "mean", *labels], rows)
+    table = table_text(["head", "mean", *map(escape, labels)], rows)
     these = "This head" if len(found) == 1 else f"These {len(found)} heads"
     share = f"{these}, {len(found) / len(heads):.1%} of all,"
     above = heads.loc[heads["layer"] > 0, "log_increase"].clip(lower=0).sum()

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 
 from ...paper import PAPER_ACCURACY
 from ...publishing import style
-from ...publishing.markdown import escape
+from ...publishing.markdown import code, escape, fenced
 from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import INK, LABEL_COLOURS, MARKERS, MEASURES
@@ -29,12 +29,7 @@ ACCOUNT = Text("task-account", write=_account)
 
 
 def _prompt(prompt: str, answer: str) -> str:
-    """A prompt as it is. Texts of a task may hold anything: no fence within them may end ours, nor any other line end
-    than a line feed begin a line of its own."""
-    longest = max(map(len, re.findall(r"`+", prompt)), default=0)
-    fence = "`" * max(3, longest + 1)
-    lines = "\n".join(prompt.splitlines())
-    return f"{fence}text\n{lines}\n{fence}\n\nThe right next token is ` {answer}`."
+    return f"{fenced(prompt)}\n\nThe right next token is {code(f'␣{answer}')}."
 
 
 PROMPT = Text("task-prompt", write=_prompt)
@@ -155,21 +150,22 @@ def _taste(facts: Facts, templates: pd.DataFrame) -> str:
     """What the template changes, and which label the model is better at."""
     means = templates.groupby("template", sort=False)["mean"].mean()
     (first, reached), *others = means.items()
-    reaches = f"*{first}* reaches {percent(reached, 1)}"
-    reaches += "".join(f" and *{name}* {percent(mean, 1)}" for name, mean in others)
+    reaches = f"*{escape(first)}* reaches {percent(reached, 1)}"
+    reaches += "".join(f" and *{escape(name)}* {percent(mean, 1)}" for name, mean in others)
     used = templates[templates["template"] == facts.template].dropna(subset="mean")
     own = dict(zip(used["label"], used["mean"], strict=True))
-    text = f"Averaged over both labels, {reaches}. The chapters of this model use *{facts.template}*."
+    text = f"Averaged over both labels, {reaches}. The chapters of this model use *{escape(facts.template)}*."
     if not own:
         return text
     better, worse = max(own, key=own.__getitem__), min(own, key=own.__getitem__)
+    more, less = percent(own[better], 1), percent(own[worse], 1)
     if own[better] == own[worse]:
         return f"{text} With it, the model is right on {percent(own[better], 1)} of the prompts, whichever the answer."
     points = round(100 * (own[better] - own[worse]))
     apart = counted(points, "point") if points else "less than one point"
     return (
-        f"{text} With it, the model is right on {percent(own[better], 1)} of the prompts whose answer is *{better}* "
-        f"and on {percent(own[worse], 1)} of those whose answer is *{worse}*, a difference of {apart}."
+        f"{text} With it, the model is right on {more} of the prompts whose answer is *{escape(better)}* "
+        f"and on {less} of those whose answer is *{escape(worse)}*, a difference of {apart}."
     )
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, PercentFormatter
 
 from ...paper import PAPER_SWAP
 from ...publishing import style
-from ...publishing.markdown import table_text
+from ...publishing.markdown import escape, table_text
 from ...publishing.plots import few_ticks, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY, INK, MARKERS, MEASURES
@@ -256,7 +256,7 @@ def _swap_table(signed: pd.DataFrame) -> str:
     header = ["heads, right answer before", "attention", "values", "attention in the paper (summaries of version 3)"]
     rows = [
         (
-            name,
+            escape(name),
             cells.get((name, "attention"), NOT_MEASURED),
             cells.get((name, "value"), NOT_MEASURED),
             paper.get(name, "not known"),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib import font_manager
 from matplotlib.figure import Figure as Drawing
 
 from ...paper import PAPER_WEIGHTED
-from ...publishing.markdown import escape, table_text
+from ...publishing.markdown import code, escape, table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import ATTENTION, FAINT, GREY, LABEL_COLOURS, WIDTH
@@ -25,7 +23,6 @@ from .logit_minus import CONTROL, OTHER
 KIND_MARKERS = ("o", "s", "^")
 SHOWN = 3  # words of each cell
 LONGEST = 8  # characters of a word
-FALLBACK = "□"  # stands for a character that the font lacks
 PARTS = ("value", "key", "layer input")  # columns of words
 NOT_MEASURED = "not measured"
 
@@ -34,7 +31,7 @@ NOT_MEASURED = "not measured"
 
 def _exchanged(facts: Facts, exchanged: Mapping[str, Any], heads: Sequence[object]) -> str:
     """What is lost when values of the two labels change places, beside random groups."""
-    first, second = facts.labels
+    first, second = map(escape, facts.labels)
     before, after, mean = (float(exchanged[name]) for name in ("intact", "exchanged", "mean"))
     whose = "in-context head" if len(heads) == 1 else f"{len(heads)} in-context heads"
     begin = f"With the values of the {whose} exchanged between *{second}* and *{first}* positions, the mean margin "
@@ -132,8 +129,12 @@ def _panels(summary: pd.DataFrame) -> str:
 
 def _differences(facts: Facts, differences: pd.DataFrame) -> str:
     first, second = facts.labels
-    header = ["heads", "number", f"$M(\\mathrm{{vo}})$ at {second} positions minus at {first} positions"]
-    rows = [(r.group, r.heads, _logits(r.mean, r.low, r.high)) for r in differences.itertuples()]
+    header = [
+        "heads",
+        "number",
+        f"$M(\\mathrm{{vo}})$ at {second} positions minus at {first} positions",
+    ]
+    rows = [(escape(r.group), r.heads, _logits(r.mean, r.low, r.high)) for r in differences.itertuples()]
     return table_text(header, rows)
 
 
@@ -142,7 +143,10 @@ def _beside_paper(facts: Facts, beside: pd.DataFrame) -> str:
         groups = " and ".join(dict.fromkeys(group for group, *_ in PAPER_WEIGHTED))
         return f"The paper's numbers are of {groups}, which this run does not have."
     header = ["heads", "positions", "here, weighted", "paper (summaries of version 3)", "sign"]
-    rows = [(r.heads, r.positions, _logits(r.mean, r.low, r.high), r.paper, r.sign) for r in beside.itertuples()]
+    rows = [
+        (escape(r.heads), escape(r.positions), _logits(r.mean, r.low, r.high), r.paper, r.sign)
+        for r in beside.itertuples()
+    ]
     same, opposite = (int((beside["sign"] == verdict).sum()) for verdict in ("the same", "the opposite"))
     ours = "Our interval has" if facts.evaluation_sets > 1 else "Our number, of one demonstration set, has"
     return (
@@ -161,7 +165,7 @@ BESIDE_PAPER = Text("values-beside-paper", write=_beside_paper)
 def _top_shares(shares: pd.DataFrame) -> str:
     rows = [
         (
-            r.group,
+            escape(r.group),
             _interval(r.mean_own, r.low_own, r.high_own, "z.1%"),
             _interval(r.mean_other, r.low_other, r.high_other, "z.1%"),
         )
@@ -220,7 +224,7 @@ def words_figure(read: pd.DataFrame) -> Drawing:
 def _words_caption(read: pd.DataFrame, prompt: str) -> str:
     layer, head = read[["layer", "head"]].iloc[0]
     return (
-        f"Head {layer}.{head} in words on the prompt `{prompt}`: three most likely tokens of each projection. "
+        f"Head {layer}.{head} in words on the prompt {code(prompt)}: three most likely tokens of each projection. "
         "Shading: attention weight from the last position. In the last row, key is the query."
     )
 
@@ -237,7 +241,8 @@ def _words_alt(read: pd.DataFrame) -> str:
 
 def _at_labels(facts: Facts, at_labels: pd.DataFrame) -> str:
     if at_labels.empty:
-        return f"The prompt holds neither *{facts.labels[1]}* nor *{facts.labels[0]}*, so no label position is read."
+        first, second = map(escape, facts.labels)
+        return f"The prompt holds neither *{second}* nor *{first}*, so no label position is read."
     hits, n, weight = int(at_labels["hit"].sum()), len(at_labels), at_labels["weight"].sum()
     hold = "Together these positions hold" if n > 1 else "This position holds"
     return (
@@ -280,15 +285,8 @@ def _by_position(read: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _short(word: str) -> str:
-    """A token that fits its cell, with a placeholder for every character that the font cannot draw."""
-    word = "".join(c if _has_glyph(c) else FALLBACK for c in word)
+    """A token that fits its cell."""
     return word if len(word) <= LONGEST else word[: LONGEST - 1] + "…"
-
-
-@functools.cache
-def _has_glyph(character: str) -> bool:
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    return font.get_char_index(ord(character)) != 0
 
 
 def _interval(mean: Any, low: Any, high: Any, form: str) -> str:
