@@ -216,3 +216,15 @@ def test_every_case_is_kept_and_shown_again(tmp_path, name):
                 assert alt
                 assert caption in text
                 assert alt in text
+
+
+def test_figures_name_the_labels_of_the_run():
+    facts = make_facts(labels=("no", "yes"))
+    drawing, caption, alt = figure_of(page.RESPONSE, facts, response_of())
+    axes = drawing.get_axes()
+    assert axes[0].get_ylabel() == "P(yes), between two labels"
+    assert axes[0].get_xlabel() == "demonstrations yes : no"
+    assert {line.get_label() for line in axes[2].lines} >= {"no", "yes"}
+    assert "demonstrations are labelled yes" in caption
+    assert "on yes and" in alt
+    assert not any(word in caption + alt for word in ("foo", "bar "))

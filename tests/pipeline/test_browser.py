@@ -3,14 +3,13 @@
 import io
 import re
 import shutil
-from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from browsing import PATIENCE, WIDTHS, needs_browser
+from browsing import PATIENCE, WIDTHS, needs_browser, problems_of
 from clones import clone, go, made_up
 from twotowers.pipeline import run as pipeline
 from twotowers.pipeline import site
@@ -22,9 +21,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 expect = playwright.expect  # it looks again until it is so: what a click leads to is there a little later
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_browser]
 MODELS, CHAPTERS = ("one", "two"), ("task", "locate")
-RULES = "{'label-content-name-mismatch': {enabled: true}}"
 expect.set_options(timeout=PATIENCE)
-SERIOUS = ("serious", "critical", "moderate")
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +49,7 @@ def runs(pages):
     return [run.name for run in runs_of(next(iter(pages.values())).parents[2])]
 
 
-def problems_of(tab):
-    """What axe finds, in words."""
-    found = tab.evaluate(f"axe.run(document, {{preload: false, rules: {RULES}}})")["violations"]
-    return [
-        f"{rule['id']}: {node['html'][:200]}" for rule in found if rule["impact"] in SERIOUS for node in rule["nodes"]
-    ]
-
-
-def test_every_page_is_whole_in_itself_fits_and_can_be_used_by_all(pages, runs, tab):
-    axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+def test_every_page_is_whole_in_itself_fits_and_can_be_used_by_all(pages, runs, tab, axe):
     found = {}
     for name, path in pages.items():
         if name == "index.html" or runs[1] in name:

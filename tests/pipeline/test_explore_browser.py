@@ -1,14 +1,13 @@
 """The page on which a reader looks into heads, as a browser shows it: what is chosen is drawn and said."""
 
-from importlib import resources
 from pathlib import Path
 from shutil import copytree
 
 import nbformat
 import pandas as pd
 import pytest
-from test_browser import CHROMIUM, FLAGS, PATIENCE, WIDTHS, problems_of
 
+from browsing import PATIENCE, WIDTHS, needs_browser, problems_of
 from clones import clone, go, made_up
 from explore_tables import HOSTILE, explore_tables
 from twotowers.chapters.towers.explore_page import EXPLORE
@@ -20,10 +19,8 @@ from twotowers.publishing.shown import Shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 expect = playwright.expect
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
+expect.set_options(timeout=PATIENCE)
+pytestmark = [pytest.mark.usefixtures("one_thread"), needs_browser]
 
 
 def made_up_towers(text, parameters, folder, *_, **__):
@@ -48,7 +45,7 @@ def built(tiny_folders, tmp_path_factory, one_thread):
         here = tmp_path_factory.mktemp("explore")
         clone(here / "clone", patch)
         patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
-        patch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
+        patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
         for name, execute in (("one", made_up_towers), ("two", made_up)):
             patch.setattr(pipeline, "execute", execute)
             model = Path(copytree(tiny_folders["gpt2"], here / name))
@@ -69,39 +66,8 @@ def address(built, runs):
     return (built / "runs" / runs[0] / "explore.html").as_uri()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def open_tab(browser):
-    """Opens a page in a new profile; what goes wrong on it is collected in its `wrong`."""
-    contexts = []
-
-    def opened(address, **options):
-        contexts.append(browser.new_context(viewport={"width": WIDTHS[0], "height": 1000}, **options))
-        contexts[-1].set_default_timeout(PATIENCE)
-        tab = contexts[-1].new_page()
-        tab.wrong = wrong = []
-        tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("requestfailed", lambda asked: wrong.append(asked.url))
-        tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
-        tab.goto(address)
-        return tab
-
-    yield opened
-    for context in contexts:
-        context.close()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_whole_in_itself_fits_and_can_be_used_by_all(address, open_tab, scheme):
-    axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+def test_it_is_whole_in_itself_fits_and_can_be_used_by_all(address, open_tab, axe, scheme):
     for width in WIDTHS:
         tab = open_tab(address, color_scheme=scheme)
         tab.set_viewport_size({"width": width, "height": 1000})

@@ -98,7 +98,7 @@ def pages(tiny_folders, tmp_path_factory, one_thread):
         here = tmp_path_factory.mktemp("hostile")
         clone(here / "clone", patch)
         patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
-        patch.setattr(pipeline, "require", lambda model: pd.DataFrame({"identity": [], "holds": []}))
+        patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
         patch.setattr(pipeline, "require_fit", lambda study: None)
         patch.setattr("twotowers.publishing.shown.write_figure", only_svg)
         patch.setattr(

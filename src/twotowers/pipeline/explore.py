@@ -33,7 +33,7 @@ def look_page(own: Published, others: Sequence[Published], state: State | None =
     parts = [
         f"# {TITLE} [{escape(own.title)}]{{.page-model}}",
         page_bar(own, LOOK, others),
-        f"```{{warning}}\nThis page is {str(state).replace('`', '')}.\n```" if state else "",
+        f"```{{warning}}\nThis page is {escape(state)}.\n```" if state else "",
         _INTRODUCTION,
         f"::::{{div}} explore-still\n```{{image}} {still}.svg\n:alt: {record['alt']}\n```\n",
         f"{record['caption']} {_ALONE}\n::::",

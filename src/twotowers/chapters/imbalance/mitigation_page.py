@@ -7,16 +7,16 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ...paper import PAPER_FLUCTUATION
-from ...publishing.markdown import table_text
+from ...publishing.markdown import escape, table_text
 from ...publishing.plots import panels
-from ...publishing.publish import Figure, Text
+from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY, MEASURES
 from ...publishing.wording import estimate_of, intervals, joined, relative, said
 from ...statistics import Estimate
 from .mitigation import CONTROL, NONE, OWN, PAPER
 
 QUANTITIES = {  # panels: title, what is drawn, colour, marker
-    "shift": ("lean towards the majority", "its size, in P(foo)", MEASURES[0], "o"),
+    "shift": ("lean towards the majority", "its size, in probability", MEASURES[0], "o"),
     "accuracy": ("accuracy", "two-way accuracy", MEASURES[1], "s"),
 }
 
@@ -45,12 +45,14 @@ def mitigation_figure(compared: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _mitigation_caption(compared: pd.DataFrame, demonstrations: int, groups: int, sets: int) -> str:
+def _mitigation_caption(facts: Facts, compared: pd.DataFrame, demonstrations: int, groups: int, sets: int) -> str:
+    second = escape(facts.labels[1])
     random = f" Random heads: mean over {groups} groups of as many." if CONTROL in set(compared["remedy"]) else ""
     return (
-        f"Prompts with 1 and with {demonstrations - 1} of {demonstrations} demonstrations labelled foo. Left: size of "
-        f"the majority shift, half the difference of P(foo) between the two. Right: two-way accuracy. Dotted: intact. "
-        f"Strength {_strength(compared, OWN):g} was chosen on the selection half.{random} {intervals('Bars', sets)}"
+        f"Prompts with 1 and with {demonstrations - 1} of {demonstrations} demonstrations labelled {second}. Left: "
+        f"size of the majority shift, half the difference of P({second}) between the two. Right: two-way accuracy. "
+        f"Dotted: intact. Strength {_strength(compared, OWN):g} was chosen on the selection half.{random} "
+        f"{intervals('Bars', sets)}"
     )
 
 

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import PercentFormatter
 
 from ...publishing import style
+from ...publishing.markdown import escape
 from ...publishing.plots import banded_line, few_ticks
-from ...publishing.publish import Figure, Text
+from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY, LABEL_COLOURS, WIDTH
 from ...publishing.wording import counted, estimate_of, intervals, said
 from ...statistics import Estimate
@@ -32,38 +33,44 @@ LINES = {
 Groups = Mapping[str, Sequence[Sequence[int]]]  # heads by the name of their group
 
 
+LABELS = ("bar", "foo")  # the first and the second label in tables, whatever they are
+
+
 # What the share does
 
 
-def response_figure(curves: pd.DataFrame, means: pd.DataFrame, sums: pd.DataFrame) -> Drawing:
-    """P(foo) by share under count-balanced attention, its slopes, and what heads do at the label positions.
+def response_figure(facts: Facts, curves: pd.DataFrame, means: pd.DataFrame, sums: pd.DataFrame) -> Drawing:
+    """P(foo), that is of the second label, by share under count-balanced attention, its slopes, and heads at labels.
 
     Columns: `curves` `heads` (keys of `LINES`), `share, mean, low, high`; `means` `heads` (each random group by its
-    own name), `mean, low, high`; `sums` `panel` (a key of `TITLES`), `line` (a label), `heads, share, mean, low, high`,
-    random heads dashed.
+    own name), `mean, low, high`; `sums` `panel` (a key of `TITLES`), `line` (one of `LABELS`), `heads, share`,
+    `mean, low, high`, random heads dashed.
     """
     figure = Drawing(figsize=(WIDTH, 6.6))
     axes = list(figure.subplots(2, 2).ravel())
     for heads, (name, colour, marker, line) in _present(curves).items():
         part = curves[curves["heads"] == heads]
         banded_line(axes[0], part, "share", label=name, colour=colour, marker=marker, line=line)
-    axes[0].set(title="how probable foo is", ylabel="P(foo), between two labels", ylim=(0, 1.02))
+    names_of = dict(zip(LABELS, facts.labels, strict=True))
+    axes[0].set(
+        title=f"how probable {facts.labels[1]} is", ylabel=f"P({facts.labels[1]}), between two labels", ylim=(0, 1.02)
+    )
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     _slope_dots(axes[1], means)
     for ax, panel in zip(axes[2:], TITLES, strict=True):
         own = sums[sums["panel"] == panel]
         for (label, colour, marker), (whose, part) in (
             (look, item)
-            for look in zip(("bar", "foo"), LABEL_COLOURS, ("s", "o"), strict=True)
+            for look in zip(LABELS, LABEL_COLOURS, ("s", "o"), strict=True)
             for item in own[own["line"] == look[0]].groupby("heads", sort=False)
         ):
-            line, name = ("--", f"{label}, random heads") if whose == RANDOM else ("-", label)
+            line, name = ("--", f"{names_of[label]}, random heads") if whose == RANDOM else ("-", names_of[label])
             banded_line(ax, part, "share", label=name, colour=colour, marker=marker, line=line)
         ax.set(title=TITLES[panel], ylabel=UNITS[panel])
     axes[3].axhline(0, color=GREY, linewidth=1)
     for ax in axes:
         ax.title.set_fontsize(10.5)
-    _share_axis([axes[0], *axes[2:]], sorted(sums["share"].unique()))
+    _share_axis([axes[0], *axes[2:]], sorted(sums["share"].unique()), facts.labels)
     small: Any = {"ncols": 4, "fontsize": 8.5, "title_fontsize": 8.5, "columnspacing": 1.2}
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", title="top: attention balanced in", **small)
@@ -94,15 +101,15 @@ def _slope_dots(ax: Axes, means: pd.DataFrame) -> None:
     ax.grid(visible=False, axis="y")
 
 
-def _share_axis(axes: Sequence[Axes], shares: Sequence[float]) -> None:
-    """Shares as counts of foo to bar, which are legible where fractions are not."""
+def _share_axis(axes: Sequence[Axes], shares: Sequence[float], labels: Sequence[str]) -> None:
+    """Shares as counts of the second label to the first, which are legible where fractions are not."""
     n = _demonstrations(shares)
     for ax in axes:
         ax.set_xticks(list(shares), [f"{round(share * n)}:{n - round(share * n)}" for share in shares], fontsize=9)
-        ax.set_xlabel("demonstrations foo : bar")
+        ax.set_xlabel(f"demonstrations {labels[1]} : {labels[0]}")
 
 
-def _response_caption(means: pd.DataFrame, sums: pd.DataFrame, groups: Groups, sets: int) -> str:
+def _response_caption(facts: Facts, means: pd.DataFrame, sums: pd.DataFrame, groups: Groups, sets: int) -> str:
     n = _demonstrations(sums["share"])
     drawn = int(is_random(means["heads"]).sum())
     random = f"; grey: {drawn} random groups of as many, from the least to the greatest" if drawn else ""
@@ -110,25 +117,28 @@ def _response_caption(means: pd.DataFrame, sums: pd.DataFrame, groups: Groups, s
     if RANDOM in groups:
         control = f"; dashed: {counted(len(groups[RANDOM]), f'{RANDOM} head')} of the same layers"
     return (
-        f"Answers and heads when 1 to {n - 1} of {n} demonstrations are labelled foo. Top: intact, and with attention "
-        f"balanced by count in {_in_context(groups)} or in other deep heads{random}. Bottom: attention of the last "
+        f"Answers and heads when 1 to {n - 1} of {n} demonstrations are labelled {escape(facts.labels[1])}. "
+        f"Top: intact, and with attention balanced by count in {_in_context(groups)} or in other deep heads{random}. "
+        f"Bottom: attention of the last "
         f"position, and logit minus of the weighted values, summed over the label's positions and over "
         f"{_in_context(groups)}{control}. {intervals('Other bands, and bars' if drawn else 'Bands and bars', sets)}"
     )
 
 
-def _response_alt(means: pd.DataFrame, sums: pd.DataFrame) -> str:
+def _response_alt(facts: Facts, means: pd.DataFrame, sums: pd.DataFrame) -> str:
+    first, second = facts.labels
     n, shares, found = _demonstrations(sums["share"]), sorted(sums["share"].unique()), _by_heads(means)
     parts = [f"{found[heads].mean:z.2f} ({LINES[heads][0]})" for heads in (INTACT, CHOSEN, OTHERS) if heads in found]
     own = sums[sums["heads"] == CHOSEN].set_index(["panel", "line", "share"])["mean"]
     ends = [
-        f"With {round(share * n)} of {n} demonstrations foo, the in-context heads' summed attention is "
-        f"{own['attention', 'foo', share]:z.2f} on foo and {own['attention', 'bar', share]:z.2f} on bar positions."
+        f"With {round(share * n)} of {n} demonstrations {second}, the in-context heads' summed attention is "
+        f"{own['attention', 'foo', share]:z.2f} on {second} and {own['attention', 'bar', share]:z.2f} on {first} "
+        f"positions."
         for share in (shares[0], shares[-1])
     ]
     return (
-        f"Four charts. The slope of the two-way probability of foo on its share is, by where attention is balanced, "
-        f"{', '.join(parts)}. {' '.join(ends)}"
+        f"Four charts. The slope of the two-way probability of {second} on its share is, by where attention is "
+        f"balanced, {', '.join(parts)}. {' '.join(ends)}"
     )
 
 

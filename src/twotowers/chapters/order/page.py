@@ -10,9 +10,9 @@ from matplotlib.figure import Figure as Drawing
 
 from ...paper import PAPER_ORDER_ACCURACY
 from ...publishing import style
-from ...publishing.markdown import table_text
+from ...publishing.markdown import escape, table_text
 from ...publishing.plots import banded_line, few_ticks, panels
-from ...publishing.publish import Figure, Text
+from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY, MARKERS
 from ...publishing.wording import TINY, counted, estimate_of, intervals, joined, relative, said
 from ...statistics import Estimate
@@ -58,16 +58,18 @@ def removal_figure(summary: pd.DataFrame) -> Drawing:
     return figure
 
 
-def response_figure(summary: pd.DataFrame) -> Drawing:
-    """`removal_figure` of what the label at an end gives to P(foo)."""
+def response_figure(facts: Facts, summary: pd.DataFrame) -> Drawing:
+    """`removal_figure` of what the label at an end gives to P(foo), that is of the second label."""
     figure = removal_figure(summary)
-    figure.supxlabel("P(foo), foo there minus bar there", fontsize="medium")
+    first, second = facts.labels
+    figure.supxlabel(f"P({second}), {second} there minus {first} there", fontsize="medium")
     return figure
 
 
-def _response_caption(summary: pd.DataFrame, groups: int, heads: int, sets: int) -> str:
+def _response_caption(facts: Facts, summary: pd.DataFrame, groups: int, heads: int, sets: int) -> str:
     return (
-        f"What the label of the last two demonstrations, and of the first two, gives to P(foo), two-way: "
+        f"What the label of the last two demonstrations, and of the first two, gives to P({escape(facts.labels[1])}), "
+        f"two-way: "
         f"paired orders, in which they are exchanged for two of the other label from the middle. By where the last "
         f"position attends without position. {_spans(summary, groups, heads, sets)}"
     )
