@@ -200,9 +200,10 @@ def _forest(book: Path, own: Published, notebook: Any) -> None:
 
 
 def kept_by_seed(book: Path, own: Published) -> pd.DataFrame:
-    """The ledgers of a run that the project keeps, by seed; without rows if it keeps none."""
+    """The ledgers of an own run that the project keeps, by seed; without rows if it keeps none."""
     file = book / "expected" / own.name / "ledger.csv"
-    return read_table(file, expected.KINDS) if file.is_file() else pd.DataFrame(columns=list(expected.KINDS))
+    known = own.contributed is None and file.is_file()
+    return read_table(file, expected.KINDS) if known else pd.DataFrame(columns=list(expected.KINDS))
 
 
 def _seeds(book: Path, own: Published) -> str:
