@@ -12,7 +12,7 @@ from clones import PROJECT, go, record, run_of, write_chapter
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.models.registry import REGISTRY
 from twotowers.paper import PAPER_MODELS
-from twotowers.pipeline import costs
+from twotowers.pipeline import costs, schema
 from twotowers.pipeline.costs import Cost, basis_of, cost_of, duration, estimate, size
 from twotowers.pipeline.machine import machine, peak_memory
 from twotowers.pipeline.pages import Published
@@ -123,6 +123,7 @@ def test_a_chapter_keeps_how_much_memory_its_kernel_took_and_on_which_machine(ro
     cost = record(run_of(root))["chapters"]["task"]["cost"]
     assert cost["machine"] == json.loads(json.dumps(machine()))
     assert cost["jobs"] == 1
+    schema.require_shape("cost", cost, schema.COST)  # so the run can be handed in
     if peak_memory(os.getpid()) is not None:
         assert 300 * 2**20 < cost["peak_memory"] < psutil.virtual_memory().total
 

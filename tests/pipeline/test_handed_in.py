@@ -15,12 +15,13 @@ from clones import clone, record, tree
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.cli import main
 from twotowers.models.loading import Loading
-from twotowers.pipeline import contributed, site, verify
+from twotowers.pipeline import contributed, expected, site, verify
 from twotowers.pipeline.contributed import CONTRIBUTED, contribution
 from twotowers.pipeline.crate import METADATA, RECORD
 from twotowers.pipeline.expected import write_expected
 from twotowers.pipeline.freshness import DAMAGED, STALE
 from twotowers.pipeline.handed_in import import_run
+from twotowers.pipeline.pages import Published, kept_by_seed
 from twotowers.pipeline.run import prepare
 from twotowers.pipeline.status import chapters_made, run_status
 from twotowers.publishing.run_folder import RunFolder, figure_ids, is_drawn
@@ -166,6 +167,13 @@ def test_it_is_never_said_to_be_ours(taken, capsys, monkeypatch):
         f"the run was contributed by {BY}",
         f"x; the run was contributed by {BY}",
     ]
+    keep = taken / "book" / "expected" / TOY
+    with monkeypatch.context() as ours:
+        ours.setattr(expected, "contribution", lambda run: None)
+        write_expected(TOY)
+    assert all(v.said == f"the run was contributed by {BY}" for v in expected.compare_expected(TOY))
+    assert kept_by_seed(taken / "book", Published(run_in(taken), CHAPTERS, TOY)).empty
+    shutil.rmtree(keep)
     for command in (["export", TOY], ["run", "--model", TOY], ["verify", "--model", TOY, "--write-expected"]):
         before = tree(taken)
         assert main(command) == 2

@@ -88,9 +88,9 @@ def measured(runs: Sequence[Published]) -> str:
 
 def registry() -> str:
     """The models that have a key, as a Markdown table."""
-    head = ["key", "family", "weights", "number of weights", "source", "licence"]
+    head = ["key", "weights", "number of weights", "source", "licence"]
     rows = [
-        (f"`{e.key}`", e.family, f"{size(e.memory)} ({e.dtype})", f"{e.parameters:,}", f"`{e.source}`", e.licence)
+        (f"`{e.key}`", f"{size(e.memory)} ({e.dtype})", f"{e.parameters:,}", f"`{e.source}`", e.licence)
         for e in REGISTRY.values()
     ]
     return table_text(head, rows)

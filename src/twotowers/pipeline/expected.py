@@ -28,7 +28,7 @@ from .contributed import NotOursError, contribution
 from .figures import find_run
 from .freshness import LIBRARIES
 from .seeds import COLUMNS, HEADS, KINDS, Seed, given, measured
-from .verify import DIFFERS, SAME, STALE, Verified
+from .verify import DIFFERS, SAME, STALE, Verified, with_whose
 
 CENTRAL = "towers-exchange"  # the figure that the README shows
 SHARE = 0.1  # of the smallest effect of interest: a difference that no reader would call one
@@ -92,6 +92,10 @@ def compare_expected(model: str | None = None) -> Iterator[Verified]:
             f"No values are expected of the run {run.name}; keep those that it gave with: twotowers verify --model "
             f"{run.name} --write-expected"
         )
+    return with_whose(run, _compared(run, folder))
+
+
+def _compared(run: RunFolder, folder: Path) -> Iterator[Verified]:
     if said := first_difference(_read(folder, "run")["run"], _facts(run)["run"]):
         yield Verified(run.name, STALE, f"expected of another run: {said}")
         return

@@ -81,8 +81,10 @@ class Published:
 
     @cached_property
     def seeds(self) -> dict[int, Seed]:
-        """What this run gives, and the same with other seeds: those that were run here, and those that are expected."""
-        return dict(sorted((kept(self.run.path.parents[2], self.run) | measured(self.run)).items()))
+        """What this run gives, and the same with other seeds: those that were run here, and those that are expected of
+        a run that was not contributed."""
+        expected = kept(self.run.path.parents[2], self.run) if self.contributed is None else {}
+        return dict(sorted((expected | measured(self.run)).items()))
 
     @cached_property
     def by_seed(self) -> pd.DataFrame:

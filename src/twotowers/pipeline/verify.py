@@ -23,7 +23,7 @@ from ..publishing.provenance import RUN_NOTE
 from ..publishing.run_folder import RunFolder, figure_stem, handed_file, is_drawn, project_root, shown_file
 from ..publishing.shown import Shown
 from .compare import first_difference
-from .contributed import Contribution, contribution
+from .contributed import contribution
 from .figures import command_of, figure_id, figures_of, find_run
 from .freshness import changed_results, made_of
 from .kernels import Kernels
@@ -71,15 +71,15 @@ def verify(figures: Sequence[str] = (), *, model: str | None = None) -> Iterator
             raise UnknownNameError("figure", figure, known, f" (of the run {run.name})")
     made = run.record()["chapters"]
     chapters = [name for name in CHAPTERS if name in ({known[figure] for figure in wanted} if wanted else made)]
-    found = _verified(root, run, _prepared(run), chapters, wanted)
-    return found if (by := contribution(run)) is None else _marked(found, by)
+    return with_whose(run, _verified(root, run, _prepared(run), chapters, wanted))
 
 
-def _marked(found: Iterator[Verified], made: Contribution) -> Iterator[Verified]:
-    """Say of each verdict that what is compared is somebody else's."""
+def with_whose(run: RunFolder, found: Iterator[Verified]) -> Iterator[Verified]:
+    """What was found of a run, unchanged; of one that was contributed, each says whose values were compared."""
+    made = contribution(run)
     for verified in found:
-        said = "; ".join(filter(None, [verified.said, f"the run was contributed {made.by_whom}"]))
-        yield dataclasses.replace(verified, said=said)
+        said = [verified.said, f"the run was contributed {made.by_whom}" if made else ""]
+        yield dataclasses.replace(verified, said="; ".join(filter(None, said)))
 
 
 def _verified(
