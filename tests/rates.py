@@ -10,7 +10,8 @@ C4, C6, C7 and C9. Controls are random groups, as in the book; those of C6 and C
 which share no head with the one in question. C4's are measured for those groups alone that need them, since without an
 interval above zero there is no support. C5 and C11 are judged for the heads of the run on prompts whose labels are
 dealt at random, once for each deal; as a model cannot do these prompts, the gate is left out. Folds are left out, too.
-What was measured is kept, set by set, and an interrupted call goes on. The last lines are the shares.
+What was measured is kept, set by set, and an interrupted call goes on. The last lines are the shares; groups that hold
+an in-context head may be supported by right, and are counted apart.
 """
 
 import argparse
@@ -174,7 +175,10 @@ def main():
     gate = outcomes(study.model, study.evaluation, [[]]).rename(columns={"accuracy_two_way": "effect"})
     found = {"C7": by_attention(study, groups, gate), **by_exchange(study, groups, kept, gate, rng)}
     found["C4"] = by_zeroing(study, groups, kept, gate, rng)
-    report(found, f"random groups of {size} deep heads, {options.sets} sets")
+    touched = [bool(set(own) & set(heads["all"])) for own in groups]
+    for said, wanted in (("without an", False), ("with an", True)):
+        part = {claim: [v for v, t in zip(own, touched, strict=True) if t == wanted] for claim, own in found.items()}
+        report(part, f"random groups of {size} deep heads {said} in-context one, {options.sets} sets")
     report(by_dealing(study, heads, options.deals), f"deals of labels, {options.sets} sets")
     print(f"{(time.monotonic() - begun) / 60:.1f} minutes")
 
