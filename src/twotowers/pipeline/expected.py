@@ -99,7 +99,7 @@ def _compared(run: RunFolder, folder: Path) -> Iterator[Verified]:
     if said := first_difference(_read(folder, "run")["run"], _facts(run)["run"]):
         yield Verified(run.name, STALE, f"expected of another run: {said}")
         return
-    seed, seeds = _seed(run), kept(root, run)
+    seed, seeds = _seed(run), kept(folder.parents[2], run)
     if seed not in seeds:
         yield Verified(run.name, STALE, f"nothing is expected of seed {seed}, only of {', '.join(map(str, seeds))}")
         return
