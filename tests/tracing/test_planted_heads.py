@@ -91,7 +91,7 @@ def test_a_head_that_reads_all_labels_alike_does_not_see_them_change_places(stud
 LEAVES = {"text": 1, "text+separator": 2, "label": 6, "query": 1}
 
 
-@pytest.mark.parametrize("case", [("towers", "llama"), ("nearest", "llama")])
+@pytest.mark.parametrize("case", [("towers", "llama"), ("towers", "gpt2"), ("nearest", "llama")])
 @pytest.mark.parametrize("place", PLACES)
 def test_the_class_is_handed_over_where_it_was_planted(studies, case, place):
     study = studies(*case)

@@ -173,6 +173,12 @@ class Architecture:
         flat = positions.reshape(-1, positions.shape[-1]).to(self.w_device)
         return self.family.rotate(rotary, x.reshape(len(flat), *x.shape[-2:]), flat).reshape(x.shape)
 
+    def embedded_positions(self, positions: Int[Tensor, "*b S"]) -> Float[Tensor, "*b S d"]:
+        """What the model adds to the token embedding for positions; zeros in families that rotate instead."""
+        if self.family.positions is None:
+            return torch.zeros(*positions.shape, self.d_model)
+        return _plain(self.module(self.family.positions).weight)[positions.cpu()]
+
     def queries(self, layer: int, normed: Float[Tensor, "*b d"]) -> Float[Tensor, "*b H d_h"]:
         """Queries of every head, not rotated, from residuals behind the norm (`norm_in`)."""
         return self._heads_of(self.w_q(layer), normed, layer, self.family.query_norm)

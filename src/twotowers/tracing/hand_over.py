@@ -28,6 +28,7 @@ from .capture import OPTIONS, Capture, Sites, capture, inputs_of, remembered
 from .exchange import label_pairs, query_donors
 
 PLACES = ("text", "text+separator", "label", "query", "last")
+AMONG = PLACES[:3]  # places of demonstrations, which may be exchanged with others of the same prompt
 BEHIND = ("query", "last")  # places behind all demonstrations, whose keys and values stay as they are
 Move = tuple[int, int, int, int]  # a prompt, a position in it, and the prompt and position that it takes from
 
@@ -49,6 +50,9 @@ def hand_over(
     | `label` | all label positions, with those of the prompt whose labels are swapped |
     | `query` | text tokens of the query, with those of a query of the other class |
     | `last` | the last position, with that of a query of the other class |
+
+    Where positions are embedded, texts and labels do not take the embedding of their place along; what lower layers
+    made of it they do.
 
     Args:
         layers: the residual that enters these, 0 to the number of layers, which is the final residual; all by default.
@@ -99,14 +103,15 @@ def _of_set(
     other = None
     if ("label", False) in choices:
         other = _stream(capture(model, pack([swapped(s)], model.pad_id), inputs=True), batch)
-    stream = _stream(intact, batch)
+    stream, places = _stream(intact, batch), model.arch.embedded_positions(batch.position_ids)
     for (place, within), layers in choices.items():
         source = stream if other is None or (place, within) != ("label", False) else other
         moves = _moves(s, place, within)
         to, origin = ([int(batch.index[prompt, position]) for prompt, position in ends] for ends in _ends(moves))
+        moved = (places[:, to] - places[:, origin]) * (place in AMONG)  # what stands there changes places, not it
         for layer in layers:
             changed = stream[layer].clone()  # [1, T, d]
-            changed[:, to] = source[layer][:, origin]
+            changed[:, to] = source[layer][:, origin] + moved
             rows = answer_from(model, batch, layer, changed, intact if place in BEHIND else None, min(to, default=0))
             yield (place, within), layer, rows
 

@@ -93,10 +93,7 @@ def _position_free_z(
     """z of each head at the last position, from queries and keys without position."""
     assert intact.inputs is not None
     arch, rows, own = model.arch, batch.row[:, None], batch.index.clamp(min=0)
-    places: Tensor | float = 0.0
-    if arch.family.positions:
-        weight = arch.module(arch.family.positions).weight.detach().float().cpu()
-        places = weight[batch.position_ids.cpu()]
+    places = arch.embedded_positions(batch.position_ids)
     found: dict[Head, Tensor] = {}
     for layer, chosen in by_layer(heads).items():
         bare = arch.norm_in(layer, intact.inputs[layer] - places)
