@@ -11,8 +11,9 @@ from clones import PROJECT
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import pages, same_axes
+from twotowers.pipeline.harmless import odd_in_page
 from twotowers.pipeline.overview import atlas_page, compare, home, over_seeds
-from twotowers.pipeline.pages import Published, page_bar, stage
+from twotowers.pipeline.pages import Published, StrangePageError, page_bar, stage
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
 from twotowers.publishing.citing import project
@@ -175,3 +176,37 @@ def test_the_first_page_says_with_how_many_seeds_a_step_holds():
     assert "C4 0, C6 0, C9 0." in over_seeds(table.assign(verdict="absent"))
     assert over_seeds(table[table["seed"] == 0]) == ""
     assert over_seeds(table.head(0)) == ""
+
+
+@pytest.mark.parametrize("text", ["````text\n```{raw} html\n```\n````", "the word `` a{raw}` ``", "` {raw}`"])
+def test_what_is_shown_as_it_is_may_say_anything(own, text):
+    shown = own.notebook("task")
+    next(o for cell in shown.cells for o in cell.get("outputs", ())).data["text/markdown"] += f"\n\n{text}\n"
+    assert odd_in_page(shown) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```{raw} html\n<script>alert(1)</script>\n```",
+        "before\n:::{include} /etc/hostname\n:::",
+        "~~~{literalinclude} ../../../secret\n~~~",
+        "```{eval-rst}\n.. raw:: html\n```",
+        "see {download}`this </etc/hostname>`",
+        "see {raw-html}`<b>`",
+    ],
+)
+@pytest.mark.parametrize("where", ["prose", "output"])
+def test_a_page_that_no_chapter_makes_is_refused_by_name(own, tmp_path, monkeypatch, where, text):
+    strange = own.notebook("task")
+    if where == "prose":
+        strange.cells[2 if strange.cells[2].cell_type == "markdown" else 0].source += f"\n\n{text}"
+    elif "download" in text:
+        pytest.skip("files of figures are offered by outputs")
+    else:
+        shown = next(o for cell in strange.cells for o in cell.get("outputs", ()))
+        shown.data["text/markdown"] += f"\n\n{text}"
+    monkeypatch.setattr(Published, "notebook", lambda self, chapter: strange)
+    with pytest.raises(StrangePageError, match=r"toy-gpt2/task holds the (directive|role)"):
+        stage(tmp_path, own, "task", [own], None)
+    assert not list(tmp_path.iterdir())

@@ -23,13 +23,17 @@ from .archive import ArchiveError
 
 DIRECTIVES = {"admonition", "div", "dropdown", "figure", "tab-item", "tab-set"}  # that computed items are made with
 ROLES = {"download"}
+PROSE_ROLES = {"cite:p", "cite:t", "doc", "eq", "ref"}  # beside which a chapter's prose has admonitions only
 SHOWN = {"text/markdown", "text/plain"}
 ALIVE = {"script", "foreignobject", "iframe", "embed", "object", "set", "handler", "listener", "a"}  # and animations
 
 _DIRECTIVE = re.compile(r"(?:`{3,}|~{3,}|:{3,})\s*\{([^}]*)\}")
+_AT_LINE = re.compile(rf"^[ \t>*+\-\d.)]*{_DIRECTIVE.pattern}", re.MULTILINE)  # where alone it is one
 _ROLE = re.compile(r"\{([^}`\s]+)\}`")
 _DOWNLOAD = re.compile(r"\{download\}`[^`<>]*<[^`<>]*>`")
 _ALT = re.compile(r"(```\{figure\} \S+\n:name: \S+\n):alt: [^\n]*")
+_FENCED = re.compile(r"^(`{3,})text\n.*?\n\1$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"(?<![`}])(`+)(?!`)[^\n]*?(?<!`)\1(?!`)")  # within a line, and no role
 _TAG = re.compile(r"<\s*[A-Za-z/!?]")
 _LINK = re.compile(r"\]\(\s*(?!#)|^[ >]*\[[^\]\n]*\]:", re.MULTILINE)  # that leads elsewhere than to an anchor
 _HANDLER = re.compile(r"\{[^}\n]*\bon[a-z]+\s*=", re.IGNORECASE)
@@ -67,14 +71,36 @@ def alive(text: str) -> str:
     Only what computed items are made with is let through. The words for those who cannot see a figure are no Markdown:
     they are shown as they are, and a model's own tokens, as `<s>`, may stand in them.
     """
-    if odd := next((found for found in _DIRECTIVE.findall(text) if found not in DIRECTIVES), None):
-        return f"the directive {odd[:40]!a}"
-    if odd := next((found for found in _ROLE.findall(text) if found not in ROLES), None):
-        return f"the role {odd[:40]!a}"
+    if odd := _odd(text, DIRECTIVES, ROLES, _DIRECTIVE):
+        return odd
     text = _DOWNLOAD.sub("", _ALT.sub(r"\1", text))
     for what, pattern in (("HTML", _TAG), ("a handler", _HANDLER), ("a script", _SCHEME), ("a link", _LINK)):
         if pattern.search(text):
             return what
+    return ""
+
+
+def odd_in_page(notebook: Any) -> str:
+    """What a run's page holds that no page of ours does, and may read a file or be alive, in words; empty if nothing.
+
+    Any run is looked through, since the folder of one may come from somebody else.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (odd := _odd(cell.source, {"admonition"}, PROSE_ROLES)):
+            return odd
+        for output in cell.get("outputs", ()):
+            text = "".join(output.get("data", {}).get("text/markdown", ""))
+            for shown_as_it_is in (_FENCED, _CODE):
+                text = shown_as_it_is.sub("", text)
+            if odd := _odd(_ALT.sub(r"\1", text), DIRECTIVES, ROLES):
+                return odd
+    return ""
+
+
+def _odd(text: str, directives: set[str], roles: set[str], directive: re.Pattern[str] = _AT_LINE) -> str:
+    for what, found, known in (("directive", directive, directives), ("role", _ROLE, roles)):
+        if odd := next((name for name in found.findall(text) if name not in known), None):
+            return f"the {what} {odd[:40]!a}"
     return ""
 
 

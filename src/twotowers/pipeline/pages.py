@@ -20,6 +20,7 @@ from ..chapters.task.page import CAN
 from ..chapters.towers.exchange_page import EXCHANGE
 from ..chapters.towers.explore_page import EXPLORE
 from ..chapters.towers.look_page import data, widget
+from ..errors import UserError
 from ..paper import CLAIMS
 from ..publishing.citing import project
 from ..publishing.findings import FIGURES, answer, closing, opening, verdict_anchor
@@ -34,12 +35,17 @@ from ..statistics import Verdict
 from .contributed import Contribution, contribution, notice
 from .expected import kept
 from .freshness import State
+from .harmless import odd_in_page
 from .seeds import Seed, measured, times_chosen
 
 FOLDED = "hide-input"  # a tag of cells; on the site one button shows and hides the code of a page
 TABLE = "claims-table"
 LOOK = "explore"  # the page of a run on which a reader looks into its heads
 LOOK_IN = "[Exchange these parts yourself, head by head, and see where each head looks]({})."  # with the page's place
+
+
+class StrangePageError(UserError):
+    """A page of a run that our chapters cannot have made."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,16 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
     Args:
         others: all runs of the site, in the order of its sidebar; the own among them.
         state: why it is not up to date, where it is published nevertheless.
+
+    Raises:
+        StrangePageError: it holds what no page of ours does.
     """
     notebook = own.notebook(chapter)
+    if odd := odd_in_page(notebook):
+        raise StrangePageError(
+            f"The page {own.name}/{chapter} holds {odd}, which no chapter makes; run the chapter again with --force, "
+            f"or take the run away."
+        )
     title, _, rest = notebook.cells[0].source.partition("\n")
     head = [f"{title} [{escape(own.title)}]{{.page-model}}", page_bar(own, chapter, others)]
     if own.contributed is not None:
