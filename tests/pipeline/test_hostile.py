@@ -123,7 +123,8 @@ def test_texts_from_outside_are_texts_on_every_page(pages, tab):
             continue
         tab.goto(path.as_uri())
         seen[name] = tab.locator("body").text_content()
-        made = "img[src='x'], [onerror], a[href^='javascript' i], article script:not([src]):not([type='application/json']), article em em"
+        script = "article script:not([src]):not([type='application/json'])"  # the page that looks into heads has ours
+        made = f"img[src='x'], [onerror], a[href^='javascript' i], {script}, article em em"
         assert tab.locator(made).count() == 0, name
         rows = "table => [...table.rows].map(row => [...row.cells].reduce((n, cell) => n + cell.colSpan, 0))"
         widths = tab.eval_on_selector_all("article table", f"tables => tables.map({rows})")
