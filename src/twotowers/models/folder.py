@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaTokenizer
 
 from ..errors import ModelError
 from ..hub import first_line
-from .families import family_of
+from .families import family_of, require_family
 from .files import weight_files
 from .quantised import method_of
 
@@ -44,7 +43,7 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
     model_type = settings.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
-    family_of(_ModelType(model_type))
+    require_family(model_type)
     _require_sizes(folder, settings)
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json); fetch the whole model.")
@@ -61,15 +60,11 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
         raise ModelError(
             f"The tokenizer in {folder} cannot be read ({first_line(error)}); {_remedy(folder, error)}."
         ) from error
+    family_of(config)
     method_of(config)
     if weights:
         _require_weights(folder)
     return config, tokenizer
-
-
-@dataclass(frozen=True)
-class _ModelType:
-    model_type: str
 
 
 def _json(file: Path) -> dict[str, Any]:
