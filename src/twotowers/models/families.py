@@ -209,10 +209,11 @@ def require_family(model_type: str) -> None:
     Raises:
         FamilyError: with the reason, or the families that are known.
     """
+    if model_type in FAMILIES:
+        return
     if model_type in REFUSED:
         raise FamilyError(f"Models of the family {model_type} are refused: {REFUSED[model_type]}.")
-    if model_type not in FAMILIES:
-        raise FamilyError(str(UnknownNameError("supported model family", model_type, FAMILIES)))
+    raise FamilyError(str(UnknownNameError("supported model family", model_type, FAMILIES)))
 
 
 def family_of(config: Any) -> Family:

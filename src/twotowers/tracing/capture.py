@@ -254,6 +254,14 @@ def answers(model: Model, batch: Batch) -> Answers:
     return Answers(label_logits, log_norm, best)
 
 
+def own_logits(model: Model, batch: Batch) -> Float[Tensor, "B V"]:
+    """What the model itself gives in the end, behind all that it does with logits, at the last place of each row."""
+    network = model.nn
+    with torch.no_grad(), network.trace(inputs_of(model, batch), backend=model.backend(), **OPTIONS):
+        logits = nnsight.save(network.output.logits[:, -1].detach().float().cpu())
+    return logits
+
+
 def remember(model: Model, batch: Batch) -> tuple[Answers, Capture | None]:
     """What the intact model answers, and what later forwards of the batch may go on from: nothing on a server."""
     if model.remote:

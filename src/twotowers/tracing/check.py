@@ -23,7 +23,7 @@ from ..prompts.packing import pack
 from ..prompts.sets import PromptSet, prompt_set
 from ..prompts.variants import prompt_set_of
 from .ablation import ablate, subtract
-from .capture import Capture, answers, capture, remember
+from .capture import Capture, answers, capture, own_logits, remember
 from .exchange import exchanged_z
 from .heads import every_head
 from .projection import project
@@ -196,13 +196,10 @@ def _causal(model: Model, s: PromptSet) -> float:
 
 
 def _packing(model: Model, sets: Sequence[PromptSet], captured: Capture) -> float:
-    alone = [
-        capture(model, pack([prompt_set_of(s, i)], model.pad_id), logits=True).logits
-        for s in sets
-        for i in range(len(s.queries))
-    ]
+    """Logits of packed prompts, as they are read everywhere, are those that the model itself gives to each alone."""
+    alone = [own_logits(model, pack([prompt_set_of(s, i)], model.pad_id)) for s in sets for i in range(len(s.queries))]
     assert captured.logits is not None
-    return _difference(captured.logits, torch.cat([logits for logits in alone if logits is not None]))
+    return _difference(captured.logits, torch.cat(alone))
 
 
 def _knockout(model: Model, s: PromptSet) -> float:
