@@ -1,5 +1,7 @@
 """Every family beside GPT-2 and Llama: identities, and each intervention against a plain way, on tiny random models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -144,6 +146,12 @@ def test_a_network_that_is_prepared_answers_as_it_did_before(name, models, tmp_p
     untouched = AutoModelForCausalLM.from_pretrained(save(CONFIGS[name], tmp_path), attn_implementation="eager")
     with torch.no_grad():
         close(models[name].arch.model(ids).logits, untouched(ids).logits)
+
+
+def test_a_scale_of_logits_that_is_forgotten_fails_the_check(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "cohere", replace(FAMILIES["cohere"], prepare=None))
+    table = twotowers.check(twotowers.load(save(CONFIGS["cohere"], tmp_path / "cohere")))
+    assert list(table[~table["holds"]]["identity"]) == ["packed prompts answer as separate ones"]
 
 
 @pytest.mark.parametrize("name", ["cohere", "falcon-groups"])

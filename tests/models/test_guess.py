@@ -32,10 +32,8 @@ def test_a_family_is_guessed_as_it_stands_in_the_table(name, forgotten, tmp_path
     assert found.holds, (found.entry, found.stopped, found.table)
     assert name not in FAMILIES
     for field in SAID:
-        value = getattr(known, field)
-        assert (
-            value == Family.__dataclass_fields__[field].default or f"{field}={value!r}".replace("'", '"') in found.entry
-        )
+        value, default = getattr(known, field), Family.__dataclass_fields__[field].default
+        assert value == default or f"{field}={value!r}".replace("'", '"') in found.entry
 
 
 def test_the_command_prints_the_entry_and_the_identities(forgotten, tmp_path, capsys):

@@ -178,9 +178,8 @@ def _kind(norm: Any, call: Call) -> tuple[Any, float]:
     assert call.given is not None
     assert call.gave is not None
     x, gave = call.given[0, -1].float(), call.gave[0, -1].float()
-    weight, bias = (
-        None if own is None else own.detach().float() for own in map(norm._parameters.get, ("weight", "bias"))
-    )
+    own = {name: parameter.detach().float() for name, parameter in norm.named_parameters()}
+    weight, bias = own.get("weight"), own.get("bias")
     gave = gave if bias is None else gave - bias
 
     def likeness(option: tuple[str, float]) -> float:
