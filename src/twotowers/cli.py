@@ -334,11 +334,13 @@ def _models(options: argparse.Namespace) -> None:
     from .pipeline.status import chapters_made
 
     free = free_memory()
-    print(f"{'key':14} {'family':8} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':18} source")
-    for entry in REGISTRY.values():
-        size, fits = f"{entry.memory / 2**30:.1f} GiB", "yes" if entry.memory < free else "no"
-        done = chapters_made(entry.key)
-        print(f"{entry.key:14} {entry.family:8} {size:>9} {fits:5} {done:8d}  {entry.licence:18} {entry.source}")
+    key, family, licence = (
+        max(len(getattr(entry, name)) for entry in REGISTRY.values()) for name in ("key", "family", "licence")
+    )
+    print(f"{'key':{key}} {'family':{family}} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':{licence}} source")
+    for e in REGISTRY.values():
+        size, fits, done = f"{e.memory / 2**30:.1f} GiB", "yes" if e.memory < free else "no", chapters_made(e.key)
+        print(f"{e.key:{key}} {e.family:{family}} {size:>9} {fits:5} {done:8d}  {e.licence:{licence}} {e.source}")
     print(f"Weights fit if they are smaller than the free memory here, {free / 2**30:.1f} GiB; chapters: run already.")
 
 
