@@ -11,9 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .errors import ChapterError, SiteError, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of transformers that are words
 
@@ -121,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         "--tensor-parallel", action="store_true", help="split over the processes that torchrun has started"
     )
     check.add_argument("--remote", action="store_true", help="on a server that has the model (NDIF), by its hub id")
+    check.add_argument(
+        "--guess", action="store_true", help="guess the entry of an unknown family, and try the identities with it"
+    )
     check.set_defaults(action=_check)
 
     bench = commands.add_parser("bench", help="time the knock-out of every head beside other ways to do it")
@@ -270,6 +277,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.guess:
+        return _guess(options)
     from .models.model import load
     from .models.parallel import first
     from .tracing.check import check
@@ -287,12 +296,29 @@ def _check(options: argparse.Namespace) -> int:
         return 0
     if model.remote:
         print(model.traffic, file=sys.stderr)
-    width = table["identity"].str.len().max()
-    for row in table.itertuples():
-        print(f"{row.identity:{width}}  {row.residual:9.1e}  {'holds' if row.holds else 'FAILS'}")
+    _print_identities(table)
     if table["holds"].all():
         return 0
     return _fail(f"{options.model} fails the check: its results would be wrong.", 1)
+
+
+def _print_identities(table: pd.DataFrame) -> None:
+    width = table["identity"].str.len().max()
+    for row in table.itertuples():
+        print(f"{row.identity:{width}}  {row.residual:9.1e}  {'holds' if row.holds else 'FAILS'}")
+
+
+def _guess(options: argparse.Namespace) -> int:
+    from .tracing.guessing import guess
+
+    found = guess(options.model, options.dtype)
+    print(f'"{found.model_type}": {found.entry},')
+    if found.stopped:
+        return _fail(f"With the best entry that could be guessed the check stops: {found.stopped}.", 1)
+    _print_identities(found.table)
+    if found.holds:
+        return 0
+    return _fail("The best entry that could be guessed is not right: an identity fails; mend it by hand.", 1)
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -308,11 +334,13 @@ def _models(options: argparse.Namespace) -> None:
     from .pipeline.status import chapters_made
 
     free = free_memory()
-    print(f"{'key':14} {'family':8} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':18} source")
-    for entry in REGISTRY.values():
-        size, fits = f"{entry.memory / 2**30:.1f} GiB", "yes" if entry.memory < free else "no"
-        done = chapters_made(entry.key)
-        print(f"{entry.key:14} {entry.family:8} {size:>9} {fits:5} {done:8d}  {entry.licence:18} {entry.source}")
+    key, family, licence = (
+        max(len(getattr(entry, name)) for entry in REGISTRY.values()) for name in ("key", "family", "licence")
+    )
+    print(f"{'key':{key}} {'family':{family}} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':{licence}} source")
+    for e in REGISTRY.values():
+        size, fits, done = f"{e.memory / 2**30:.1f} GiB", "yes" if e.memory < free else "no", chapters_made(e.key)
+        print(f"{e.key:{key}} {e.family:{family}} {size:>9} {fits:5} {done:8d}  {e.licence:{licence}} {e.source}")
     print(f"Weights fit if they are smaller than the free memory here, {free / 2**30:.1f} GiB; chapters: run already.")
 
 

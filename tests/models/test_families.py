@@ -1,20 +1,28 @@
 """Every family beside GPT-2 and Llama: identities, and each intervention against a plain way, on tiny random models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from family_configs import CONFIGS, LAYER, LLAMA_LIKE, SIZES, WINDOW, save
+from released import RELEASED
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    Gemma2Config,
     Gemma3TextConfig,
-    GPTJConfig,
-    GPTNeoXConfig,
     MistralConfig,
-    Qwen2Config,
-    Qwen3Config,
+    MptConfig,
+    OlmoConfig,
+    OPTConfig,
+    PhiConfig,
+    StableLmConfig,
 )
 
 import twotowers
-from conftest import VOCABULARY, make_sets, tiny_tokenizer
+from conftest import VOCABULARY, make_sets
 from twotowers.bench.shapes import SHAPES
 from twotowers.chapters.towers.reading import read_heads
 from twotowers.errors import FamilyError, PromptError
@@ -29,46 +37,6 @@ from twotowers.tracing.cutting import cut
 from twotowers.tracing.heads import every_head
 from twotowers.tracing.outcomes import outcomes
 from twotowers.tracing.position_free import without_position
-
-LLAMA_LIKE = {
-    "vocab_size": VOCABULARY,
-    "max_position_embeddings": 256,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "rms_norm_eps": 1e-3,
-    "tie_word_embeddings": False,
-}
-CONFIGS = {
-    "gptj": GPTJConfig(vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=3, n_head=4, rotary_dim=4),
-    "gpt_neox": GPTNeoXConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=256, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-        num_attention_heads=4, rotary_pct=0.5,
-    ),
-    "gpt_neox-sequential": GPTNeoXConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=256, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-        num_attention_heads=4, use_parallel_residual=False,
-    ),
-    "mistral": MistralConfig(**LLAMA_LIKE, sliding_window=200),
-    "qwen2": Qwen2Config(**{key: value for key, value in LLAMA_LIKE.items() if key != "head_dim"}),
-    "qwen3": Qwen3Config(**LLAMA_LIKE),
-}  # fmt: skip
-
-
-def save(config, folder):
-    """A model in which every parameter is random, with a tokenizer."""
-    torch.manual_seed(0)
-    network = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            centre = 1.0 if parameter.ndim == 1 and ("norm" in name or "ln_" in name) and "bias" not in name else 0.0
-            parameter.copy_(centre + 0.3 * torch.randn_like(parameter))
-    network.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +109,7 @@ def test_estimates_follow_the_margin(model):
     batch = pack(make_sets(model))
     estimate = attributions(model, batch)
     weight, size = model.arch.out_proj(1).weight.T, model.arch.d_head
-    rows, step, margins = slice(2 * size, 3 * size), 1e-2, []
+    rows, step, margins = slice(2 * size, 3 * size), 1e-3, []
     kept = weight[rows].detach().clone()
     with torch.no_grad():
         for factor in (1 + step, 1 - step):
@@ -173,19 +141,63 @@ def test_a_prompt_longer_than_a_sliding_window_is_refused(tmp_path):
         make_sets(model)
 
 
-def test_a_family_that_is_not_additive_is_refused_by_name(tmp_path):
-    config = Gemma3TextConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16,
-    )  # fmt: skip
-    folder = save(config, tmp_path / "gemma3")
-    with pytest.raises(FamilyError, match="no supported model family 'gemma3_text'"):
-        open_model(folder)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if FAMILIES[name.partition("-")[0]].prepare])
+def test_a_network_that_is_prepared_answers_as_it_did_before(name, models, tmp_path):
+    ids = torch.tensor([make_sets(models[name])[0].prompts[0].ids])
+    untouched = AutoModelForCausalLM.from_pretrained(save(CONFIGS[name], tmp_path), attn_implementation="eager")
+    with torch.no_grad():
+        close(models[name].arch.model(ids).logits, untouched(ids).logits)
 
 
-@pytest.mark.parametrize("key", ["gpt2-large", "gpt-j-6b", "llama-7b", "llama-13b", "llama-30b"])
+def test_a_scale_of_logits_that_is_forgotten_fails_the_check(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "cohere", replace(FAMILIES["cohere"], prepare=None))
+    table = twotowers.check(twotowers.load(save(CONFIGS["cohere"], tmp_path / "cohere")))
+    assert list(table[~table["holds"]]["identity"]) == ["packed prompts answer as separate ones"]
+
+
+@pytest.mark.parametrize("name", ["cohere", "falcon-groups"])
+def test_what_no_server_gives_as_it_is_read_here_is_refused_there(name, tmp_path):
+    with pytest.raises(FamilyError, match=f"family {name.partition('-')[0]} cannot be read on a server"):
+        open_model(save(CONFIGS[name], tmp_path / name), remote="local")
+
+
+@pytest.mark.parametrize("name", ["mistral", "gpt_neo", "cohere2", "gemma3_text"])
+def test_what_slides_reads_no_more_than_its_window_but_a_packed_row_may_be_longer(name, models):
+    assert models[name].context_length == WINDOW
+
+
+REFUSED = {
+    "caps on logits": Gemma2Config(**LLAMA_LIKE),
+    "the same for all rows": MptConfig(vocab_size=VOCABULARY, d_model=32, n_heads=4, n_layers=1),
+    "caps its scores or logits": Gemma3TextConfig(**LLAMA_LIKE, final_logit_softcapping=30.0),
+    "attends to what follows": Gemma3TextConfig(**LLAMA_LIKE, use_bidirectional_attention=True),
+    "clips queries, keys and values": OlmoConfig(**LLAMA_LIKE, clip_qkv=8.0),
+    "norms behind the residual sums": OPTConfig(
+        **SIZES, ffn_dim=48, word_embed_proj_dim=32, do_layer_norm_before=False
+    ),
+    "projects the residual": OPTConfig(**SIZES, ffn_dim=48, word_embed_proj_dim=16),
+    "has ALiBi": FalconConfig(**SIZES, alibi=True),
+    "norms of queries and keys": PhiConfig(**LAYER, qk_layernorm=True),
+    "a norm for each single head": StableLmConfig(**LAYER, qk_layernorm=True),
+    "behind a norm": BloomConfig(**SIZES, apply_residual_connection_post_layernorm=True),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_be_read_exactly_is_refused_by_name(reason, tmp_path):
+    config = REFUSED[reason]
+    with pytest.raises(FamilyError, match=reason) as error:
+        open_model(save(config, tmp_path / "refused"))
+    assert config.model_type in str(error.value)
+
+
+@pytest.mark.parametrize("key", [key for key in REGISTRY if key in SHAPES or key in RELEASED])
 def test_the_registry_counts_the_weights_of_the_shape(key):
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(SHAPES[key]())
+        network = AutoModelForCausalLM.from_config(RELEASED[key] if key in RELEASED else SHAPES[key]())
     assert REGISTRY[key].parameters == sum(parameter.numel() for parameter in network.parameters())
     assert REGISTRY[key].family == network.config.model_type
+
+
+def test_every_row_of_the_registry_is_counted_or_lies_here():
+    assert {key for key, entry in REGISTRY.items() if ":" not in entry.source} == {*SHAPES, *RELEASED}

@@ -6,7 +6,7 @@ rotated by the model itself, and an intact one everything else.
 
 import pytest
 import torch
-from test_families import CONFIGS, save
+from family_configs import CONFIGS, save
 from transformers import DynamicCache
 
 import twotowers
@@ -14,7 +14,7 @@ from conftest import make_sets
 from twotowers.tracing.exchange import exchanges, label_pairs, query_donors
 
 LAYER, HEADS = 1, (0, 3)
-FUSED = {"gpt2": ("c_attn", 0), "gpt_neox": ("query_key_value", 1)}  # the axis of q, k, v; heads are the other one
+FUSED = {"gpt2": "c_attn", "phi3": "qkv_proj"} | dict.fromkeys(("gpt_neox", "bloom", "falcon"), "query_key_value")
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,27 @@ def model(request, models):
     return models[request.param]
 
 
+def columns(family, heads, groups, size):
+    """For queries, keys and values, columns of each head in the output of one projection to all of them."""
+    number = torch.arange((heads + 2 * groups) * size)
+    if family in ("gpt2", "phi3"):
+        return [part.unflatten(0, (-1, size)) for part in number.split([heads * size, groups * size, groups * size])]
+    by_group = number.reshape(groups, heads // groups + 2, size)
+    return [by_group[:, :-2].flatten(0, 1), by_group[:, -2], by_group[:, -1]]
+
+
 def part_of(model, which):
-    """The module that gives queries, keys or values (0, 1, 2) of the layer, and the view of its output by head."""
-    attention, family = model.arch.attention(LAYER), model.config.model_type
-    if family not in FUSED:
+    """The module that gives queries, keys or values (0, 1, 2) of the layer, and each head's columns of its output."""
+    attention, family, arch = model.arch.attention(LAYER), model.config.model_type, model.arch
+    heads = arch.n_heads if which == 0 else arch.n_kv_heads
+    if family in FUSED:
+        found = columns(family, arch.n_heads, arch.n_kv_heads, arch.d_head)[which]
+        return getattr(attention, FUSED[family]), found
+    if family == "olmo2" and which < 2:  # one norm of all heads, behind which they are exchanged
+        module = (attention.q_norm, attention.k_norm)[which]
+    else:
         module = (attention.q_proj, attention.k_proj, attention.v_proj)[which]
-        return module, lambda output: output.unflatten(-1, (-1, model.arch.d_head))
-    name, axis = FUSED[family]
-    shape = (3, -1, model.arch.d_head) if axis == 0 else (-1, 3, model.arch.d_head)
-    return getattr(attention, name), lambda output: output.unflatten(-1, shape).select(-3 + axis, which)
+    return module, torch.arange(heads * arch.d_head).reshape(heads, -1)
 
 
 def plain(model, ids, cache=None, hook=None):
@@ -57,18 +69,18 @@ def margin(s, query, logits):
 
 @pytest.mark.parametrize("part", ["query-other", "query-same"])
 def test_queries(model, part):
-    (module, by_head), sets = part_of(model, 0), make_sets(model)
+    (module, own), sets = part_of(model, 0), make_sets(model)
     for row in twotowers.exchange(model, sets, [(LAYER, head) for head in HEADS], part).itertuples():
         s = sets[row.set]
         donor = int(query_donors(s, other=part == "query-other")[row.query])
         new = {}
 
         def take(_module, _inputs, output, new=new):
-            new.update((head, by_head(output)[0, -1, head].clone()) for head in HEADS)
+            new.update((head, output[0, -1, own[head]].clone()) for head in HEADS)
 
         def put(_module, _inputs, output, new=new):
             for head, query in new.items():
-                by_head(output)[0, -1, head] = query
+                output[0, -1, own[head]] = query
             return output
 
         plain(model, s.prompts[donor].ids, hook=(module, take))
@@ -98,10 +110,11 @@ def exchanged_cache(model, prompt, pairs, part):
     intact = DynamicCache()
     plain(model, ids, intact)
     for number in which:
-        module, by_head = part_of(model, number)
+        module, own = part_of(model, number)
+        every = own.flatten()
 
-        def turn(_module, _inputs, output, by_head=by_head):
-            by_head(output)[:] = by_head(output)[:, source].clone()
+        def turn(_module, _inputs, output, every=every):
+            output[..., every] = output[:, source][..., every]
             return output
 
         changed = DynamicCache()

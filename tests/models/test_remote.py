@@ -11,8 +11,8 @@ from pathlib import Path
 import nnsight
 import pytest
 import torch
+from family_configs import CONFIGS, save
 from nnsight.intervention.backends.local import LocalSimulationBackend
-from test_families import CONFIGS, save
 
 import twotowers
 from conftest import make_sets
@@ -33,7 +33,8 @@ from twotowers.tracing.cutting import cut
 from twotowers.tracing.heads import every_head
 from twotowers.tracing.position_free import without_position
 
-FAMILIES = ("gpt2", "llama-gqa", "gptj", "gpt_neox", "qwen3")  # gptj and gpt_neox: attention beside the MLP
+# gptj and gpt_neox: attention beside the MLP; opt: no residual of three axes; olmo2: norms behind attention
+FAMILIES = ("gpt2", "llama-gqa", "gptj", "gpt_neox", "qwen3", "opt", "phi3", "olmo2")
 OPTIONS = ({}, {"pattern": True}, {"logits": True}, {"inputs": True}, {"written": True})
 
 
@@ -123,7 +124,7 @@ def same_weights(arch, plain):
     for name in ("norm_in", "queries", "keys"):
         close(getattr(arch, name)(1, residual), getattr(plain, name)(1, residual))
     x, positions = torch.randn(2, 4, 5, plain.d_head), torch.arange(5).expand(2, 4, -1)
-    close(arch.rotate(x, positions), plain.rotate(x, positions))
+    close(arch.rotate(1, x, positions), plain.rotate(1, x, positions))
     close(arch.w_u(), plain.w_u())
     close(arch.logit_bias(), plain.logit_bias())
     close(arch.norm_shape(residual), plain.norm_shape(residual))

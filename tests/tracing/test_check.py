@@ -121,7 +121,7 @@ def test_heads_taken_behind_the_projection_are_caught(tiny_gpt2, monkeypatch):
 
 
 def test_a_forgotten_rotation_is_caught(tiny_models, monkeypatch):
-    monkeypatch.setattr(architecture.Architecture, "rotate", lambda self, x, positions: x)
+    monkeypatch.setattr(architecture.Architecture, "rotate", lambda self, layer, x, positions: x)
     assert failing(tiny_models["llama-gqa"]) == {"queries times keys are the attention weights", WRITTEN_BACK}
 
 

@@ -151,8 +151,8 @@ def test_query_and_key_give_the_attention_of_transformers(tiny, two_sets):
         for n, prompt in enumerate(all_prompts(two_sets)):
             own = entering[batch.row[n], batch.index[n, : len(prompt.ids)]]
             positions = torch.arange(len(prompt.ids)).expand(tiny.arch.n_heads, -1)
-            q = tiny.arch.rotate(torch.einsum("sd,hde->hse", own, w_q) + b_q[:, None], positions)[:, -1]
-            k = tiny.arch.rotate(torch.einsum("sd,hde->hse", own, w_k) + b_k[:, None], positions)
+            q = tiny.arch.rotate(layer, torch.einsum("sd,hde->hse", own, w_q) + b_q[:, None], positions)[:, -1]
+            k = tiny.arch.rotate(layer, torch.einsum("sd,hde->hse", own, w_k) + b_k[:, None], positions)
             scores = torch.einsum("he,hse->hs", q, k) * tiny.arch.score_scale(layer)
             close(scores.softmax(-1), captured.pattern[layer, n, :, : len(prompt.ids)])
 

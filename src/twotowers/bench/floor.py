@@ -58,9 +58,11 @@ def work(arch: Architecture, starts: Sequence[int], length: int, n_last: int) ->
 
 def mlp_shapes(arch: Architecture, layer: int) -> list[tuple[int, int]]:
     """(inputs, outputs) of the matrices of a layer's MLP."""
-    mlp = submodule(submodule(arch.model, arch.family.blocks)[layer], arch.family.mlp)
+    attention = {*arch.attention(layer).modules()}
     shapes = []
-    for module in mlp.modules():
+    for module in submodule(arch.model, arch.family.blocks)[layer].modules():
+        if module in attention:
+            continue
         if isinstance(module, Conv1D):
             shapes.append((int(module.weight.shape[0]), int(module.weight.shape[1])))
         elif isinstance(module, nn.Linear | DequantisedLinear):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import FamilyError
+from .adapting import multiplier
 from .families import family_of
 from .packed import PackedLinear
 from .parallel import whole
@@ -38,16 +39,32 @@ def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
         return module.weight
     if isinstance(module, DequantisedLinear):
         return module.weight.T
-    if isinstance(module, nn.Linear) and type(module) in (nn.Linear, PackedLinear):
+    if isinstance(module, nn.Linear) and (type(module) in (nn.Linear, PackedLinear) or _is_plain(module)):
         return whole(module.weight).T
     raise FamilyError(
         f"A {type(module).__name__} layer's weights cannot be read as a matrix; load the model without quantisation."
     )
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Falcon's layers are plain ones that round as its first code did; the class takes long to import."""
+    return type(module).__name__ == "FalconLinear"
+
+
 def _plain(weight: Tensor) -> Tensor:
     """A weight as the mathematics uses it: float32, on the CPU, without gradient (no copy if it is so already)."""
     return whole(weight.detach()).float().cpu()
+
+
+def _times(weight: Tensor, factor: float) -> Tensor:
+    """A weight times a factor; the weight itself, and no copy, if that is 1."""
+    return weight if factor == 1 else weight * factor
+
+
+def epsilon(norm: Any) -> float:
+    """The constant of a norm, by the names that families have for it; OLMo's has none, and is torch's own."""
+    found = getattr(norm, "variance_epsilon", None)
+    return getattr(norm, "eps", 1e-5) if found is None else found
 
 
 Projection = tuple[Tensor, Tensor | None]  # weight [d_model, n * d_head], heads side by side, and bias
@@ -73,7 +90,7 @@ class Architecture:
         self.model = model
         self.n_layers: int = config.num_hidden_layers
         self.n_heads: int = config.num_attention_heads
-        self.n_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.n_heads
+        self.n_kv_heads: int = self.family.kv_heads(config)
         self.d_model: int = config.hidden_size
         self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
         self.d_vocab: int = config.vocab_size
@@ -106,7 +123,13 @@ class Architecture:
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights, as the final norm has it."""
-        return self.module(self.family.final_norm).weight.dtype
+        return self.module(self.like).weight.dtype
+
+    @property
+    def like(self) -> str:
+        """The path to a module whose weight has the dtype and place that residuals have."""
+        weight = getattr(submodule(self.model, self.family.final_norm), "weight", None)
+        return self.family.unembed if weight is None else self.family.final_norm
 
     def attention(self, layer: int) -> Any:
         return submodule(submodule(self.model, self.family.blocks)[layer], self.family.attention)
@@ -114,15 +137,25 @@ class Architecture:
     def out_proj(self, layer: int) -> Any:
         return self.module(self.attention_path(layer, self.family.out_proj))
 
-    def w_o(self, layer: int) -> Float[Tensor, "H d_h d"]:
-        """W_O of each head: `o[h] = z[h] @ w_o[h]`. The projection's bias belongs to no head."""
-        weight = weight_in_out(self.out_proj(layer))
-        return _plain(weight).reshape(self.n_heads, self.d_head, self.d_model)
+    def w_o(self, layer: int, *, bare: bool = False) -> Float[Tensor, "H d_h d"]:
+        """W_O of each head: `o[h] = z[h] @ w_o[h]`. The projection's bias belongs to no head.
+
+        A norm behind attention multiplies by its weights, which are in here unless it is asked for `bare`, and by a
+        scale, which is each position's own (`Capture.scale`).
+        """
+        projection = self.out_proj(layer)
+        weight = _times(_plain(weight_in_out(projection)), multiplier(projection))
+        if self.family.norm_behind and not bare:
+            weight = weight * self.gain(self.block_path(layer, self.family.norm_behind))
+        return weight.reshape(self.n_heads, self.d_head, self.d_model)
 
     def b_o(self, layer: int) -> Float[Tensor, " d"]:
-        """The output projection's bias; zeros if it has none."""
-        bias = self.out_proj(layer).bias
-        return torch.zeros(self.d_model) if bias is None else _plain(bias)
+        """The output projection's bias, as `w_o`; zeros if it has none."""
+        projection = self.out_proj(layer)
+        if projection.bias is None:
+            return torch.zeros(self.d_model)
+        bias = _times(_plain(projection.bias), multiplier(projection))
+        return bias * self.gain(self.block_path(layer, self.family.norm_behind)) if self.family.norm_behind else bias
 
     def w_q(self, layer: int) -> tuple[Float[Tensor, "H d d_h"], Float[Tensor, "H d_h"]]:
         """W_Q and its bias for each head."""
@@ -144,19 +177,23 @@ class Architecture:
         bias = None if bias is None else whole(bias)
         if len(paths) > 1:
             return weight, bias
-        own = [
-            x.unflatten(-1, self.fused_shape).select(self.family.fused, which).flatten(-2)
-            for x in (weight, bias)
-            if x is not None
-        ]
-        return own[0], None if bias is None else own[1]
+        split = self.split
+        return split(weight)[which].flatten(-2), None if bias is None else split(bias)[which].flatten(-2)
 
     @property
-    def fused_shape(self) -> list[int]:
-        """Shape of the output of one projection to queries, keys and values: H, d_h, and 3 at the axis `fused`."""
-        shape = [self.n_heads, self.d_head]
-        shape.insert(3 + self.family.fused, 3)
-        return shape
+    def split(self) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Takes the output of one projection to queries [..., H, d_h], keys and values [..., H_kv, d_h] apart."""
+        heads, groups, size = self.n_heads, self.n_kv_heads, self.d_head
+        if self.family.fused == "parts":
+            # a function would not travel to a server
+            return lambda x: tuple(
+                part.unflatten(-1, (-1, size)) for part in x.split([heads * size, groups * size, groups * size], dim=-1)
+            )
+        return lambda x: (
+            x.unflatten(-1, (groups, -1, size))[..., :-2, :].flatten(-3, -2),
+            x.unflatten(-1, (groups, -1, size))[..., -2, :],
+            x.unflatten(-1, (groups, -1, size))[..., -1, :],
+        )
 
     def _per_head(self, projection: Projection, group: int) -> tuple[Tensor, Tensor]:
         """Split a projection into heads; each one serves `group` query heads in a row."""
@@ -165,19 +202,27 @@ class Architecture:
         weight = weight.reshape(self.d_model, -1, self.d_head).transpose(0, 1)
         return weight.repeat_interleave(group, 0), bias.reshape(-1, self.d_head).repeat_interleave(group, 0)
 
-    def rotate(self, x: Float[Tensor, "*b S d_h"], positions: Int[Tensor, "*b S"]) -> Float[Tensor, "*b S d_h"]:
-        """Queries or keys after the rotation by their positions; unchanged in families without rotation."""
-        if self.family.rotary is None:
+    def rotate(
+        self, layer: int, x: Float[Tensor, "*b S d_h"], positions: Int[Tensor, "*b S"]
+    ) -> Float[Tensor, "*b S d_h"]:
+        """Queries or keys of a layer after the rotation by their positions; unchanged where it does not rotate."""
+        attention = self.attention(layer)
+        if self.family.rotary is None or not self.family.rotates(attention):
             return x
         rotary = self.module(self.family.rotary)
         flat = positions.reshape(-1, positions.shape[-1]).to(self.w_device)
-        return self.family.rotate(rotary, x.reshape(len(flat), *x.shape[-2:]), flat).reshape(x.shape)
+        return self.family.rotate(rotary, attention, x.reshape(len(flat), *x.shape[-2:]), flat).reshape(x.shape)
+
+    def added_to_scores(self, positions: Int[Tensor, "*b S"]) -> Float[Tensor, "*b H S"] | None:
+        """What the positions of keys add to the scores of every head; None in families that do not add them."""
+        alibi = self.family.alibi
+        return None if alibi is None else alibi(self.model.config, positions)
 
     def embedded_positions(self, positions: Int[Tensor, "*b S"]) -> Float[Tensor, "*b S d"]:
         """What the model adds to the token embedding for positions; zeros in families that rotate instead."""
         if self.family.positions is None:
             return torch.zeros(*positions.shape, self.d_model)
-        return _plain(self.module(self.family.positions).weight)[positions.cpu()]
+        return _plain(self.module(self.family.positions).weight)[positions.cpu() + self.family.position_offset]
 
     def queries(self, layer: int, normed: Float[Tensor, "*b d"]) -> Float[Tensor, "*b H d_h"]:
         """Queries of every head, not rotated, from residuals behind the norm (`norm_in`)."""
@@ -192,8 +237,23 @@ class Architecture:
         x = torch.einsum("...d,hde->...he", normed, weight) + bias
         if norm is None:
             return x
-        module = self.module(self.attention_path(layer, norm))
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon) * _plain(module.weight)
+        path = self.attention_path(layer, norm)
+        gain = self.gain(path)
+        if self.family.norm == "layer":
+            x = x - x.mean(-1, keepdim=True)
+        # one norm of all heads side by side, or one of each head, with weights of its own or shared
+        square = x.pow(2).mean((-2, -1) if self.norms_heads_together else -1, keepdim=True)
+        own = gain.reshape(-1, self.d_head)
+        if len(own) > 1:
+            own = own.repeat_interleave(self.n_heads // len(own), 0)
+        return x * torch.rsqrt(square + epsilon(self.module(path))) * own
+
+    @property
+    def norms_heads_together(self) -> bool:
+        """Whether one norm takes the queries of all heads of a layer side by side, and so the keys."""
+        norm = self.family.query_norm
+        weight = None if norm is None else submodule(self.model, self.attention_path(0, norm)).weight
+        return weight is not None and weight.ndim == 1 and len(weight) > self.d_head
 
     def score_scale(self, layer: int) -> float:
         """What q.k is multiplied by before the softmax: 1 / sqrt(d_h), or what the family says."""
@@ -201,29 +261,47 @@ class Architecture:
 
     def norm_in(self, layer: int, entering: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The norm before attention, each vector at its own scale: what W_Q, W_K and W_V are multiplied with."""
-        norm = self.attention_norm(layer)
+        if self.family.attention_norm is None:
+            return entering
+        norm = self.module(self.block_path(layer, self.family.attention_norm))
+        like = norm if getattr(norm, "weight", None) is not None else self.module(self.like)
         with torch.no_grad():
-            return _plain(norm(entering.to(norm.weight.device, norm.weight.dtype)))
+            return _plain(norm(entering.to(like.weight.device, like.weight.dtype)))
 
     @property
     def w_device(self) -> torch.device:
-        return self.module(self.family.final_norm).weight.device
+        return self.module(self.like).weight.device
 
-    def attention_norm(self, layer: int) -> Any:
-        """The norm whose output the queries, keys and values of a layer are computed from."""
-        return self.module(self.block_path(layer, self.family.attention_norm))
+    def gain(self, path: str) -> Tensor:
+        """What a norm multiplies by beside its scale: its weights, as its family means them; 1 if it has none."""
+        weight = getattr(self.module(path), "weight", None)
+        if weight is None:
+            return torch.ones(self.d_model)
+        return _plain(weight) + self.family.gain if self.family.gain else _plain(weight)
 
     def w_u(self) -> Float[Tensor, "V d"]:
         """The unembedding W_U."""
-        return _plain(self.module(self.family.unembed).weight)
+        unembed = self.module(self.family.unembed)
+        return _times(_plain(unembed.weight), multiplier(unembed))
+
+    def unembed_bias(self) -> Float[Tensor, " V"] | None:
+        """The bias of the unembedding, if it has one."""
+        unembed = self.module(self.family.unembed)
+        return None if unembed.bias is None else _times(_plain(unembed.bias), multiplier(unembed))
 
     def logit_bias(self) -> Float[Tensor, " V"]:
         """What the logits hold beside the projected residual: the final norm's bias through W_U, if it has one."""
-        norm, unembed = (self.module(path) for path in (self.family.final_norm, self.family.unembed))
-        bias = torch.zeros(len(unembed.weight))
+        norm, own = self.module(self.family.final_norm), self.unembed_bias()
+        bias = torch.zeros(len(self.module(self.family.unembed).weight))
         if getattr(norm, "bias", None) is not None:
             bias = bias + self.w_u() @ _plain(norm.bias)
-        return bias if unembed.bias is None else bias + _plain(unembed.bias)
+        return bias if own is None else bias + own
+
+    def behind_scale(self, layer: int, bare: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+        """The scale that the norm behind attention gives to what the output projection writes at a position."""
+        assert self.family.norm_behind is not None
+        norm = submodule(self.model, self.block_path(layer, self.family.norm_behind))
+        return torch.rsqrt(bare.pow(2).mean(-1) + epsilon(norm))
 
     def norm_scale(self, final: Float[Tensor, "*b d"]) -> Float[Tensor, "*b 1"]:
         """The scale that the final norm gives to a prompt whose final residual is `final`.
@@ -232,15 +310,14 @@ class Architecture:
         """
         norm = submodule(self.model, self.family.final_norm)
         if self.family.norm == "layer":
-            return torch.rsqrt(final.var(-1, keepdim=True, unbiased=False) + norm.eps)
-        return torch.rsqrt(final.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+            return torch.rsqrt(final.var(-1, keepdim=True, unbiased=False) + epsilon(norm))
+        return torch.rsqrt(final.pow(2).mean(-1, keepdim=True) + epsilon(norm))
 
     def norm_shape(self, v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """What the final norm does to v beside its scale: centring (LayerNorm) and weight; linear in v.
 
         LayerNorm's bias is left out, since it belongs to no part of the residual (see `logit_bias`).
         """
-        norm = self.module(self.family.final_norm)
         if self.family.norm == "layer":
             v = v - v.mean(-1, keepdim=True)
-        return v * _plain(norm.weight)
+        return v * self.gain(self.family.final_norm)

@@ -1,75 +1,15 @@
-"""Where each model family keeps the pieces of the mathematics: one short `Family` entry per family, names only."""
+"""The model families: a short `Family` entry for each `model_type` of transformers, and why others are refused."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from dataclasses import replace
+from typing import Any
 
 from ..errors import FamilyError, UnknownNameError
-
-
-def _rotate_halves(rotary: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """Dimension i turns with dimension i + half; dimensions beyond those that the module turns stay."""
-    with torch.no_grad():
-        cos, sin = (part.float().cpu() for part in rotary(x.to(rotary.inv_freq.device), positions))
-    turned, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
-    first, second = turned.chunk(2, dim=-1)
-    return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
-
-
-def _rotate_pairs(attention: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """GPT-J: dimension 2i turns with dimension 2i + 1, in the first `rotary_dim` dimensions."""
-    table = attention.embed_positions.detach().float().cpu()[positions]
-    sin, cos = (half.repeat_interleave(2, dim=-1) for half in table.chunk(2, dim=-1))
-    turned, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
-    partner = torch.stack([-turned[..., 1::2], turned[..., ::2]], dim=-1).flatten(-2)
-    return torch.cat([turned * cos + partner * sin, rest], dim=-1)
-
-
-@dataclass(frozen=True)
-class Family:
-    """Names of the modules of one family. Paths inside a block are relative to it.
-
-    Attributes:
-        blocks, final_norm, unembed: paths from the model.
-        attention, attention_norm, mlp: paths from a block.
-        out_proj: path from the attention; its *input* is z, the heads side by side before W_O.
-        norm: whether norms centre their input ("layer") or only rescale it ("rms").
-        projections: paths from the attention to the projections to query, key and value; one if they are fused.
-        fused: with one projection, the axis on which its output holds query, key and value once it is split into
-            heads: -3 if the heads of one follow those of another, -2 if the three of one head lie side by side.
-        rotary: path from the model to the module that gives the rotation of queries and keys; None if positions
-            are embedded instead.
-        positions: path from the model to the embedding of positions, if there is one.
-        rotate: queries or keys [B, S, d_h] after the rotation by their positions [B, S], from that module.
-        scale: what q.k is multiplied by before the softmax, from the attention module.
-        returns_tuple: whether a block returns a tuple that begins with the residual, not the residual alone.
-        query_norm, key_norm: paths from the attention to norms of each head's queries and keys, if it has them.
-    """
-
-    blocks: str
-    final_norm: str
-    attention: str
-    attention_norm: str
-    mlp: str
-    out_proj: str
-    norm: Literal["layer", "rms"]
-    projections: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
-    fused: int = -3
-    rotary: str | None = None
-    positions: str | None = None
-    rotate: Callable[[Any, Tensor, Tensor], Tensor] = _rotate_halves
-    scale: Callable[[Any], float] = operator.attrgetter("scaling")
-    returns_tuple: bool = False
-    query_norm: str | None = None
-    key_norm: str | None = None
-    unembed: str = "lm_head"
-
+from . import adapting
+from .family import Family
+from .rotations import rotate_by_table, rotate_halves_by_layer, rotate_pairs, rotate_pairs_of_halves
 
 LLAMA = Family(
     blocks="model.layers",
@@ -81,37 +21,44 @@ LLAMA = Family(
     norm="rms",
     rotary="model.rotary_emb",
 )
+GPT2 = Family(
+    blocks="transformer.h",
+    final_norm="transformer.ln_f",
+    attention="attn",
+    attention_norm="ln_1",
+    mlp="mlp",
+    out_proj="c_proj",
+    norm="layer",
+    projections=("c_attn",),
+    positions="transformer.wpe",
+    note="positions are embedded",
+)
+QWEN3 = replace(LLAMA, query_norm="q_norm", key_norm="k_norm", note="norms of each head's queries and keys")
+COHERE = replace(
+    LLAMA,
+    norm="layer",
+    rotate=rotate_pairs,
+    prepare=adapting.scale_logits,
+    variant=adapting.head_norms("q_norm", "k_norm", "use_qk_norm"),
+    note="attention and MLP side by side; logits are scaled; some have norms of queries and keys",
+)
 
-# Gemma 2 and 3 are not here: their norms behind attention and MLP rescale what the heads add up to, so heads are no
-# linear parts of the residual.
 FAMILIES: dict[str, Family] = {
-    "gpt2": Family(
-        blocks="transformer.h",
-        final_norm="transformer.ln_f",
-        attention="attn",
-        attention_norm="ln_1",
-        mlp="mlp",
-        out_proj="c_proj",
-        norm="layer",
-        projections=("c_attn",),
-        positions="transformer.wpe",
-    ),
+    "gpt2": GPT2,
     "llama": LLAMA,
-    "mistral": LLAMA,
-    "qwen2": LLAMA,
-    "qwen3": replace(LLAMA, query_norm="q_norm", key_norm="k_norm"),
-    "gptj": Family(
-        blocks="transformer.h",
-        final_norm="transformer.ln_f",
-        attention="attn",
-        attention_norm="ln_1",
-        mlp="mlp",
+    "mistral": replace(LLAMA, note="attention slides over a window"),
+    "qwen2": replace(LLAMA, note="queries, keys and values have biases"),
+    "qwen3": QWEN3,
+    "gptj": replace(
+        GPT2,
         out_proj="out_proj",
-        norm="layer",
+        projections=("q_proj", "k_proj", "v_proj"),
+        positions=None,
         rotary="transformer.h.0.attn",
-        rotate=_rotate_pairs,
+        rotate=rotate_by_table,
         scale=lambda attention: 1 / attention.scale_attn,
         returns_tuple=True,
+        note="attention and MLP side by side; pairs of dimensions rotate, some of each head",
     ),
     "gpt_neox": Family(
         blocks="gpt_neox.layers",
@@ -122,20 +69,159 @@ FAMILIES: dict[str, Family] = {
         out_proj="dense",
         norm="layer",
         projections=("query_key_value",),
-        fused=-2,
+        fused="groups",
         rotary="gpt_neox.rotary_emb",
+        note="attention and MLP side by side, or one after the other; some dimensions of each head rotate",
+    ),
+    "opt": Family(
+        blocks="model.decoder.layers",
+        final_norm="model.decoder.final_layer_norm",
+        attention="self_attn",
+        attention_norm="self_attn_layer_norm",
+        mlp="fc2",
+        out_proj="out_proj",
+        norm="layer",
+        positions="model.decoder.embed_positions",
+        position_offset=2,
+        variant=adapting.opt,
+        note="positions are embedded; OPT-350m is refused, since its norms lie behind the residual sums",
+    ),
+    "gpt_neo": replace(
+        GPT2,
+        attention="attn.attention",
+        out_proj="out_proj",
+        projections=("q_proj", "k_proj", "v_proj"),
+        scale=lambda _: 1.0,
+        window=adapting.local_window,
+        returns_tuple=True,
+        prepare=adapting.see_all,
+        note="positions are embedded; every other layer is local; q.k is not scaled",
+    ),
+    "bloom": Family(
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="self_attention",
+        attention_norm="input_layernorm",
+        mlp="mlp.dense_4h_to_h",
+        out_proj="dense",
+        norm="layer",
+        projections=("query_key_value",),
+        fused="groups",
+        alibi=adapting.alibi,
+        scale=operator.attrgetter("inv_norm_factor"),
+        returns_tuple=True,
+        adds="self_attention.dense",
+        variant=adapting.refuse(
+            apply_residual_connection_post_layernorm=(True, "adds to what is behind a norm, so no residual adds up")
+        ),
+        prepare=adapting.without_alibi,
+        note="positions are added to scores (ALiBi); a norm behind the embedding",
+    ),
+    "falcon": Family(
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="self_attention",
+        attention_norm="input_layernorm",
+        mlp="mlp",
+        out_proj="dense",
+        norm="layer",
+        projections=("query_key_value",),
+        fused="groups",
+        kv_heads=adapting.falcon_heads,
+        rotary="transformer.rotary_emb",
+        scale=operator.attrgetter("inv_norm_factor"),
+        returns_tuple=True,
+        variant=adapting.falcon,
+        served=False,
+        note="one key-value head, or groups; attention and MLP side by side or one after the other; with ALiBi refused",
+    ),
+    "phi": replace(
+        LLAMA,
+        final_norm="model.final_layernorm",
+        out_proj="dense",
+        norm="layer",
+        variant=adapting.refuse(qk_layernorm=(True, "has norms of queries and keys, which no released model has")),
+        note="attention and MLP side by side; some dimensions of each head rotate",
+    ),
+    "phi3": replace(LLAMA, projections=("qkv_proj",), note="one projection to queries, keys and values"),
+    "olmo": replace(LLAMA, norm="layer", variant=adapting.unclipped, note="norms have no weights"),
+    "stablelm": replace(
+        LLAMA,
+        norm="layer",
+        variant=adapting.refuse(qk_layernorm=(True, "has a norm for each single head (StableLM 2 12B)")),
+        note="some dimensions of each head rotate; with a norm for each head (12B) refused",
+    ),
+    "starcoder2": replace(LLAMA, norm="layer", note="biases everywhere; attention slides over a window"),
+    "granite": replace(
+        LLAMA,
+        prepare=adapting.scale_granite,
+        note="embedding, scores, what is added to the residual, and logits are scaled",
+    ),
+    "smollm3": replace(
+        LLAMA, rotates=lambda attention: bool(attention.use_rope), note="every fourth layer does not rotate"
+    ),
+    "cohere": COHERE,
+    "cohere2": replace(
+        COHERE,
+        rotates=lambda attention: attention.sliding_window is not None,
+        variant=None,
+        note="attention and MLP side by side; logits are scaled; layers with a window rotate, others do not",
+    ),
+    "mixtral": replace(LLAMA, note="the MLP is a mixture of experts, one part"),
+    "qwen2_moe": replace(LLAMA, note="the MLP is a mixture of experts, one part"),
+    "qwen3_moe": replace(QWEN3, note="norms of queries and keys; the MLP is a mixture of experts, one part"),
+    "gemma": replace(LLAMA, gain=1.0, note="the embedding is scaled"),
+    "olmo2": replace(
+        QWEN3,
+        attention_norm=None,
+        norm_behind="post_attention_layernorm",
+        mlp="post_feedforward_layernorm",
+        note="norms behind attention and MLP, none before; norms of all queries and all keys",
+    ),
+    "glm4": replace(
+        LLAMA,
+        rotate=rotate_pairs_of_halves,
+        norm_behind="post_self_attn_layernorm",
+        mlp="post_mlp_layernorm",
+        note="norms before and behind attention and MLP; pairs of dimensions rotate, some of each head",
+    ),
+    "gemma3_text": replace(
+        QWEN3,
+        gain=1.0,
+        rotate=rotate_halves_by_layer,
+        norm_behind="post_attention_layernorm",
+        mlp="post_feedforward_layernorm",
+        variant=adapting.uncapped,
+        note="norms before and behind attention and MLP, and of queries and keys; most layers slide over a window",
     ),
 }
 
+REFUSED: dict[str, str] = {
+    "gemma2": "its caps on logits keep the parts of a residual from adding up to them",
+    "mpt": "its ALiBi is the same for all rows of a batch, and packed prompts need their own",
+    "gemma3": "it reads images, too; take its text model alone (gemma3_text)",
+}
 
-def family_of(config: Any) -> Family:
-    """The family of a transformers config.
+
+def require_family(model_type: str) -> None:
+    """Refuse a family that is not known, or known not to fit.
 
     Raises:
-        FamilyError: the package does not know it.
+        FamilyError: with the reason, or the families that are known.
     """
-    try:
-        return FAMILIES[config.model_type]
-    except KeyError:
-        unknown = UnknownNameError("supported model family", config.model_type, FAMILIES)
-        raise FamilyError(str(unknown)) from None
+    if model_type in FAMILIES:
+        return
+    if model_type in REFUSED:
+        raise FamilyError(f"Models of the family {model_type} are refused: {REFUSED[model_type]}.")
+    raise FamilyError(str(UnknownNameError("supported model family", model_type, FAMILIES)))
+
+
+def family_of(config: Any) -> Family:
+    """The family of a transformers config, as that configuration asks for it.
+
+    Raises:
+        FamilyError: the package does not know it, or has to refuse this very model.
+    """
+    require_family(config.model_type)
+    family = FAMILIES[config.model_type]
+    return family if family.variant is None else family.variant(family, config)

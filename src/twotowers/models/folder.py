@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaTokenizer
 
 from ..errors import ModelError
 from ..hub import first_line
-from .families import family_of
+from .families import family_of, require_family
 from .files import weight_files
 from .quantised import method_of
 
@@ -38,14 +37,9 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
             a way that is not.
     """
     _refuse_adapter(folder, weights)
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
-    settings = _json(folder / "config.json")
-    model_type = settings.get("model_type")
-    if not isinstance(model_type, str):
-        raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
-    family_of(_ModelType(model_type))
-    _require_sizes(folder, settings)
+    model_type = model_type_in(folder)
+    require_family(model_type)
+    _require_sizes(folder, _json(folder / "config.json"))
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json); fetch the whole model.")
     try:
@@ -61,15 +55,25 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
         raise ModelError(
             f"The tokenizer in {folder} cannot be read ({first_line(error)}); {_remedy(folder, error)}."
         ) from error
+    family_of(config)
     method_of(config)
     if weights:
         _require_weights(folder)
     return config, tokenizer
 
 
-@dataclass(frozen=True)
-class _ModelType:
-    model_type: str
+def model_type_in(folder: Path) -> str:
+    """The name of the family that a folder's configuration says.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
+    model_type = _json(folder / "config.json").get("model_type")
+    if not isinstance(model_type, str):
+        raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
+    return model_type
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from nnsight import TransformersModel
 from nnsight.tracing.backend import Backend
 from transformers import AutoModelForCausalLM
 
-from ..errors import MemoryLimitError, ModelError, UnknownNameError
+from ..errors import FamilyError, MemoryLimitError, ModelError, UnknownNameError
 from ..hub import first_line
 from . import parallel
 from .architecture import Architecture, submodule
-from .families import Family, family_of
+from .families import family_of
+from .family import Family, context_length
 from .files import find_source, sidecars, weight_bytes
 from .folder import read_folder
 from .packed import pack_linears
@@ -114,11 +115,8 @@ class Model:
 
     @property
     def context_length(self) -> int:
-        """Tokens that a prompt may have; where attention slides, no more than its window, which our masks ignore."""
-        config = self.config
-        sliding = config.model_type == "mistral" or "sliding_attention" in (getattr(config, "layer_types", None) or ())
-        window = getattr(config, "sliding_window", None) if sliding else None
-        return min(config.max_position_embeddings, window or config.max_position_embeddings)
+        """Tokens that a prompt may have, see `context_length`."""
+        return context_length(self.family, self.config)
 
     @property
     def pad_id(self) -> int:
@@ -168,6 +166,8 @@ class Model:
             dequantise_linears(network, self.dtype)
         if not self.tensor_parallel:
             pack_linears(network)
+        if self.family.prepare is not None:
+            self.family.prepare(network)
         return TransformersModel(network.eval(), task="text-generation", tokenizer=self.tokenizer)
 
     def _require_memory(self) -> None:
@@ -208,7 +208,7 @@ class Model:
         """Where tensors go to: the model's device; a server moves them there itself."""
         if self.remote is True:
             return torch.device("cpu")
-        return submodule(self.nn._module, self.family.final_norm).weight.device
+        return submodule(self.nn._module, self.arch.like).weight.device
 
     def forget_weights(self) -> None:
         """Drop the loaded weights; they load again with the next use of `nn`."""
@@ -297,6 +297,8 @@ def open_model(
     config, tokenizer = read_folder(found.folder, weights=found.fetch is None and remote is not True)
     if remote is not True:
         require_method(quantise, method_of(config))
+    if remote and not family_of(config).on_servers:
+        raise FamilyError(f"Models of the family {config.model_type} cannot be read on a server; load the model here.")
     if tensor_parallel:
         if remote or device_map or quantise or method_of(config):
             raise ModelError("A model is split as it is: without a server, device_map and quantised weights.")

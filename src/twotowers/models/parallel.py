@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..errors import ModelError
 
+TRIED = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
+
 
 def require(config: Any) -> None:
     """Refuse what cannot be split.
@@ -26,9 +28,9 @@ def require(config: Any) -> None:
     """
     if "WORLD_SIZE" not in os.environ:
         raise ModelError("A model is split over processes; start them with: torchrun --nproc-per-node N YOUR_SCRIPT")
-    if not getattr(config, "base_model_tp_plan", None):
+    if config.model_type not in TRIED or not getattr(config, "base_model_tp_plan", None):
         raise ModelError(
-            f"transformers has no plan for splitting {config.model_type}; spread it with device_map='auto' instead."
+            f"Splitting has not been tried with the family {config.model_type}; spread it with device_map='auto'."
         )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     if heads % int(os.environ["WORLD_SIZE"]):

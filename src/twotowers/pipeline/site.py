@@ -27,6 +27,7 @@ from ..toy.page import page as toy_page
 from . import costs
 from .contributed import AGAIN, contribution
 from .explore import TITLE, stage_look
+from .families_page import families_page
 from .finish import finish
 from .freshness import State
 from .overview import atlas_page, compare, home
@@ -35,7 +36,8 @@ from .status import not_fit_to_publish, run_status
 
 Runs = Mapping[RunFolder, list[str]]  # with the chapters that have a page
 Marks = dict[tuple[str, str], State]  # pages, by run and chapter, that are published though they are not up to date
-PAGES = ("intro", "atlas", "compare", "toy", "method", "rerun", "performance", "cite")  # that belong to no run
+OF_ALL = ("atlas", "compare", "toy")  # pages that belong to no run: about all of them
+USE = ("method", "rerun", "families", "performance", "cite")
 DEFAULT, TOY = "smollm2-135m", "toy-gpt2"  # runs that stand first, and behind the page on the toy
 
 
@@ -150,6 +152,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
         "_compare.md": compare(runs, book, root / "_build" / ".compare"),
         "_performance.md": performance(book / "bench"),
         "_verdicts.md": verdicts.page(book / verdicts.FILE),
+        "_families.md": families_page(),
         "_toy.md": toy_page(book / "_toy", run=toy),
         "_toc.yml": yaml.safe_dump(contents(runs), sort_keys=False, allow_unicode=True),
     }
@@ -185,8 +188,8 @@ def contents(runs: Sequence[Published]) -> dict[str, object]:
         return part(own.title, [{"file": f"runs/{own.name}/{page}", "title": title} for page, title in pages])
 
     models = [of_run(own) for own in runs]
-    of_all = part("All models", [{"file": name} for name in ("atlas", "compare", "toy")])
-    use = part("Use it", [{"file": name} for name in ("method", "rerun", "performance", "cite")])
+    of_all = part("All models", [{"file": name} for name in OF_ALL])
+    use = part("Use it", [{"file": name} for name in USE])
     return {"format": "jb-book", "root": "intro", "parts": [models[0], of_all, *models[1:], use]}
 
 
@@ -241,7 +244,9 @@ def _jupyter_book(root: Path) -> None:
 def _missing(html: Path, runs: Runs, published: Sequence[Published]) -> list[str]:
     """Pages and figures that should be on the site and are not."""
     looks = [f"runs/{own.name}/{LOOK}" for own in published if own.has(LOOK)]
-    missing = [f"page {page}" for page in ("index", *PAGES, *looks) if not (html / f"{page}.html").is_file()]
+    missing = [
+        f"page {page}" for page in ("index", "intro", *OF_ALL, *USE, *looks) if not (html / f"{page}.html").is_file()
+    ]
     for run, chapters in runs.items():
         for chapter in chapters:
             page = html / "runs" / run.name / f"{chapter}.html"

@@ -27,6 +27,7 @@ class Batch:
         row, last: for each prompt its row and the packed index of its last token.
         label_ids: for each prompt the tokens of its two labels, `gold` the index of the right one.
         index: packed index of every token of each prompt, padded with -1.
+        remembered: positions of the tokens that the model remembers, if it does.
     """
 
     input_ids: Int[Tensor, "B T"]
@@ -37,6 +38,14 @@ class Batch:
     label_ids: Int[Tensor, "N 2"]
     gold: Int[Tensor, " N"]
     index: Int[Tensor, "N S"]
+    remembered: Int[Tensor, "B M"] | None = None
+
+    @property
+    def key_positions(self) -> Int[Tensor, "B K"]:
+        """Position in its prompt of every token that may be attended to, as in `allowed`."""
+        if self.remembered is None:
+            return self.position_ids
+        return torch.cat([self.remembered, self.position_ids], dim=1)
 
     def repeat(self, rows: int) -> Batch:
         """The same packed row `rows` times (for one set only): prompts are ordered row by row."""
@@ -85,6 +94,7 @@ class Batch:
             label_ids=self.label_ids.repeat(copies, 1),
             gold=self.gold.repeat(copies),
             index=torch.where(own == last[:, None], length + column[:, None], own),
+            remembered=self.position_ids,
         )
 
     def tail(self, first: int) -> Batch:
@@ -106,6 +116,7 @@ class Batch:
             label_ids=self.label_ids,
             gold=self.gold,
             index=torch.where(self.index >= first, self.index + length - first, self.index),
+            remembered=self.position_ids,
         )
 
 

@@ -121,7 +121,7 @@ def facts_of(study: Study) -> Facts:
         model=study.model.name,
         family=config.model_type,
         template=study.model.template,
-        rotary=study.model.family.rotary is not None,
+        rotary=study.model.family.positions is None,
         labels=study.evaluation[0].labels,
         n_layers=config.num_hidden_layers,
         n_heads=config.num_attention_heads,

@@ -54,10 +54,10 @@ def ablate(
     sizes = [1 + int((joins < layer).sum()) for layer in range(n_layers + 1)]  # rows that enter each layer
     sites, read = Sites.of(model), reading(batch.repeat(sizes[-1]))
     blocks, norms, attentions, out_projs = sites.blocks, sites.norms, sites.attentions, sites.out_projs
-    final_norm, unembed = sites.final_norm, sites.unembed
+    final_norm, unembed, like = sites.final_norm, sites.unembed, sites.like
     with torch.no_grad(), model.nn.trace(inputs_of(model, batch), backend=model.backend(), **OPTIONS) as tracer:
         if entering is not None:
-            skipped = entering[None].to(final_norm.weight)
+            skipped = entering[None].to(like.weight)
             for layer in range(start):
                 blocks[layer].skip((skipped, None) if as_tuple else skipped)
         for layer in range(start, n_layers):
@@ -95,7 +95,7 @@ def subtract(model: Model, batch: Batch, layer: int, head: int) -> Answers:
     """
     sites, read, part = Sites.of(model), reading(batch), slice(head * model.arch.d_head, (head + 1) * model.arch.d_head)
     out_proj, norm, unembed, row, last = sites.out_projs[layer], sites.final_norm, sites.unembed, batch.row, batch.last
-    w_o = model.arch.w_o(layer)[head]
+    w_o = model.arch.w_o(layer, bare=True)[head]
     with torch.no_grad(), model.nn.trace(inputs_of(model, batch), backend=model.backend(), **OPTIONS):
         z = out_proj.input[..., part]
         output = out_proj.output

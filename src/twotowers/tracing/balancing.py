@@ -69,7 +69,8 @@ def _balanced(model: Model, s: PromptSet, batch: Batch, intact: Capture, groups:
     shown = [label for _, label in s.demonstrations]
     counts = torch.tensor([float(shown.count(label)) for label in shown])[:, None]  # [P, 1]
     sites, read, row, last, n = Sites.of(model), reading(run), run.row, run.last, len(batch.row)
-    blocks, attentions, norm, unembed = sites.blocks, sites.attentions, sites.final_norm, sites.unembed
+    blocks, attentions, like = sites.blocks, sites.attentions, sites.like
+    norm, unembed = sites.final_norm, sites.unembed
     as_tuple, rows, lasts = model.arch.family.returns_tuple, row[:, None], last[:, None]
     places = place.repeat(copies, 1)
     whole = all_heads if model.tensor_parallel else lambda weights: weights
@@ -78,7 +79,7 @@ def _balanced(model: Model, s: PromptSet, batch: Batch, intact: Capture, groups:
         torch.no_grad(),
         model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
     ):
-        skipped = entering.to(norm.weight)
+        skipped = entering.to(like.weight)
         for layer in range(start):
             blocks[layer].skip((skipped, None) if as_tuple else skipped)
         for layer, v, w_o, chosen, own in written:
@@ -98,7 +99,7 @@ def _values_out(
 ) -> tuple[Float[Tensor, "N P h d_h"], Float[Tensor, "h d_h d"]]:
     """Values at the label positions, and what carries them to the residual."""
     values = values_of(model.arch, intact, layer, heads)[batch.row[:, None], place]
-    return values, model.arch.w_o(layer)[list(heads)]
+    return values, model.arch.w_o(layer, bare=True)[list(heads)]
 
 
 def _chosen(groups: Sequence[Sequence[Head]], layer: int, heads: Sequence[int]) -> Float[Tensor, "G h"]:

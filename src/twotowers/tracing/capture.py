@@ -62,6 +62,7 @@ class Capture:
         logits: over the vocabulary, if asked for; `answers` always.
         inputs: residual entering each layer at every packed position, if asked for.
         written: what attention adds at every packed position, if asked for.
+        scale: of the norm behind attention at the last position, which a head's part is multiplied by; 1 without one.
         cache: keys and values of every packed position, with `inputs`: what later forwards remember (`Batch.lasts`);
             none from a server, which would send them here and back with every request.
     """
@@ -75,7 +76,16 @@ class Capture:
     logits: Float[Tensor, "N V"] | None = None
     inputs: Float[Tensor, "L B T d"] | None = None
     written: Float[Tensor, "L B T d"] | None = None
+    scale: Float[Tensor, "L N"] | None = None
     cache: DynamicCache | None = None
+
+    def parts(self) -> Float[Tensor, "L N H d_h"]:
+        """z as the residual is linear in it: `parts[l, n, h] @ w_o(l)[h]` is what a head adds."""
+        return self.z if self.scale is None else self.z * self.scale[:, :, None, None]
+
+    def scaled(self, layer: int, z: Float[Tensor, "N *h d_h"]) -> Float[Tensor, "N *h d_h"]:
+        """The same for values, or whatever else W_O of a layer is multiplied with, a row a prompt."""
+        return z if self.scale is None else z * self.scale[layer].reshape(-1, *[1] * (z.ndim - 1))
 
     def entering(self, layer: int) -> tuple[Float[Tensor, "T d"], int]:
         """What enters a layer, of the one row of the batch, and the layer: where a forward may begin (`ablate`)."""
@@ -85,7 +95,12 @@ class Capture:
 
 @dataclass(frozen=True)
 class Sites:
-    """The envoys of a model's modules, a list entry a layer, to be named in the body of a trace."""
+    """The envoys of a model's modules, a list entry a layer, to be named in the body of a trace.
+
+    Attributes:
+        added: what attention adds to the residual, where that is not its own output; None where it is.
+        like: a module whose weight is where, and in which numbers, residuals are.
+    """
 
     blocks: list[Any]
     norms: list[Any]
@@ -94,21 +109,30 @@ class Sites:
     mlps: list[Any]
     final_norm: Any
     unembed: Any
+    added: list[Any]
+    like: Any
 
     @classmethod
     def of(cls, model: Model) -> Sites:
         family = model.arch.family
+        added = family.norm_behind or family.adds
         blocks = list(submodule(model.nn, family.blocks))
         attentions = [submodule(block, family.attention) for block in blocks]
         return cls(
             blocks=blocks,
-            norms=[submodule(block, family.attention_norm) for block in blocks],
+            norms=[_norm_of(block, family.attention_norm) for block in blocks],
             attentions=attentions,
             out_projs=[submodule(attention, family.out_proj) for attention in attentions],
             mlps=[submodule(block, family.mlp) for block in blocks],
             final_norm=submodule(model.nn, family.final_norm),
             unembed=submodule(model.nn, family.unembed),
+            added=[submodule(block, added) if added else None for block in blocks],
+            like=submodule(model.nn, model.arch.like),
         )
+
+
+def _norm_of(block: Any, path: str | None) -> Any:
+    return (lambda x: x) if path is None else submodule(block, path)
 
 
 def batches(model: Model, sets: Sequence[PromptSet], budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
@@ -164,7 +188,8 @@ def capture(
         RuntimeError: patterns are asked for but the model's attention returns none.
     """
     sites = Sites.of(model)
-    layers = list(zip(sites.blocks, sites.attentions, sites.out_projs, sites.mlps, strict=True))
+    layers = list(zip(sites.blocks, sites.attentions, sites.out_projs, sites.added, sites.mlps, strict=True))
+    behind = model.arch.family.norm_behind is not None
     norm, unembed, row, last = sites.final_norm, sites.unembed, batch.row, batch.last
     read, attended = reading(batch), attended_by_last(model, batch)
     cache = DynamicCache() if inputs and not model.remote else None
@@ -172,20 +197,27 @@ def capture(
         torch.no_grad(),
         model.nn.trace(inputs_of(model, batch), past_key_values=cache, backend=model.backend(), **OPTIONS),
     ):
-        resid, attn, mlp, z, weights, full, added = (nnsight.save([]) for _ in range(7))
-        for block, attention, out_proj, feed_forward in layers:
+        resid, attn, mlp, z, weights, full, added, bare = (nnsight.save([]) for _ in range(8))
+        for block, attention, out_proj, adding, feed_forward in layers:
             entering = block.input
             resid.append(entering[row, last].detach().cpu())
             if inputs:
                 full.append(entering.detach().cpu())
             z.append(out_proj.input[row, last].detach().cpu())
+            if adding is not None:
+                plain = out_proj.output
             output, probabilities = attention.output[:2]
+            if behind:
+                bare.append(plain[row, last].detach().cpu())
+                output = adding.output
+            elif adding is not None:
+                output = plain
             attn.append(output[row, last].detach().cpu())
             if written:
                 added.append(output.detach().cpu())
             if pattern:
                 weights.append(attended(probabilities))
-            mlp.append(feed_forward.output[row, last].detach().cpu())
+            mlp.append(feed_forward.output.reshape(entering.shape)[row, last].detach().cpu())
         resid.append(norm.input[row, last].detach().cpu())
         all_logits = unembed(norm.output[row, last]).detach().float()
         label_logits, log_norm, best = (nnsight.save(x) for x in read(all_logits))
@@ -203,8 +235,14 @@ def capture(
         logits=kept if logits else None,
         inputs=torch.stack(full).float() if inputs else None,
         written=torch.stack(added).float() if written else None,
+        scale=_scales(model, bare) if behind else None,
         cache=cache,
     )
+
+
+def _scales(model: Model, bare: Sequence[Float[Tensor, "N d"]]) -> Float[Tensor, "L N"]:
+    """Of the norm behind attention, from what the output projection writes, layer by layer."""
+    return torch.stack([model.arch.behind_scale(layer, x.float()) for layer, x in enumerate(bare)])
 
 
 def answers(model: Model, batch: Batch) -> Answers:
@@ -214,6 +252,14 @@ def answers(model: Model, batch: Batch) -> Answers:
     with torch.no_grad(), model.nn.trace(inputs_of(model, batch), backend=model.backend(), **OPTIONS):
         label_logits, log_norm, best = (nnsight.save(x) for x in read(unembed(norm.output[row, last]).detach().float()))
     return Answers(label_logits, log_norm, best)
+
+
+def own_logits(model: Model, batch: Batch) -> Float[Tensor, "B V"]:
+    """What the model itself gives in the end, behind all that it does with logits, at the last place of each row."""
+    network = model.nn
+    with torch.no_grad(), network.trace(inputs_of(model, batch), backend=model.backend(), **OPTIONS):
+        logits = nnsight.save(network.output.logits[:, -1].detach().float().cpu())
+    return logits
 
 
 def remember(model: Model, batch: Batch) -> tuple[Answers, Capture | None]:
@@ -246,10 +292,16 @@ def require_weights(attended: Sequence[Tensor | None]) -> None:
         raise RuntimeError("the model's attention returns no weights; load it with attn_implementation='eager'")
 
 
-def mask_of(model: Model, allowed: Bool[Tensor, "B T K"]) -> Float[Tensor, "B 1 T K"]:
-    """What is added to the attention scores: 0 where attention is allowed, the dtype's minimum elsewhere."""
-    mask = torch.zeros(allowed.shape, dtype=model.dtype).masked_fill(~allowed, torch.finfo(model.dtype).min)
-    return mask[:, None].to(model.device)
+def mask_of(model: Model, batch: Batch, allowed: Bool[Tensor, "B T K"]) -> Float[Tensor, "B h T K"]:
+    """What is added to the attention scores: 0 where attention is allowed, the dtype's minimum elsewhere.
+
+    Where a family adds something for the positions of keys, that stands in it, too, head by head.
+    """
+    lowest = torch.finfo(model.dtype).min
+    added = model.arch.added_to_scores(batch.key_positions) if model.family.alibi else None
+    if added is None:
+        return torch.zeros(allowed.shape, dtype=model.dtype).masked_fill(~allowed, lowest)[:, None].to(model.device)
+    return added[:, :, None].to(model.dtype).masked_fill(~allowed[:, None], lowest).to(model.device)
 
 
 def inputs_of(model: Model, batch: Batch) -> dict[str, Tensor]:
@@ -257,5 +309,5 @@ def inputs_of(model: Model, batch: Batch) -> dict[str, Tensor]:
     return {
         "input_ids": batch.input_ids.to(model.device),
         "position_ids": batch.position_ids.to(model.device),
-        "attention_mask": mask_of(model, batch.allowed),
+        "attention_mask": mask_of(model, batch, batch.allowed),
     }

@@ -23,7 +23,7 @@ from ..prompts.packing import pack
 from ..prompts.sets import PromptSet, prompt_set
 from ..prompts.variants import prompt_set_of
 from .ablation import ablate, subtract
-from .capture import Capture, answers, capture, remember
+from .capture import Capture, answers, capture, own_logits, remember
 from .exchange import exchanged_z
 from .heads import every_head
 from .projection import project
@@ -119,9 +119,12 @@ def _layers(model: Model) -> Sequence[int]:
 
 def _heads(model: Model, captured: Capture) -> float:
     """sum_h z[h] W_O[h] + b_O = attn_out; the worst layer counts."""
-    arch, z = model.arch, captured.z
+    arch, z = model.arch, captured.parts()
     return _worst(
-        _difference(torch.einsum("nhe,hed->nd", z[i], arch.w_o(i)) + arch.b_o(i), captured.attn_out[i])
+        _difference(
+            torch.einsum("nhe,hed->nd", z[i], arch.w_o(i)) + captured.scaled(i, arch.b_o(i).expand(z.shape[1], -1)),
+            captured.attn_out[i],
+        )
         for i in _layers(model)
     )
 
@@ -151,10 +154,12 @@ def _scores(model: Model, captured: Capture, row: Tensor, index: Tensor) -> floa
     for layer in _layers(model):
         entering = arch.norm_in(layer, captured.inputs[layer])[row[:, None], index.clamp(min=0)]  # [N, S, d]
         q, k = (
-            arch.rotate(x.transpose(1, 2), positions)
+            arch.rotate(layer, x.transpose(1, 2), positions)
             for x in (arch.queries(layer, entering), arch.keys(layer, entering))
         )
         scores = torch.einsum("nhe,nhse->nhs", q[torch.arange(len(q)), :, lengths - 1], k) * arch.score_scale(layer)
+        added = arch.added_to_scores(positions[:, 0])
+        scores = scores if added is None else scores + added
         weights = scores.masked_fill(~own[:, None], float("-inf")).softmax(-1)
         residuals.append(_difference(weights, captured.pattern[layer]))
     return _worst(residuals)
@@ -191,13 +196,10 @@ def _causal(model: Model, s: PromptSet) -> float:
 
 
 def _packing(model: Model, sets: Sequence[PromptSet], captured: Capture) -> float:
-    alone = [
-        capture(model, pack([prompt_set_of(s, i)], model.pad_id), logits=True).logits
-        for s in sets
-        for i in range(len(s.queries))
-    ]
+    """Logits of packed prompts, as they are read everywhere, are those that the model itself gives to each alone."""
+    alone = [own_logits(model, pack([prompt_set_of(s, i)], model.pad_id)) for s in sets for i in range(len(s.queries))]
     assert captured.logits is not None
-    return _difference(captured.logits, torch.cat([logits for logits in alone if logits is not None]))
+    return _difference(captured.logits, torch.cat(alone))
 
 
 def _knockout(model: Model, s: PromptSet) -> float:

@@ -58,18 +58,19 @@ def _answer(
 ) -> Answers:
     """One forward from layer `start`, with another mask in some layers, behind what `cache` remembers."""
     sites, read, row, last = Sites.of(model), reading(batch), batch.row, batch.last
-    blocks, attentions, norm, unembed = sites.blocks, sites.attentions, sites.final_norm, sites.unembed
-    cut_layers, mask, as_tuple = cut[0], mask_of(model, cut[1]), model.arch.family.returns_tuple
+    blocks, attentions, like = sites.blocks, sites.attentions, sites.like
+    norm, unembed = sites.final_norm, sites.unembed
+    cut_layers, mask, as_tuple = cut[0], mask_of(model, batch, cut[1]), model.arch.family.returns_tuple
     with (
         torch.no_grad(),
         model.nn.trace(inputs_of(model, batch), past_key_values=cache, backend=model.backend(), **OPTIONS),
     ):
         if entering is not None:
-            skipped = entering.to(norm.weight)
+            skipped = entering.to(like.weight)
             for layer in range(start):
                 blocks[layer].skip((skipped, None) if as_tuple else skipped)
         for layer in cut_layers:
             arguments, options = attentions[layer].inputs
-            attentions[layer].inputs = (arguments, {**options, "attention_mask": mask.to(norm.weight.device)})
+            attentions[layer].inputs = (arguments, {**options, "attention_mask": mask.to(like.weight.device)})
         label_logits, log_norm, best = (nnsight.save(x) for x in read(unembed(norm.output[row, last]).detach().float()))
     return Answers(label_logits, log_norm, best)

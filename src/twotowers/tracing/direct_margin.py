@@ -56,7 +56,7 @@ def direct_margin(arch: Architecture, captured: Capture, batch: Batch) -> Direct
     def written(x: Float[Tensor, "*L N d"]) -> Float[Tensor, "*L N"]:
         return (arch.norm_shape(x) * towards).sum(-1)
 
-    by_head = [(z * carried_back(arch, layer, heads, towards)).sum(-1).T for layer, z in enumerate(captured.z)]
+    by_head = [(z * carried_back(arch, layer, heads, towards)).sum(-1).T for layer, z in enumerate(captured.parts())]
     return DirectMargin(
         margin=labels[prompts, gold] - labels[prompts, 1 - gold],
         embedding=written(captured.resid_pre[0]),

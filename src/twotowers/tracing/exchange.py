@@ -122,7 +122,7 @@ def exchanged_z(
                 keys_and_values(model, batch, intact, layer, own), (keys_from, values_from), strict=True
             )
         )
-        weights = attention(model, batch, layer, queries(model, batch, intact, layer, own)[donor], k)
+        weights = attention(model, batch, layer, own, queries(model, batch, intact, layer, own)[donor], k)
         z = torch.einsum("nhs,nshe->nhe", weights, v)
         found |= {(layer, head): z[:, i] for i, head in enumerate(own)}
     return found
@@ -146,14 +146,21 @@ def keys_and_values(
 
 
 def attention(
-    model: Model, batch: Batch, layer: int, q: Float[Tensor, "N h d_h"], k: Float[Tensor, "N S h d_h"]
+    model: Model,
+    batch: Batch,
+    layer: int,
+    heads: Sequence[int],
+    q: Float[Tensor, "N h d_h"],
+    k: Float[Tensor, "N S h d_h"],
 ) -> Float[Tensor, "N h S"]:
-    """Weights of the last positions, from queries and keys that are rotated here, each at its place."""
+    """Weights of the last positions in some heads, from queries and keys that are rotated here, each at its place."""
     arch, inside = model.arch, batch.index >= 0
     places = torch.arange(inside.shape[1]).expand(*k.shape[:1], k.shape[2], -1)
     ends = (inside.sum(1) - 1)[:, None, None].expand(-1, k.shape[2], 1)
-    q, k = arch.rotate(q[:, :, None], ends), arch.rotate(k.transpose(1, 2), places)
+    q, k = arch.rotate(layer, q[:, :, None], ends), arch.rotate(layer, k.transpose(1, 2), places)
     scores = torch.einsum("nhqe,nhse->nhs", q, k) * arch.score_scale(layer)
+    if (added := arch.added_to_scores(places[:, 0])) is not None:
+        scores = scores + added[:, list(heads)]
     return scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)
 
 

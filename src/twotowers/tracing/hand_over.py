@@ -142,13 +142,14 @@ def answer_from(
     run = batch.tail(first) if here else batch
     given = entering[:, first:] if here else entering
     sites, read, row, last = Sites.of(model), reading(run), run.row, run.last
-    blocks, norm, unembed, as_tuple = sites.blocks, sites.final_norm, sites.unembed, model.arch.family.returns_tuple
+    blocks, norm, unembed, like = sites.blocks, sites.final_norm, sites.unembed, sites.like
+    as_tuple = model.arch.family.returns_tuple
     with (
         remembered(behind) if behind is not None and here else nullcontext() as cache,
         torch.no_grad(),
         model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
     ):
-        resid = given.to(norm.weight)
+        resid = given.to(like.weight)
         for below in range(layer):
             blocks[below].skip((resid, None) if as_tuple else resid)
         if layer == 0:

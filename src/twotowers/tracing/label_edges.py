@@ -78,6 +78,7 @@ def margin_gradients(model: Model, batch: Batch, intact: Capture) -> Float[Tenso
     run = batch.lasts() if here else batch
     sites, row, last, label_ids = Sites.of(model), run.row, run.last, run.label_ids
     first, out_projs, norm, unembed = sites.blocks[0], sites.out_projs, sites.final_norm, sites.unembed
+    like = sites.like
     sign = torch.nn.functional.one_hot(run.gold, 2) * 2 - 1  # of each label's logit in the margin
     assert intact.inputs is not None
     entering = at_lasts(batch, intact.inputs[0]) if here else None
@@ -86,7 +87,7 @@ def margin_gradients(model: Model, batch: Batch, intact: Capture) -> Float[Tenso
         torch.enable_grad(),
         model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
     ):
-        resid = first.input if entering is None else entering.to(norm.weight)
+        resid = first.input if entering is None else entering.to(like.weight)
         first.input = resid.detach().requires_grad_()  # a server's weights may be frozen
         all_z = [out_proj.input for out_proj in out_projs]
         logits = unembed(norm.output[row, last]).float()

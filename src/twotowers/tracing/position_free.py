@@ -130,7 +130,7 @@ def _flattened(
     entering = None if inputs is None else at_lasts(batch, inputs[start])
     elsewhere = {} if inputs is None else {layer: inputs[layer] for layer in layers}
     blocks, norms, attentions, out_projs = sites.blocks, sites.norms, sites.attentions, sites.out_projs
-    norm, unembed, as_tuple = sites.final_norm, sites.unembed, family.returns_tuple
+    norm, unembed, like, as_tuple = sites.final_norm, sites.unembed, sites.like, family.returns_tuple
     projections = {i: [submodule(attentions[i], path) for path in family.projections] for i in layers}
     head_norms = {i: [submodule(attentions[i], n) for n in (family.query_norm, family.key_norm) if n] for i in layers}
     scales, kv_heads = {i: arch.score_scale(i) for i in layers}, arch.n_heads // arch.n_kv_heads
@@ -138,17 +138,16 @@ def _flattened(
     position_ids, row, last, run_row, run_last = batch.position_ids, batch.row, batch.last, run.row, run.last
     rows, own, outside = batch.row[:, None], batch.index.clamp(min=0), (batch.index < 0)[:, None]
     read, attended, n_heads = reading(run), attended_by_last(model, run), arch.n_heads
-    shape, axis = arch.fused_shape, family.fused
-    split = lambda x: x.unflatten(-1, shape).unbind(axis)  # noqa: E731 - a function would not travel
-    per_head = lambda x, size: x.unflatten(-1, (-1, size))  # noqa: E731
-    size = arch.d_head
+    split, size, offset = arch.split, arch.d_head, family.position_offset
+    per_head = lambda x: x.unflatten(-1, (-1, size))  # noqa: E731 - a function would not travel
+    together = arch.norms_heads_together
     with (
         torch.no_grad(),
         model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
     ):
         weights = nnsight.save([])
         if entering is not None:
-            skipped = entering.to(norm.weight)
+            skipped = entering.to(like.weight)
             for layer in range(start):
                 blocks[layer].skip((skipped, None) if as_tuple else skipped)
         for layer, chosen in layers.items():
@@ -160,13 +159,15 @@ def _flattened(
             normed = norms[layer](resid)
             bare = normed
             if embedding is not None:
-                bare = norms[layer](resid - embedding(position_ids.to(resid.device)))
+                bare = norms[layer](resid - embedding.weight[position_ids.to(resid.device) + offset])
             if len(projections[layer]) == 1:
                 (q, k, _), (_, _, v) = split(projections[layer][0](bare)), split(projections[layer][0](normed))
             else:
                 to_q, to_k, to_v = projections[layer]
-                q, k, v = per_head(to_q(bare), size), per_head(to_k(bare), size), per_head(to_v(normed), size)
-            if head_norms[layer]:
+                q, k, v = per_head(to_q(bare)), per_head(to_k(bare)), per_head(to_v(normed))
+            if head_norms[layer] and together:
+                q, k = (per_head(own(x.flatten(-2))) for own, x in zip(head_norms[layer], (q, k), strict=True))
+            elif head_norms[layer]:
                 q, k = head_norms[layer][0](q), head_norms[layer][1](k)
             shared = [head // kv_heads for head in chosen]
             q, k, v = q[row, last][:, chosen].float(), k[:, :, shared].float(), v[:, :, shared].float()

@@ -23,7 +23,9 @@ def increases(
 ) -> tuple[Float[Tensor, "L 2 N"], Float[Tensor, "L H N"]]:
     """Log-probability increase of one token a prompt, by layer component and by head, from one capture."""
     with torch.no_grad():
-        entering, between, heads = log_probabilities(arch, captured.resid_pre, captured.attn_out, captured.z, token)
+        entering, between, heads = log_probabilities(
+            arch, captured.resid_pre, captured.attn_out, captured.parts(), token
+        )
     return torch.stack([between - entering[:-1], entering[1:] - between], dim=1), heads - entering[:-1, None]
 
 
@@ -54,7 +56,7 @@ def log_probabilities(
 
     Args:
         resid: residual stream at the last position before each layer, and the final one, whose scale is frozen.
-        attn_out, z: what attention adds in each layer, and its heads before W_O.
+        attn_out, z: what attention adds in each layer, and its heads before W_O, scaled (`Capture.parts`).
 
     Returns:
         from `resid`; from `resid + attn_out`; and from `resid + z[h] @ W_O[h]` for every head.
@@ -128,6 +130,7 @@ def written(
 ) -> Float[Tensor, "N d"]:
     """Sum of weights * vo over some heads of a layer and all positions; with the pattern's, what the heads write."""
     z = torch.einsum("nhs,nshe->nhe", weights, prompt_values(arch, captured, batch, layer, heads))
+    z = captured.scaled(layer, z)
     return torch.einsum("nhe,hed->nd", z, arch.w_o(layer)[list(heads)])
 
 
@@ -140,5 +143,6 @@ def values_minus(
     towards: Float[Tensor, "N d"],
 ) -> Float[Tensor, "N h S"]:
     """M(vo) of every position of every prompt; arbitrary beyond a prompt's end."""
-    value, direction = prompt_values(arch, captured, batch, layer, heads), carried_back(arch, layer, heads, towards)
+    value = prompt_values(arch, captured, batch, layer, heads)
+    direction = captured.scaled(layer, carried_back(arch, layer, heads, towards))
     return torch.einsum("nshe,nhe->nhs", value, direction)

@@ -51,10 +51,10 @@ def rewritten_margins(
     Args:
         batch, intact, choices: as of `rewrite`.
     """
-    w_u, bias = model.arch.w_u(), model.arch.module(model.arch.family.unembed).bias
+    w_u, bias = model.arch.w_u(), model.arch.unembed_bias()
     gold, other = (batch.label_ids.gather(1, own[:, None])[:, 0] for own in (batch.gold, 1 - batch.gold))
     towards = w_u[gold] - w_u[other]  # [N, d]
-    constant = 0.0 if bias is None else (bias[gold] - bias[other]).detach().float().cpu()
+    constant = 0.0 if bias is None else bias[gold] - bias[other]
     normed = [
         _rewrite(model, batch, intact, part, None)[0].unflatten(0, (len(part), -1))
         for part in _parts(batch, intact, choices)
@@ -82,14 +82,14 @@ def _rewrite(
     start = min(writes, default=model.arch.n_layers - 1) if here else 0
     entering = at_lasts(batch, intact.inputs[start]).repeat(1, len(choices), 1)
     sites, row, last = Sites.of(model), run.row, run.last
-    blocks, out_projs, norm, unembed = sites.blocks, sites.out_projs, sites.final_norm, sites.unembed
+    blocks, out_projs, norm, unembed, like = sites.blocks, sites.out_projs, sites.final_norm, sites.unembed, sites.like
     n_heads, as_tuple, n = model.arch.n_heads, model.arch.family.returns_tuple, len(batch.row)
     with (
         remembered(intact) if here else nullcontext() as cache,
         torch.no_grad(),
         model.nn.trace(inputs_of(model, run), past_key_values=cache, backend=model.backend(), **OPTIONS),
     ):
-        skipped = entering.to(norm.weight)
+        skipped = entering.to(like.weight)
         for layer in range(start):
             blocks[layer].skip((skipped, None) if as_tuple else skipped)
         for layer, choice, head, new in writes.values():

@@ -125,7 +125,7 @@ def _chance(facts: Facts, areas: pd.DataFrame, above: Mapping[str, float]) -> st
         return f"{text} This family does not rotate: positions are embedded, and left in."
     means = areas[areas["name"] == IN_CONTEXT].set_index("measure")["mean"]
     rotation = means[SCORES["auc_unrotated"]] - means[SCORES["auc"]]
-    return f"{text} Leaving rotation out changes the AUC by {rotation:+z.3f}."
+    return f"{text} Leaving positions out of q·k changes the AUC by {rotation:+z.3f}."
 
 
 METRIC = Figure("towers-metric", draw=metric_figure, caption=_metric_caption, alt=metric_alt)

@@ -80,17 +80,20 @@ def _read_layer(
     ends = (batch.index >= 0).sum(1) - 1  # position of each prompt's last token
     cosine = torch.cosine_similarity(last[prompt], at, dim=-1)
     value = values_at_labels(arch, captured, batch, frame, layer, heads)
-    direction = carried_back(arch, layer, heads, label_direction(arch, captured, batch))
+    direction = captured.scaled(layer, carried_back(arch, layer, heads, label_direction(arch, captured, batch)))
     second = torch.tensor(frame["token"].to_numpy()) == batch.label_ids[prompt, 1]
     minus = (value * direction[prompt]).sum(-1) * torch.where(second, 1, -1)[:, None]  # [R, h]
     queries, keys = arch.queries(layer, arch.norm_in(layer, last)), arch.keys(layer, arch.norm_in(layer, at))
     parts = []
     for i, head in enumerate(heads):
         q, k = queries[:, head], keys[:, head]
-        rotated = arch.rotate(q[None], ends[None])[0, prompt] * arch.rotate(k[None], position[None])[0]
+        rotated = arch.rotate(layer, q[None], ends[None])[0, prompt] * arch.rotate(layer, k[None], position[None])[0]
+        score = rotated.sum(-1) * arch.score_scale(layer)
+        if (added := arch.added_to_scores(position)) is not None:
+            score = score + added[head]
         columns = {
             "weight": weights(captured, frame, layer, head),
-            "score": rotated.sum(-1) * arch.score_scale(layer),
+            "score": score,
             "score_unrotated": (q[prompt] * k).sum(-1) * arch.score_scale(layer),
             "cosine": cosine,
             "value": minus[:, i],

@@ -46,6 +46,7 @@ def transfer(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
             for i, head in enumerate(numbers):
                 weight = weights(captured, frame, layer, head)
                 z = weight[:, None] * value[:, i]
+                z = z if captured.scale is None else z * captured.scale[layer][prompt, None]
                 rise = position_increases(model.arch, layer, head, z, prompt, base, final, token)
                 columns = {"weight": weight.numpy(), "log_increase": rise.numpy()}
                 parts.append(described(frame, layer, head).assign(**columns))

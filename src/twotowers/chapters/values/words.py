@@ -80,7 +80,8 @@ def word_vectors(arch: Architecture, captured: Capture, layer: int, head: int) -
     assert captured.pattern is not None
     assert captured.inputs is not None
     assert captured.written is not None
-    vo = values_of(arch, captured, layer, [head])[0, :, 0] @ arch.w_o(layer)[head]
+    values = captured.scaled(layer, values_of(arch, captured, layer, [head])[:, :, 0])[0]
+    vo = values @ arch.w_o(layer)[head]
     return {
         "value": captured.pattern[layer, 0, head, :, None] * vo,
         "key": captured.written[:layer, 0].sum(0),

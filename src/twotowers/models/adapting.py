@@ -1,0 +1,145 @@
+"""What a family's configuration changes in its entry, and what a loaded network is changed by to be read exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import FamilyError
+from .family import Family
+
+Variant = Callable[[Family, Any], Family]
+
+
+def refuse(**unwanted: tuple[object, str]) -> Variant:
+    """A variant that takes a configuration only if none of these settings has the value that is said with it.
+
+    Args:
+        unwanted: for a setting's name its value, and what a model with it does.
+    """
+
+    def variant(family: Family, config: Any) -> Family:
+        for name, (value, does) in unwanted.items():
+            if getattr(config, name, None) == value:
+                refused(config, does)
+        return family
+
+    return variant
+
+
+def refused(config: Any, does: str) -> None:
+    """Raises: FamilyError, with what a model of this family does that cannot be read."""
+    raise FamilyError(f"This model of the family {config.model_type} {does}, so it cannot be read; take another one.")
+
+
+def uncapped(family: Family, config: Any) -> Family:
+    """Gemma 3 has settings of Gemma 2 that its models leave empty."""
+    if config.final_logit_softcapping is not None or config.attn_logit_softcapping is not None:
+        refused(config, "caps its scores or logits, whose parts then no longer add up to them")
+    if config.use_bidirectional_attention:
+        refused(config, "attends to what follows")
+    return family
+
+
+def unclipped(family: Family, config: Any) -> Family:
+    """OLMo may clip queries, keys and values, which are then no longer linear in what enters."""
+    if config.clip_qkv is not None:
+        refused(config, "clips queries, keys and values (clip_qkv)")
+    return family
+
+
+def opt(family: Family, config: Any) -> Family:
+    """OPT-350m has its norms behind the residual sums, and embeds tokens in fewer dimensions."""
+    if not config.do_layer_norm_before or config._remove_final_layer_norm:
+        refused(config, "has its norms behind the residual sums, so nothing adds up to them")
+    if config.word_embed_proj_dim != config.hidden_size:
+        refused(config, "projects the residual before it is unembedded")
+    return family
+
+
+def falcon(family: Family, config: Any) -> Family:
+    """Three forms: one norm for attention and MLP, one for each, side by side, and one after the other."""
+    if config.alibi:
+        refused(config, "has ALiBi, which transformers computes in two ways that do not agree")
+    two_norms = config.new_decoder_architecture and config.num_ln_in_parallel_attn in (None, 2)
+    return replace(family, attention_norm="ln_attn") if two_norms and config.parallel_attn else family
+
+
+def falcon_heads(config: Any) -> int:
+    """Key-value heads of Falcon's three forms."""
+    if config.new_decoder_architecture or not config.multi_query:
+        return config.num_kv_heads
+    return 1
+
+
+def head_norms(query: str, key: str, setting: str) -> Variant:
+    """Norms of queries and keys where a setting says so."""
+
+    def variant(family: Family, config: Any) -> Family:
+        return replace(family, query_norm=query, key_norm=key) if getattr(config, setting) else family
+
+    return variant
+
+
+def local_window(config: Any) -> int | None:
+    """GPT-Neo: how far back its local layers look."""
+    return config.window_size if "local" in config.attention_layers else None
+
+
+def see_all(network: Any) -> None:
+    """GPT-Neo keeps masks of its own, by places in a row. Ours are by positions in a prompt, and shorter than its
+    windows, so its own are opened."""
+    for block in network.transformer.h:
+        own = block.attn.attention
+        own.bias = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=own.bias.device).expand(1, 1, 2**20, 2**20)
+
+
+def alibi(config: Any, positions: Tensor) -> Tensor:
+    """ALiBi of BLOOM: a head's slope times the position of the key; slopes are powers of 2 in equal steps."""
+    n = config.num_attention_heads
+    whole = 2 ** math.floor(math.log2(n))
+    slopes = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
+    slopes += [2 ** (-4 * (2 * i + 1) / whole) for i in range(n - whole)]
+    return torch.tensor(slopes)[:, None] * positions[..., None, :]
+
+
+def without_alibi(network: Any) -> None:
+    """BLOOM counts positions along a row. Ours are by prompt, and in the mask, so that its own are nothing."""
+
+    def nothing(mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(1, 1, 1, dtype=dtype, device=mask.device)
+
+    network.transformer.build_alibi_tensor = nothing
+
+
+def scale_logits(network: Any) -> None:
+    """Cohere multiplies its logits: its unembedding does it instead, so that it gives logits as they are."""
+    scaled(network.lm_head, network.logit_scale)
+    network.logit_scale = 1.0
+
+
+def scale_granite(network: Any) -> None:
+    """Granite divides its logits, and multiplies what attention and MLP add: their last matrices do it instead."""
+    scaled(network.lm_head, 1 / network.config.logits_scaling)
+    network.config.logits_scaling = 1.0
+    for block in network.model.layers:
+        for projection in (block.self_attn.o_proj, block.mlp.down_proj):
+            scaled(projection, block.residual_multiplier)
+        block.residual_multiplier = 1.0
+
+
+def scaled(module: nn.Module, by: float) -> None:
+    """Let a layer multiply what it gives; its weight stays as it is stored, since it may be tied to another."""
+    plain: Callable[..., Tensor] = module.forward
+    vars(module)["multiplier"] = by
+    module.forward = lambda *inputs: plain(*inputs) * by
+
+
+def multiplier(module: Any) -> float:
+    """What a layer multiplies its output by, see `scaled`."""
+    return getattr(module, "multiplier", 1.0)

@@ -1,0 +1,119 @@
+"""Tiny random models of every family beside GPT-2 and Llama, with the odd values that real configurations have.
+
+Windows are longer than the prompts of the tests and shorter than packed rows; every parameter is random.
+"""
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Cohere2Config,
+    CohereConfig,
+    FalconConfig,
+    Gemma3TextConfig,
+    GemmaConfig,
+    Glm4Config,
+    GPTJConfig,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    GraniteConfig,
+    MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    OlmoConfig,
+    OPTConfig,
+    Phi3Config,
+    PhiConfig,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
+)
+
+from conftest import VOCABULARY, tiny_tokenizer
+
+WINDOW = 32
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+}
+MODERN = SIZES | {
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+}
+RMS = MODERN | {"rms_norm_eps": 1e-3}
+LLAMA_LIKE = RMS | {"head_dim": 16}  # not hidden_size / heads: a formula that assumes so fails
+LAYER = MODERN | {"layer_norm_eps": 1e-3}
+KINDS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": WINDOW}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+
+
+def partial(share):
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": share}}
+
+
+CONFIGS = {
+    "gptj": GPTJConfig(vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=3, n_head=4, rotary_dim=4),
+    "gpt_neox": GPTNeoXConfig(**SIZES, intermediate_size=48, rotary_pct=0.5),
+    "gpt_neox-sequential": GPTNeoXConfig(**SIZES, intermediate_size=48, use_parallel_residual=False),
+    "mistral": MistralConfig(**LLAMA_LIKE, sliding_window=WINDOW),
+    "qwen2": Qwen2Config(**RMS),
+    "qwen3": Qwen3Config(**LLAMA_LIKE),
+    "opt": OPTConfig(**SIZES, ffn_dim=48, word_embed_proj_dim=32, pad_token_id=1),
+    "gpt_neo": GPTNeoConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=256, hidden_size=32, intermediate_size=48, num_layers=4,
+        num_heads=4, attention_types=[[["global", "local"], 2]], window_size=WINDOW,
+    ),
+    "bloom": BloomConfig(vocab_size=VOCABULARY, hidden_size=48, n_layer=3, n_head=6),  # 6: slopes of two series
+    "falcon-one-key": FalconConfig(**SIZES, multi_query=True, parallel_attn=True, bias=False),
+    "falcon-groups": FalconConfig(**SIZES, new_decoder_architecture=True, num_kv_heads=2),
+    "falcon-one-norm": FalconConfig(**SIZES, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
+    "falcon-sequential": FalconConfig(**SIZES, multi_query=False, parallel_attn=False, bias=True),
+    "phi": PhiConfig(**LAYER, **partial(0.5)),
+    "phi3": Phi3Config(**RMS, **partial(0.5), sliding_window=WINDOW),
+    "olmo": OlmoConfig(**MODERN),
+    "stablelm": StableLmConfig(**LAYER, **partial(0.5), use_qkv_bias=True),
+    "stablelm-parallel": StableLmConfig(**LAYER, **partial(0.25), use_parallel_residual=True),
+    "starcoder2": Starcoder2Config(**MODERN, norm_epsilon=1e-3, sliding_window=WINDOW, use_bias=True),
+    "granite": GraniteConfig(
+        **RMS, embedding_multiplier=3.0, logits_scaling=4.0, residual_multiplier=0.4, attention_multiplier=0.3,
+        attention_bias=True,
+    ),
+    "smollm3": SmolLM3Config(**RMS, no_rope_layers=[1, 0, 1]),
+    "cohere": CohereConfig(**LAYER, logit_scale=0.25),
+    "cohere-normed": CohereConfig(**LAYER, logit_scale=0.25, use_qk_norm=True),
+    "cohere2": Cohere2Config(**LAYER, **KINDS, head_dim=16, logit_scale=0.25),
+    "mixtral": MixtralConfig(**LLAMA_LIKE, num_local_experts=4, num_experts_per_tok=2, sliding_window=WINDOW),
+    "qwen2_moe": Qwen2MoeConfig(**RMS, **EXPERTS, shared_expert_intermediate_size=40, decoder_sparse_step=2),
+    "qwen3_moe": Qwen3MoeConfig(**LLAMA_LIKE, **EXPERTS),
+    "gemma": GemmaConfig(**LLAMA_LIKE),
+    "olmo2": Olmo2Config(**RMS),
+    "glm4": Glm4Config(**LLAMA_LIKE, **partial(0.5), attention_bias=True),
+    "gemma3_text": Gemma3TextConfig(**LLAMA_LIKE, **KINDS, query_pre_attn_scalar=24),
+}  # fmt: skip
+
+
+def network_of(config):
+    """A model in which every parameter is random, also biases and norms."""
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            norm = ("norm" in name or "ln_" in name) and "bias" not in name and "gemma" not in config.model_type
+            parameter.copy_((1.0 if norm else 0.0) + 0.3 * torch.randn_like(parameter))
+    return network
+
+
+def save(config, folder):
+    """Such a model in a folder, with a tokenizer."""
+    network_of(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

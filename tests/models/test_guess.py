@@ -1,0 +1,58 @@
+"""A family that is taken out of the table is guessed again; what cannot be guessed is told."""
+
+import pytest
+from family_configs import CONFIGS, LLAMA_LIKE, save
+from transformers import Gemma2Config
+
+from conftest import message
+from twotowers.cli import main
+from twotowers.errors import FamilyError
+from twotowers.models.families import FAMILIES
+from twotowers.models.family import Family
+from twotowers.tracing.guessing import guess
+
+GUESSED = ("gpt_neox", "qwen2", "qwen3", "phi", "phi3", "olmo", "stablelm", "mixtral", "gemma", "olmo2", "glm4")
+SAID = ("blocks", "final_norm", "attention", "attention_norm", "mlp", "out_proj", "norm", "gain", "norm_behind")
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    def forget(name):
+        known = FAMILIES[name]
+        monkeypatch.delitem(FAMILIES, name)
+        return known
+
+    return forget
+
+
+@pytest.mark.parametrize("name", GUESSED)
+def test_a_family_is_guessed_as_it_stands_in_the_table(name, forgotten, tmp_path):
+    known = forgotten(name)
+    found = guess(str(save(CONFIGS[name], tmp_path / "model")))
+    assert found.holds, (found.entry, found.stopped, found.table)
+    assert name not in FAMILIES
+    for field in SAID:
+        value, default = getattr(known, field), Family.__dataclass_fields__[field].default
+        assert value == default or f"{field}={value!r}".replace("'", '"') in found.entry
+
+
+def test_the_command_prints_the_entry_and_the_identities(forgotten, tmp_path, capsys):
+    forgotten("qwen2")
+    assert main(["check", str(save(CONFIGS["qwen2"], tmp_path / "model")), "--guess"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith('"qwen2": Family(\n    blocks="model.layers",\n')
+    assert "projected parts add up to the logits" in said
+    assert "FAILS" not in said
+
+
+def test_an_entry_that_is_not_right_says_what_fails(tmp_path, capsys):
+    folder = save(Gemma2Config(**LLAMA_LIKE, final_logit_softcapping=1.0), tmp_path / "gemma2")
+    assert main(["check", str(folder), "--guess"]) == 1
+    printed = capsys.readouterr()
+    failing = [line for line in printed.out.splitlines() if "FAILS" in line]
+    assert any(line.startswith("packed prompts answer as separate ones") for line in failing)
+    assert "mend it by hand" in printed.err
+
+
+def test_a_known_family_needs_no_guess(tiny_folders):
+    assert "leave out --guess" in message(FamilyError, lambda: guess(str(tiny_folders["gpt2"])))
