@@ -79,6 +79,7 @@ ROWS = st.lists(st.tuples(CELLS, CELLS, st.sampled_from(["", "selection", "Evalu
 
 def as_csv(rows, names, separator, quoting, line_end):
     written = io.StringIO()
+    quoting = csv.QUOTE_ALL if line_end == "\r" else quoting  # before 3.13 the writer leaves other line ends unquoted
     writer = csv.writer(written, delimiter=separator, quoting=quoting, lineterminator=line_end)
     writer.writerows([names, *rows])
     return written.getvalue()

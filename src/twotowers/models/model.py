@@ -283,6 +283,10 @@ def open_model(
 ) -> Model:
     """As `load`, but reads configuration and tokenizer only; the weights come with the first use of `nn`."""
     entry = REGISTRY.get(str(name))
+    if not (isinstance(remote, bool) or remote == "local"):
+        raise UnknownNameError("way to run remotely", remote, ("local",), hint=" (or give True, or False)")
+    if device_map and "meta" in (device_map.values() if isinstance(device_map, dict) else (device_map,)):
+        raise ModelError("The device meta holds no weights; leave device_map out, or name devices that do.")
     if remote is True:
         require_key()
     if remote is True and quantise:
@@ -301,8 +305,8 @@ def open_model(
         if remote or device_map or quantise or method_of(config):
             raise ModelError("A model is split as it is: without a server, device_map and quantised weights.")
         parallel.require(config)
-    asked = dtype or (entry.dtype if entry and remote is not True else "float32")
-    if isinstance(asked, str) and asked not in DTYPES:
+    asked = dtype if dtype is not None else entry.dtype if entry and remote is not True else "float32"
+    if asked not in (*DTYPES, *DTYPES.values(), torch.float64):
         raise UnknownNameError("dtype", asked, DTYPES)
     return Model(
         kind=found.kind,

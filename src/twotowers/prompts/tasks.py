@@ -78,7 +78,7 @@ class Task:
                     )
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str | Path) -> Task:
     """Load a task: `words`, a data set of sentences, or a user's own file or folder by path.
 
     A data set may be followed by two of its classes (`ag-news:world,sports`), and every task by the most
@@ -88,7 +88,9 @@ def load_task(name: str) -> Task:
         UnknownNameError: neither a built-in task nor an existing file or folder.
         TaskError: the texts cannot be read or used; the message says where and what to do.
     """
-    asked, options = _options(name)
+    if not isinstance(name, str | Path):
+        raise UnknownNameError("task", name, BUILT_IN)
+    asked, options = _options(str(name))
     key, _, classes = asked.partition(":")
     if asked == "words":
         source = resources.files(__package__) / "words.yaml"
@@ -140,7 +142,7 @@ def _options(name: str) -> tuple[str, dict[str, str]]:
         found[option], name = value, asked
     number = found.get(":shots=")
     if number is not None and not re.fullmatch("[1-9][0-9]{0,5}", number):
-        raise TaskError(f"The task '{name}' asks for '{number}' demonstrations; give a whole number from 1.")
+        raise TaskError(f"The task '{name}' asks for '{number[:20]}' demonstrations; give a whole number from 1.")
     return name, found
 
 
