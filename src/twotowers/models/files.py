@@ -7,7 +7,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import math
 import os
 import re
 import shutil
@@ -26,8 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import ModelError, UnknownNameError, UserError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
-from .quantised import bytes_per_weight
 from .registry import REGISTRY, WHEELS
+from .weights import weight_files
 
 COPY_DIGESTS = "digests.json"  # of a converted copy's files
 NO_TOKENIZER = ("generation_config.json", "training.json")  # of a model's folder, and decide no number
@@ -109,43 +108,6 @@ def _local_source(place: Path) -> Source:
         )
     sha, key = _sha256([place]), re.sub(r"[^\w.]", "-", place.stem)[:100]
     return Source("folder", place.stem, _converted(key, place, sha), None, lambda: sha)
-
-
-def weight_bytes(folder: Path, dtype: torch.dtype, quantise: str | None = None) -> int:
-    """Bytes that the weights in a folder take once they are loaded in a dtype, from the files' own description.
-
-    PyTorch's own files do not say how many weights they hold; their size counts as it is. Weights that are stored
-    quantised, in integers, keep their size.
-
-    Args:
-        quantise: how the matrices of the blocks are quantised while they load, if they are.
-    """
-    total = 0
-    for file in weight_files(folder):
-        if file.suffix != ".safetensors":
-            total += file.stat().st_size
-            continue
-        try:
-            with file.open("rb") as handle:
-                header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-            tensors = [
-                (name, entry["dtype"], entry["shape"]) for name, entry in header.items() if name != "__metadata__"
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
-            continue  # a damaged file is told when it is loaded
-        for name, stored, shape in tensors:
-            size: float = dtype.itemsize
-            if stored in ("U8", "I8"):
-                size = 1
-            elif quantise and len(shape) == 2 and re.search(r"(^|\.)\d+\.", name):
-                size = bytes_per_weight(quantise)
-            total += math.ceil(math.prod(shape) * size)
-    return total
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: safetensors if there are any, else PyTorch's own."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def _wheel_file(package: str) -> Path:

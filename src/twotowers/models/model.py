@@ -7,6 +7,7 @@ and prompts are checked before minutes are spent on weights.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import logging
@@ -27,13 +28,14 @@ from ..hub import first_line
 from . import parallel
 from .architecture import Architecture, submodule
 from .families import Family, family_of
-from .files import find_source, sidecars, weight_bytes
+from .files import find_source, sidecars
 from .folder import read_folder
 from .packed import pack_linears
 from .quantised import dequantise_linears, method_of, require_method, settings_for, version
 from .registry import DTYPES, REGISTRY
 from .rehearsal import Rehearsal
 from .server import Server, Traffic, find_deployment, host, meta_model, read_tensors, require_key
+from .weights import misfit, renaming, unloadable, weight_bytes
 
 Remote = bool | Literal["local"]
 
@@ -141,11 +143,15 @@ class Model:
         device_map = self.device_map or ("cuda" if torch.cuda.is_available() else "cpu" if self.quantised else None)
         how: dict[str, Any] = {"quantization_config": settings_for(self.quantise)} if self.quantise else {}
         how |= parallel.options() if self.tensor_parallel else {"device_map": device_map}
+        config = copy.deepcopy(self.config)
+        config._attn_implementation = "eager"  # it may name another, which is not installed here
         try:
             with _quiet_transformers():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     self.folder,
+                    config=config,
                     dtype=self.dtype,
+                    key_mapping=renaming(self.folder),
                     attn_implementation="eager",
                     local_files_only=True,
                     ignore_mismatched_sizes=True,  # they are reported below
@@ -153,17 +159,10 @@ class Model:
                     **how,
                 )
         except Exception as error:  # a damaged file may raise anything
-            raise ModelError(
-                f"The weights in {self.folder} cannot be loaded ({first_line(error)}); if a file is damaged, fetch "
-                f"it again."
-            ) from error
+            raise ModelError(unloadable(self.folder, first_line(error))) from error
         network, report = loaded
-        wrong = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
-        if wrong:
-            raise ModelError(
-                f"The weights in {self.folder} do not fit its config.json: {len(wrong)} tensors are missing or of "
-                f"another shape, {wrong[0]} first; fetch the model again."
-            )
+        if problem := misfit(self.folder, report):
+            raise ModelError(problem)
         if self.quantised:
             dequantise_linears(network, self.dtype)
         if not self.tensor_parallel:
