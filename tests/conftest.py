@@ -19,6 +19,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -27,6 +28,13 @@ from twotowers.prompts.tasks import load_task
 from twotowers.toy.data import make_tokenizer, read_words
 
 pytest_plugins = ["clones", "archives", "browsing"]
+
+# Properties of inputs made by chance: always the same few cases in `make test`, many new ones on request, with
+#     pytest --hypothesis-profile=long
+_ANYWHERE = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("short", max_examples=60, derandomize=True, **_ANYWHERE)
+settings.register_profile("long", max_examples=10_000, print_blob=True, **_ANYWHERE)
+settings.load_profile("short")
 
 VOCABULARY = 700
 DEMONSTRATIONS = [("cat", "foo"), ("seven", "bar"), ("two", "bar"), ("elephant", "foo"), ("nine", "bar")]

@@ -1,5 +1,11 @@
 """Public functions refuse what they cannot use, in one sentence, and take heads as tables and arrays give them."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,3 +100,18 @@ def test_an_odd_seed_or_half_is_refused(tiny_gpt2, tiny_folders, sets):
     assert "-1 is no seed" in message(SeedError, lambda: twotowers.block(tiny_gpt2, sets, seed=-1))
     text = message(UnknownNameError, lambda: sample_sets(tiny_gpt2, task, "evalution", seed=0, **size))
     assert "no half 'evalution': did you mean 'evaluation'?" in text
+
+
+def test_every_argument_of_no_use_is_refused_in_one_sentence(tiny_folders):
+    """In a process of its own: here the types of all arguments are checked before our functions see them."""
+    script = Path(__file__).with_name("odd_arguments.py")
+    environment = os.environ | {"PYTHONPATH": str(Path(twotowers.__file__).parents[1])}
+    ran = subprocess.run(
+        [sys.executable, script, tiny_folders["gpt2"]], capture_output=True, text=True, env=environment, check=True
+    )
+    found = json.loads(ran.stdout)
+    assert len(found) > 250
+    assert {name: outcome for name, outcome in found.items() if isinstance(outcome, str)} == {}
+    for name, refused in found.items():
+        assert len(refused["message"].splitlines()) == 1, name
+        assert len(refused["message"]) < 600, name

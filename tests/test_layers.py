@@ -9,7 +9,18 @@ from twotowers.chapters.registry import CHAPTERS
 from twotowers.paper import CLAIMS
 
 PACKAGE = Path(twotowers.__file__).parent
-LAYERS = ("paper errors statistics", "hub", "models", "prompts", "study", "tracing", "publishing", "chapters")
+LAYERS = (
+    "paper errors",
+    "arguments",
+    "statistics",
+    "hub",
+    "models",
+    "prompts",
+    "study",
+    "tracing",
+    "publishing",
+    "chapters",
+)
 LAYERS += ("bench toy", "pipeline", "cli")
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 

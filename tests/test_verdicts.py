@@ -106,7 +106,7 @@ def test_the_clustered_error_of_unrelated_sets_is_the_usual_one_and_never_makes_
 
 
 def test_a_set_without_categories_is_refused():
-    with pytest.raises(ValueError, match="the categories of 4 sets are missing, set 28"):
+    with pytest.raises(ValueError, match="The categories of 4 sets are missing, set 28"):
         judge(around(0.3), SMALLEST, categories=categories_of(pairs(8)))
 
 
@@ -253,7 +253,7 @@ def test_a_control_can_forbid_support_only():
 
 
 def test_a_smallest_effect_of_zero_is_refused():
-    with pytest.raises(ValueError, match="must be above zero"):
+    with pytest.raises(ValueError, match="give a number above 0"):
         judge(around(0.3), 0.0)
 
 

@@ -10,17 +10,25 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what was asked for; the message is one sentence that says how to mend it."""
+    """A mistake in what was asked for; the message is one sentence, on one line, that says how to mend it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class UnknownNameError(UserError):
     """A model, task, chapter or scale that does not exist."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+    def __init__(self, kind: str, name: object, known: Iterable[str], hint: str = "") -> None:
         known = list(known)
-        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        asked = str(name) if len(str(name)) <= 100 else f"{str(name)[:100]}…"
+        close = difflib.get_close_matches(asked.lower(), known, n=1, cutoff=0.5)
         meant = f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"
-        super().__init__(f"There is no {kind} '{name}': {meant}{hint}")
+        super().__init__(f"There is no {kind} '{asked}': {meant}{hint}")
+
+
+class ArgumentError(UserError, ValueError):
+    """What a function was given from Python is of a kind or size that it cannot use."""
 
 
 class TaskError(UserError):
@@ -85,9 +93,3 @@ class ChapterError(Exception):
 
 class SiteError(Exception):
     """A site that was built with warnings, or lacks a page or a figure."""
-
-
-def require_seed(seed: object) -> None:
-    """Raise `SeedError` unless a seed is a whole number from 0."""
-    if not hasattr(seed, "__index__") or seed.__index__() < 0:
-        raise SeedError(f"{seed!r} is no seed; give a whole number from 0.")

@@ -11,6 +11,9 @@ import pandas as pd
 import scipy.special
 import scipy.stats
 
+from .arguments import require_judged, require_ledger
+from .errors import ArgumentError
+
 Values = Sequence[Any] | np.ndarray | pd.Series | pd.Index  # numbers, one per prompt or per head
 
 SUPPORTED, NEGLIGIBLE, ABSENT = "supported", "supported, negligible", "absent"
@@ -121,10 +124,9 @@ def judge(
         accuracy: `set, effect`: two-way accuracy at the shots at which the effect is measured.
 
     Raises:
-        ValueError: the smallest effect is not above zero, or a set has no categories.
+        ArgumentError: a frame lacks a column or a set its categories; a number is none, or not above zero.
     """
-    if not smallest > 0:
-        raise ValueError(f"the smallest effect of interest must be above zero, unlike {smallest}")
+    require_judged(smallest, alpha, (effects, control, before, accuracy), (random, folds), categories)
     means = _means(effects)
     mean, low, high, error, p = _interval(means, categories, alpha)
     left_out = int(effects["effect"].isna().sum())
@@ -216,6 +218,7 @@ def holm(verdicts: Mapping[str, Verdict], *, alpha: float = ALPHA) -> dict[str, 
     Intervals stay those of each claim by itself. A claim that was supported or contradicted, and is not among many, is
     inconclusive (or absent, if its interval lies within the smallest effect). `verdicts` are by claim, of `judge`.
     """
+    require_ledger(verdicts, Verdict, alpha)
     family = sorted((name for name in verdicts if np.isfinite(verdicts[name].p)), key=lambda name: verdicts[name].p)
     adjusted, so_far = {}, 0.0
     for rank, name in enumerate(family):
@@ -296,11 +299,11 @@ def _clustered_error(sets: np.ndarray, residuals: np.ndarray, categories: pd.Dat
     sets that leaves the usual one. 0 where all sets are related.
 
     Raises:
-        ValueError: a set has no categories.
+        ArgumentError: a set has no categories.
     """
     known = categories.drop_duplicates("set").set_index("set")
     if lacking := set(sets) - set(known.index):
-        raise ValueError(f"the categories of {len(lacking)} sets are missing, set {min(lacking)} among them")
+        raise ArgumentError(f"The categories of {len(lacking)} sets are missing, set {min(lacking)} first; give them.")
     pairs = np.sort(known.loc[sets, ["first", "second"]].to_numpy(dtype=str), axis=1)
     names, place = np.unique(pairs, return_inverse=True)
     first, second = place.reshape(pairs.shape).T
@@ -317,10 +320,7 @@ def _clustered_error(sets: np.ndarray, residuals: np.ndarray, categories: pd.Dat
 
 
 def per_set(effects: pd.DataFrame) -> pd.DataFrame:
-    """Effects of demonstration sets, `set, effect`, from a row for each or for each of their prompts.
-
-    A missing effect is left out; a set without any has no row.
-    """
+    """Effects of demonstration sets, `set, effect`, from a row for each or each prompt; sets without any have none."""
     means = _means(effects)
     return pd.DataFrame({"set": means.sets, "effect": means.effects})
 

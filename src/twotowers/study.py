@@ -12,7 +12,8 @@ import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from .errors import UnknownNameError, require_seed
+from .arguments import require_seed
+from .errors import UnknownNameError
 from .models.loading import Loading
 from .models.model import Model, open_model
 from .prompts.sets import TEMPLATES, PromptSet, sample_sets
@@ -118,7 +119,7 @@ class _AnyLength(Model):
 
 
 def find_scale(name: str) -> Scale:
-    if name not in SCALES:
+    if not isinstance(name, str) or name not in SCALES:
         raise UnknownNameError("scale", name, SCALES)
     return SCALES[name]
 

@@ -14,9 +14,9 @@ from twotowers.chapters.knockout.knockout import sweep
 from twotowers.errors import MemoryLimitError, ModelError, UnknownNameError
 from twotowers.models import quantised
 from twotowers.models.architecture import weight_in_out
-from twotowers.models.files import weight_bytes
 from twotowers.models.model import open_model
 from twotowers.models.quantised import DequantisedLinear, dequantise_linears, quantise, settings_for
+from twotowers.models.weights import weight_bytes
 from twotowers.prompts.packing import pack
 from twotowers.tracing.ablation import attributions
 from twotowers.tracing.capture import answers

@@ -18,8 +18,8 @@ from conftest import message
 from twotowers.errors import ModelError
 from twotowers.hub import HUB_TIMEOUT
 from twotowers.models import files as sources
-from twotowers.models.files import weight_bytes
 from twotowers.models.model import load, open_model
+from twotowers.models.weights import weight_bytes
 
 pytestmark = pytest.mark.usefixtures("empty_hub_cache")
 

@@ -10,8 +10,8 @@ import zipfile
 import pytest
 
 from conftest import message
-from twotowers.errors import TaskError
-from twotowers.prompts.tasks import HALVES, load_task
+from twotowers.errors import TaskError, UserError
+from twotowers.prompts.tasks import HALVES, load_task, portable
 
 FRUIT, TOOLS = ("apple", "pear", "plum", "fig"), ("saw", "hammer", "drill", "file")
 PAIRS = [*((text, "fruit") for text in FRUIT), *((text, "tool") for text in TOOLS)]
@@ -265,7 +265,9 @@ def test_other_files_are_known_by_what_is_in_them(refused, tmp_path):
     assert "never opened" in refused(pickle.dumps(Bomb()))
     assert "never opened" in refused(pickle.dumps(Bomb()), "mine.pkl")
     assert "Parquet" in refused(b"PAR1 and more")
-    assert "not UTF-8" in refused(GOOD.encode("utf-16"))
+    assert "not UTF-8, but UTF-32" in refused(GOOD.encode("utf-32"))
+    assert "not UTF-16, as it begins" in refused(GOOD.encode("utf-16")[:-1])
+    assert "row 3 is not UTF-8, and other encodings" in refused(GOOD.replace("pear", "p\xeache").encode("latin-1"))
     assert "zero byte" in refused(GOOD.encode("utf-16-le"))
 
 
@@ -282,3 +284,51 @@ def test_a_folder_is_read_whole_and_says_what_it_leaves(tmp_path, given):
     assert task.digest == given(GOOD).digest
     assert task.facts["unread"] == ["d.xlsx", "inner"]
     assert "Not read are 2 other files: 'd.xlsx', 'inner'." in task.account
+
+
+# What a file or folder of a stranger's may try
+
+
+def test_utf_16_is_read_by_its_mark(given):
+    assert given(GOOD.encode("utf-16")).digest == given(b"\xfe\xff" + GOOD.encode("utf-16-be")).digest
+    assert given(GOOD.replace(",", "\t").encode("utf-16"), "mine.txt").digest == given(GOOD).digest
+
+
+@pytest.mark.parametrize("character", ["\x07", "\x0b", "\x1b", "\uffff"])
+def test_a_character_that_no_page_can_show_is_refused_by_its_number(refused, character):
+    number = f"U+{ord(character):04X}"
+    assert f"row 10, column 'text' has the character {number}" in refused(GOOD + f"ki{character}wi,fruit\n")
+    assert f"row 10, column 'label' has the character {number}" in refused(GOOD + f"kiwi,fr{character}uit\n")
+    rows = [*OBJECTS, {"text": "a\ud800", "label": "fruit"}]
+    assert "row 9, column 'text' has the character U+D800" in refused(json.dumps(rows), "mine.json")
+
+
+def test_characters_that_show_nothing_make_no_class_and_no_text_of_their_own(given):
+    task = given(GOOD + "kiwi,fruit\u200b\nlime,\ufefftool\n\u200b,fruit\n\u2060kaki,\u00ad\nap\u00adple,fruit\n")
+    assert task.categories == ("fruit", "tool")
+    assert task.facts["dropped"] == {"repeated": 0, "alike": 1, "without a label": 1, "without a text": 1}
+
+
+@pytest.mark.parametrize("written", ["-", "?", "unknown", "(blank)", "—"])
+def test_what_may_be_written_for_no_label_is_told(given, written):
+    task = given(GOOD + f"kiwi,{written}\nlime,{written}\n")
+    assert f"Perhaps '{written}' is written where there is no label, but it counts as a category" in task.account
+    assert "Perhaps" not in given(GOOD).account
+
+
+def test_a_link_that_leads_out_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "elsewhere.csv").write_text(GOOD)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.csv").write_text(GOOD)
+    (folder / "b.csv").symlink_to("a.csv")
+    assert load_task(str(folder)).facts["rows"] == 16
+    (folder / "c.csv").symlink_to(tmp_path / "elsewhere.csv")
+    assert f"{folder / 'c.csv'} leads out of its folder; copy" in message(TaskError, lambda: load_task(str(folder)))
+
+
+@pytest.mark.parametrize("name", ["", "\0", "a\0.csv", "x" * 5000, "x" * 5000 + ".csv", "words:shots=" + "9" * 5000])
+def test_a_name_that_can_be_no_file_is_refused(name):
+    message(UserError, lambda: load_task(name))
+    if ":" not in name:
+        assert portable(name) == name

@@ -1,6 +1,7 @@
 """A user's own folders and Parquet files: read whole, by the rules of a CSV file."""
 
 import builtins
+import json
 
 import datasets
 import pytest
@@ -110,7 +111,7 @@ def test_repeated_rows_are_counted_and_told(folder):
 
 
 def test_an_empty_folder_is_no_task(folder):
-    refused(folder, "no *.csv or *.parquet", "saved by datasets", "text,label")
+    refused(folder, "no *.csv, *.jsonl or *.parquet", "saved by datasets", "text,label")
 
 
 def test_a_parquet_file_without_the_columns(folder):
@@ -131,7 +132,7 @@ def test_broken_files_are_refused(folder):
     refused(folder / "absent.parquet", "cannot be read")
     numbered().save_to_disk(str(folder / "saved"))
     (folder / "saved" / "state.json").write_text("{")
-    refused(folder / "saved", "saved cannot be read")
+    refused(folder / "saved", "saved/state.json cannot be read")
 
 
 def test_only_csv_files_need_no_library(folder, monkeypatch):
@@ -147,3 +148,17 @@ def test_only_csv_files_need_no_library(folder, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     assert load_task(str(folder / "a.csv")).categories == ("fruit", "tool")
     refused(folder, "some.parquet needs the package datasets", "pip install")
+
+
+def test_a_saved_folder_that_names_a_file_elsewhere_is_refused(folder):
+    numbered().save_to_disk(str(folder / "other"))
+    numbered().save_to_disk(str(folder / "saved"))
+    (arrow,) = (folder / "other").glob("*.arrow")
+    state = json.loads((folder / "saved" / "state.json").read_text())
+    for name in (f"../other/{arrow.name}", str(arrow)):
+        state["_data_files"] = [{"filename": name}]
+        (folder / "saved" / "state.json").write_text(json.dumps(state))
+        refused(folder / "saved", "leads out of its folder")
+    datasets.DatasetDict(train=numbered()).save_to_disk(str(folder / "both"))
+    (folder / "both" / "dataset_dict.json").write_text('{"splits": ["../other"]}')
+    refused(folder / "both", "leads out of its folder")

@@ -172,7 +172,7 @@ def test_a_page_shows_what_the_file_says(run):
 def test_effects_of_sets_that_were_not_drawn_are_refused(study, tmp_path):
     page = Page("towers", study, tmp_path, {})
     page.hand_on("accuracy", {"set": [0], "effect": [1.0]})
-    with pytest.raises(ValueError, match="the categories of 1 sets are missing, set 16"):
+    with pytest.raises(ValueError, match="The categories of 1 sets are missing, set 16"):
         page.judge("C9", effects(0.3, sets=SETS + 1))
 
 
@@ -198,7 +198,8 @@ def test_a_ledger_is_made_by_holm_over_the_claims_that_it_holds(run, monkeypatch
 
 
 def test_tables_show_every_claim_of_every_model(run, tmp_path):
-    folder = run(C4=0.3, C8=-0.3, C7=0.0)
+    folder, nothing = run(C4=0.3, C8=-0.3, C7=0.0), tmp_path / "nothing"
+    nothing.mkdir()
     lines = markdown(ledger(folder)).splitlines()
     assert len(lines) == 1 + 2 + len(CLAIMS) + 1 + 2
     assert "[supported]{.verdict .verdict-supported}" in lines[6]
@@ -209,7 +210,7 @@ def test_tables_show_every_claim_of_every_model(run, tmp_path):
     assert "| [C4: A few heads carry the task.](#fig-a) |" in markdown(ledger(folder), {"C4": "fig-a"})
     digest = specification.specification_digest()[:12]
     assert lines[-1] == f"Made over one seed (0). Specification `{digest}`."
-    both = atlas({"a": ledger(folder), "b": ledger(tmp_path / "nothing")}).splitlines()
+    both = atlas({"a": ledger(folder), "b": ledger(nothing)}).splitlines()
     assert both[6].count("|") == 4
     assert "[supported]{" in both[6]
     assert "[not run]{" in both[6]

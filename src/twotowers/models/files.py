@@ -7,7 +7,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import math
 import os
 import re
 import shutil
@@ -24,10 +23,10 @@ from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_c
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ..errors import ModelError, UnknownNameError
+from ..errors import ModelError, UnknownNameError, UserError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
-from .quantised import bytes_per_weight
 from .registry import REGISTRY, WHEELS
+from .weights import weight_files
 
 COPY_DIGESTS = "digests.json"  # of a converted copy's files
 NO_TOKENIZER = ("generation_config.json", "training.json")  # of a model's folder, and decide no number
@@ -64,6 +63,10 @@ def find_source(name: str, revision: str | None = None) -> Source:
     """
     entry = REGISTRY.get(name)
     source = entry.source if entry else name
+    if revision is not None and (source.startswith(("wheel:", "package:")) or is_local(source)):
+        raise ModelError(
+            f"{name} is not read from the hub, so it has no revision '{revision}'; leave the revision out."
+        )
     if source.startswith("wheel:"):
         gguf = _wheel_file(source.removeprefix("wheel:"))
         sha = _sha256([gguf])
@@ -71,9 +74,8 @@ def find_source(name: str, revision: str | None = None) -> Source:
     if source.startswith("package:"):
         folder = Path(str(resources.files("twotowers") / "toy" / source.removeprefix("package:")))
         return Source("registry", name, folder, None, functools.partial(_folder_digest, folder))
-    if Path(source).is_dir():
-        folder = Path(source).resolve()
-        return Source("folder", folder.name, folder, None, functools.partial(_folder_digest, folder))
+    if is_local(source):
+        return _local_source(Path(source).resolve())
     if "/" in source and source.count("/") == 1 and not source.startswith((".", "/", "~")):
         kind, usual = ("registry", entry.revision) if entry else ("hub", None)
         return _hub_source(kind, name, source, revision or usual)
@@ -83,41 +85,29 @@ def find_source(name: str, revision: str | None = None) -> Source:
     raise UnknownNameError("model", source, REGISTRY, hint)
 
 
-def weight_bytes(folder: Path, dtype: torch.dtype, quantise: str | None = None) -> int:
-    """Bytes that the weights in a folder take once they are loaded in a dtype, from the files' own description.
-
-    PyTorch's own files do not say how many weights they hold; their size counts as it is. Weights that are stored
-    quantised, in integers, keep their size.
-
-    Args:
-        quantise: how the matrices of the blocks are quantised while they load, if they are.
-    """
-    total = 0
-    for file in weight_files(folder):
-        if file.suffix != ".safetensors":
-            total += file.stat().st_size
-            continue
-        try:
-            with file.open("rb") as handle:
-                header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-            tensors = [
-                (name, entry["dtype"], entry["shape"]) for name, entry in header.items() if name != "__metadata__"
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
-            continue  # a damaged file is told when it is loaded
-        for name, stored, shape in tensors:
-            size: float = dtype.itemsize
-            if stored in ("U8", "I8"):
-                size = 1
-            elif quantise and len(shape) == 2 and re.search(r"(^|\.)\d+\.", name):
-                size = bytes_per_weight(quantise)
-            total += math.ceil(math.prod(shape) * size)
-    return total
+def is_local(name: str) -> bool:
+    """Whether a model's name is that of a folder or file that is here."""
+    try:
+        return bool(name) and "\0" not in name and Path(name).exists()
+    except (OSError, ValueError):  # too long, say
+        return False
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: safetensors if there are any, else PyTorch's own."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+def _local_source(place: Path) -> Source:
+    """A folder in Hugging Face layout, or one GGUF file."""
+    if place.is_dir():
+        return Source("folder", place.name, place, None, functools.partial(_folder_digest, place))
+    if not place.is_file():
+        raise ModelError(f"{place} is neither a folder nor a file; give a model's folder, or a GGUF file.")
+    with place.open("rb") as handle:
+        if handle.read(4) != b"GGUF":
+            raise ModelError(f"{place} is no GGUF file; give one, or the folder that holds a model's configuration.")
+    if re.search(r"-\d+-of-\d+$", place.stem):
+        raise ModelError(
+            f"{place} is one part of a model; merge the parts (gguf-split --merge) and give the whole file."
+        )
+    sha, key = _sha256([place]), re.sub(r"[^\w.]", "-", place.stem)[:100]
+    return Source("folder", place.stem, _converted(key, place, sha), None, lambda: sha)
 
 
 def _wheel_file(package: str) -> Path:
@@ -154,12 +144,14 @@ def _converted(key: str, gguf: Path, sha: str) -> Path:
         temporary.chmod(0o755)
         if not target.is_dir():
             temporary.rename(target)
+    except UserError:
+        raise
     except (OSError, SafetensorError) as error:
         if target.is_dir():  # another process was faster
             return target
         raise ModelError(
             f"The converted copy of {key} cannot be written to {target.parent} ({first_line(error)}); free 600 MB "
-            f"there or set TWOTOWERS_CACHE to another folder."
+            f"(a larger model needs more) or set TWOTOWERS_CACHE to another folder."
         ) from error
     finally:
         if temporary is not None:
@@ -168,15 +160,26 @@ def _converted(key: str, gguf: Path, sha: str) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Write a GGUF model as a plain float32 one in Hugging Face layout."""
-    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    """Write a GGUF model as a plain float32 one in Hugging Face layout.
+
+    Raises:
+        ModelError: transformers cannot read it.
+    """
+    try:
+        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except Exception as error:  # a damaged or unknown file may raise anything
+        raise ModelError(
+            f"{gguf} cannot be read ({first_line(error)}); give a GGUF file of a whole model of a family that "
+            f"transformers converts, or the model as a folder in Hugging Face layout."
+        ) from error
     settings = quantised.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         settings.pop(name, None)
     plain = type(quantised)(type(quantised.config).from_dict(settings))
     plain.load_state_dict(quantised.state_dict())
     plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _damage_of_copy(folder: Path) -> str:
@@ -262,7 +265,7 @@ def sidecars(folder: Path) -> dict[str, str]:
 def is_here(name: str) -> bool:
     """Whether the files of a model can be compared without asking the hub."""
     source = REGISTRY[name].source if name in REGISTRY else name
-    return source.startswith(("wheel:", "package:")) or Path(source).is_dir()
+    return source.startswith(("wheel:", "package:")) or is_local(source)
 
 
 def _sha256(files: list[Path]) -> str:

@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, LlamaTokenizer
 from ..errors import ModelError
 from ..hub import first_line
 from .families import family_of, require_family
-from .files import weight_files
 from .quantised import method_of
+from .weights import require_numbers, require_weights, weight_files
 
 # The largest sizes that count as a model's: a wrong one would fill the memory before anything is compared with it.
 LARGEST = {
@@ -40,6 +40,12 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
     model_type = model_type_in(folder)
     require_family(model_type)
     _require_sizes(folder, _json(folder / "config.json"))
+    for name in ("config.json", "tokenizer_config.json"):
+        if _json(folder / name).get("auto_map"):
+            raise ModelError(
+                f"{folder / name} names code of its own (auto_map), which is never run; if the model is a plain "
+                f"{model_type}, remove auto_map there."
+            )
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json); fetch the whole model.")
     try:
@@ -56,9 +62,11 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
             f"The tokenizer in {folder} cannot be read ({first_line(error)}); {_remedy(folder, error)}."
         ) from error
     family_of(config)
-    method_of(config)
+    quantised = method_of(config)
     if weights:
-        _require_weights(folder)
+        require_weights(folder)
+        if not quantised:
+            require_numbers(folder)
     return config, tokenizer
 
 
@@ -155,17 +163,3 @@ def _remedy(folder: Path, error: Exception) -> str:
     if isinstance(error, ImportError):
         return "install the package that it names"
     return "open it with AutoTokenizer of transformers, mend what that names, and save it here with save_pretrained"
-
-
-def _require_weights(folder: Path) -> None:
-    files = weight_files(folder)
-    if not files:
-        raise ModelError(f"{folder} has no weights (*.safetensors); fetch the whole model.")
-    for index in folder.glob(f"*{files[0].suffix}.index.json"):
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
-            raise ModelError(f"{index} cannot be read; fetch the whole model again.") from None
-        missing = sorted(shards - {file.name for file in files})
-        if missing:
-            raise ModelError(f"{folder} lacks the weight file {missing[0]}; fetch the whole model.")

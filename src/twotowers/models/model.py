@@ -7,6 +7,7 @@ and prompts are checked before minutes are spent on weights.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import logging
@@ -28,13 +29,14 @@ from . import parallel
 from .architecture import Architecture, submodule
 from .families import family_of
 from .family import Family, context_length
-from .files import find_source, sidecars, weight_bytes
+from .files import find_source, sidecars
 from .folder import read_folder
 from .packed import pack_linears
 from .quantised import dequantise_linears, method_of, require_method, settings_for, version
 from .registry import DTYPES, REGISTRY
 from .rehearsal import Rehearsal
 from .server import Server, Traffic, find_deployment, host, meta_model, read_tensors, require_key
+from .weights import misfit, renaming, unloadable, weight_bytes
 
 Remote = bool | Literal["local"]
 
@@ -139,11 +141,15 @@ class Model:
         device_map = self.device_map or ("cuda" if torch.cuda.is_available() else "cpu" if self.quantised else None)
         how: dict[str, Any] = {"quantization_config": settings_for(self.quantise)} if self.quantise else {}
         how |= parallel.options() if self.tensor_parallel else {"device_map": device_map}
+        config = copy.deepcopy(self.config)
+        config._attn_implementation = "eager"  # it may name another, which is not installed here
         try:
             with _quiet_transformers():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     self.folder,
+                    config=config,
                     dtype=self.dtype,
+                    key_mapping=renaming(self.folder),
                     attn_implementation="eager",
                     local_files_only=True,
                     ignore_mismatched_sizes=True,  # they are reported below
@@ -151,17 +157,10 @@ class Model:
                     **how,
                 )
         except Exception as error:  # a damaged file may raise anything
-            raise ModelError(
-                f"The weights in {self.folder} cannot be loaded ({first_line(error)}); if a file is damaged, fetch "
-                f"it again."
-            ) from error
+            raise ModelError(unloadable(self.folder, first_line(error))) from error
         network, report = loaded
-        wrong = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
-        if wrong:
-            raise ModelError(
-                f"The weights in {self.folder} do not fit its config.json: {len(wrong)} tensors are missing or of "
-                f"another shape, {wrong[0]} first; fetch the model again."
-            )
+        if problem := misfit(self.folder, report):
+            raise ModelError(problem)
         if self.quantised:
             dequantise_linears(network, self.dtype)
         if not self.tensor_parallel:
@@ -283,6 +282,10 @@ def open_model(
 ) -> Model:
     """As `load`, but reads configuration and tokenizer only; the weights come with the first use of `nn`."""
     entry = REGISTRY.get(str(name))
+    if not (isinstance(remote, bool) or remote == "local"):
+        raise UnknownNameError("way to run remotely", remote, ("local",), hint=" (or give True, or False)")
+    if device_map and "meta" in (device_map.values() if isinstance(device_map, dict) else (device_map,)):
+        raise ModelError("The device meta holds no weights; leave device_map out, or name devices that do.")
     if remote is True:
         require_key()
     if remote is True and quantise:
@@ -303,8 +306,8 @@ def open_model(
         if remote or device_map or quantise or method_of(config):
             raise ModelError("A model is split as it is: without a server, device_map and quantised weights.")
         parallel.require(config)
-    asked = dtype or (entry.dtype if entry and remote is not True else "float32")
-    if isinstance(asked, str) and asked not in DTYPES:
+    asked = dtype if dtype is not None else entry.dtype if entry and remote is not True else "float32"
+    if asked not in (*DTYPES, *DTYPES.values(), torch.float64):
         raise UnknownNameError("dtype", asked, DTYPES)
     return Model(
         kind=found.kind,

@@ -20,6 +20,7 @@ import torch
 
 from ..chapters.registry import CHAPTERS, files_read, needs, with_needed
 from ..errors import OtherRunError, UserError
+from ..models.files import is_local
 from ..models.loading import Loading
 from ..models.model import Model
 from ..models.registry import REGISTRY
@@ -259,7 +260,7 @@ def prepare(model: str, task: str, scale: str, seed: int, loading: Loading, *, b
     find_scale(scale)
     task = portable(task)
     load_task(task)  # before a model is looked for, which may take longer
-    model = str(Path(model).resolve()) if model not in REGISTRY and Path(model).is_dir() else model
+    model = str(Path(model).resolve()) if model not in REGISTRY and is_local(model) else model
     study = open_study(model, task, scale, seed, loading)
     require_fit(study)
     runs = root / "book" / "runs"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from ..errors import PromptError
+from ..arguments import brief
+from ..errors import ModelError, PromptError
 
 Span = tuple[int, int]  # first and one past the last, of tokens or characters
 
@@ -20,6 +22,20 @@ class Reader(Protocol):
     def tokenizer(self) -> Any: ...
     @property
     def context_length(self) -> int: ...
+
+
+def require_reader(model: Any) -> None:
+    """Raise `ModelError` unless prompts can be built for this: a model, before or after its weights are loaded."""
+    if not isinstance(model, Reader):
+        raise ModelError(f"{brief(model)} is no model; give what twotowers.load returns.")
+
+
+def require_text(text: Any, what: str) -> None:
+    """Raise `PromptError` unless this is a text that a tokenizer can take: without halves of characters."""
+    if not isinstance(text, str):
+        raise PromptError(f"The {what} {brief(text)} is no text; give it in quotes.")
+    if half := re.search("[\ud800-\udfff]", text):
+        raise PromptError(f"The {what} {brief(text)} has half a character (U+{ord(half[0]):04X}); remove it.")
 
 
 def encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:

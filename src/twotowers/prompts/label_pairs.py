@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import TaskError
+from .written import shown
 
 NATURAL, FLIPPED = "natural", "flipped"  # the classes' own names, and each the name of the other class
 ROLES = ("first", "second")
@@ -64,7 +65,7 @@ def label_pair(asked: str, own: Mapping[str, str] | None = None) -> LabelPair:
     if asked in (NATURAL, FLIPPED):
         return LabelPair(asked, ROLES, dict(own or {}))
     words = sorted((word.strip() for word in asked.split(",")), reverse=True)
-    if len(words) != 2 or not all(words) or len(set(words)) < 2:
+    if len(words) != 2 or not all(map(shown, words)) or len(set(map(shown, words))) < 2 or not asked.isprintable():
         raise TaskError(
             f"The labels '{asked}' cannot be used; give two different words with a comma between them, or {NATURAL}, "
             f"or {FLIPPED}."

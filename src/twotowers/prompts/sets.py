@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..errors import LabelError, PromptError, require_seed
+from ..arguments import brief, require_seed, require_whole
+from ..errors import LabelError, PromptError
 from .design import category_pairs
-from .encoding import Reader, Span, encode, tokens_of
+from .encoding import Reader, Span, encode, require_reader, require_text, tokens_of
 from .label_pairs import LabelPair
 from .tasks import Task, find_half
 
@@ -115,6 +116,8 @@ def prompt_set(
         LabelError: labels that are not two, or not one token each.
         PromptError: empty texts, a template that cannot be used, or a prompt longer than the model's context.
     """
+    require_reader(model)
+    require_text(separator, "separator")
     demonstrations, queries = _as_pairs(demonstrations), _as_pairs(queries)
     if not demonstrations or not queries:
         raise PromptError("A prompt set needs at least one demonstration and one query; give both lists.")
@@ -122,7 +125,7 @@ def prompt_set(
     if len(found) != 2:
         raise LabelError(f"A prompt set needs exactly two labels, not {len(found)} ({', '.join(found)}).")
     labels = (found[0], found[1])
-    written = {label: words[label] if words else label for label in labels}
+    written = _words(labels, words)
     ids = label_tokens(model, [*written.values()], template)
     shown = [(text, written[label]) for text, label in demonstrations]
     prompts = [_prompt(model, shown, (text, written[label]), template, separator) for text, label in queries]
@@ -144,28 +147,51 @@ def prompt_set(
     )
 
 
-def as_sets(prompt_sets: PromptSet | Sequence[PromptSet]) -> list[PromptSet]:
-    """One prompt set or several, as a list.
+def as_sets(model: Any, prompt_sets: PromptSet | Sequence[PromptSet]) -> list[PromptSet]:
+    """One prompt set or several for a model, as a list.
 
     Raises:
-        PromptError: there is none, or something else among them.
+        ModelError: no model.
+        PromptError: there is no set, or something else among them, or one with tokens that the model lacks.
     """
-    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else list(prompt_sets)
+    require_reader(model)
+    sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else _listed(prompt_sets)
     if not sets or not all(isinstance(s, PromptSet) for s in sets):
         raise PromptError("Prompt sets are given as a list of at least one, each of them made by prompt_set.")
+    rows = getattr(getattr(model, "config", None), "vocab_size", None)
+    if rows is not None and max(max(prompt.ids) for s in sets for prompt in s.prompts) >= rows:
+        raise PromptError(f"A prompt set has tokens that {model.name} lacks; make it with prompt_set for this model.")
     return sets
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, Iterable) else []
+
+
+def _words(labels: tuple[str, str], words: Mapping[str, str] | None) -> dict[str, str]:
+    """What is written for each label."""
+    if words is None:
+        return {label: label for label in labels}
+    if not isinstance(words, Mapping) or not set(labels) <= set(words):
+        raise LabelError(f"The words {brief(words)} do not say what is written for {' and '.join(labels)}; name both.")
+    written = {label: words[label] for label in labels}
+    for word in written.values():
+        require_text(word, "word for a label")
+    if len(set(written.values())) < 2:
+        raise LabelError(f"Both labels are written '{written[labels[0]]}'; give two different words.")
+    return written
 
 
 def _as_pairs(given: Sequence[Any]) -> tuple[Pair, ...]:
     pairs = []
-    for pair in given:
+    for pair in _listed(given):
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise PromptError(f"Demonstrations and queries are (text, label) pairs, unlike {pair!r}.")
+            raise PromptError(f"Demonstrations and queries are (text, label) pairs, unlike {brief(pair)}.")
         text, label = pair
-        if not isinstance(text, str):
-            raise PromptError(f"The text {text!r} is no text; give it in quotes.")
+        require_text(text, "text")
         if not isinstance(label, str):
             raise LabelError(f"The label {label!r} of '{text}' is no text; give it in quotes.")
+        require_text(label, "label")
         pairs.append((text, label))
     return tuple(pairs)
 
@@ -226,6 +252,8 @@ def sample_sets(
     """
     own = find_half(half)
     require_seed(seed)
+    for name, number in (("n_sets", n_sets), ("shots", shots), ("n_queries", n_queries)):
+        require_whole(name, number)
     if n_queries % 2:
         raise PromptError(f"{n_queries} queries cannot be balanced over two labels; ask for an even number.")
     each, pair = n_queries // 2, labels or task.labels
@@ -256,10 +284,13 @@ def categories_of(prompt_sets: Sequence[PromptSet]) -> pd.DataFrame:
 
 def _parts(template: str) -> tuple[str, str, str]:
     """Split a template into what stands before the text, between text and label, and after the label."""
+    require_text(template, "template")
     before, _, rest = template.partition("{text}")
     between, found, after = rest.partition("{label}")
-    if not found or not between:
-        raise PromptError(f"The template {template!r} cannot be used; it must be like '{{text}}: {{label}}'.")
+    if not found or not between or any(place in after + between + before for place in ("{text}", "{label}")):
+        raise PromptError(
+            f"The template {brief(template)} cannot be used; it must be like '{{text}}: {{label}}', with each once."
+        )
     return before, between, after
 
 

@@ -13,32 +13,16 @@ from typing import Any
 
 from ..errors import TaskError
 from ..hub import datasets_library, first_line, quiet
+from .written import JSON, NOT_READ, READ, WANTED, bare, content, require_inside
 
 COLUMNS = ("text", "label")  # and `split`, if it is there
-WANTED = "a CSV file with the columns text,label"
 SEPARATORS = ",;\t|"
-JSON = (".json", ".jsonl", ".ndjson")
-READ = (".csv", ".tsv", ".tab", ".txt", *JSON, ".parquet")
-MISSING = frozenset(["", "na", "n/a", "#n/a", "#na", "n.a.", "<na>", "nan", "-nan", "null", "#null!", "none", "nil"])
-
-_COMPRESSED = "compressed; unpack it"
-_SHEET = "a spreadsheet; save it there as CSV (UTF-8)"
-_PICKLE = "a pickle, which may run code and is never opened; write it as CSV"
-NOT_READ = {
-    **dict.fromkeys((".gz", ".bz2", ".xz", ".zip", ".zst", ".7z", ".tar", ".tgz"), _COMPRESSED),
-    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"), _SHEET),
-    **dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".npy", ".npz"), _PICKLE),
-    **dict.fromkeys((".feather", ".arrow", ".h5", ".db", ".sqlite"), "no text file; write it as CSV"),
-}
-_FIRST_BYTES = {
-    b"\x1f\x8b": _COMPRESSED,
-    b"BZh": _COMPRESSED,
-    b"\xfd7zXZ": _COMPRESSED,
-    b"PK\x03\x04": "compressed, or a spreadsheet; unpack it, or save it as CSV (UTF-8)",
-    b"\xd0\xcf\x11\xe0": _SHEET,
-    b"\x80": _PICKLE,
-    b"PAR1": "a Parquet file; name it so (.parquet)",
-}
+_MISSING = r"""
+    na n/a n.a. n.a #n/a #na <na> pd.na nan -nan nan. null <null> (null) [null] #null! none nil \n
+    #ref! #value! #div/0! #name? #num! 1.#qnan -1.#qnan 1.#ind -1.#ind
+"""
+_PERHAPS_MISSING = "- -- --- – — . .. ... ? ?? * / nat unknown undefined missing blank empty"
+MISSING, PERHAPS_MISSING = frozenset(["", *_MISSING.split()]), frozenset(_PERHAPS_MISSING.split())
 
 
 @dataclass(frozen=True)
@@ -69,14 +53,14 @@ class Table:
     unread: tuple[str, ...] = ()
 
 
-def is_path(name: str) -> bool:
-    """Whether a task's name can only be meant as a file or folder."""
-    return Path(name).suffix.lower() in (*READ, *NOT_READ) or Path(name).exists()
-
-
 def is_missing(cell: str) -> bool:
     """Whether a cell says that there is no value: it is empty, or says so in the way of some program (NA, null)."""
-    return cell.casefold() in MISSING
+    return bare(cell).casefold() in MISSING
+
+
+def is_perhaps_missing(cell: str) -> bool:
+    """Whether a cell is written as people write that there is no value, though it may be one."""
+    return bare(cell).casefold().strip("()[]<>") in PERHAPS_MISSING
 
 
 def read(path: Path) -> Table:
@@ -91,12 +75,14 @@ def read(path: Path) -> Table:
         return _saved(path)
     there = sorted(path.iterdir())
     files = [file for file in there if file.suffix.lower() in READ and file.is_file() and file.name[0] != "."]
+    for file in files:
+        require_inside(path, file)
     unread = tuple(file.name for file in there if file not in files)
     if not files:
         found = f" (there is {', '.join(unread[:3])})" if unread else ""
         raise TaskError(
-            f"The folder {path} has no *.csv or *.parquet file{found} and was not saved by datasets; give such a "
-            f"folder or {WANTED}."
+            f"The folder {path} has no *.csv, *.jsonl or *.parquet file{found} and was not saved by datasets; give "
+            f"such a folder or {WANTED}."
         )
     return _together([_file(file) for file in files], unread)
 
@@ -112,40 +98,17 @@ def _file(path: Path) -> Table:
         raise TaskError(f"{path} is {NOT_READ[ending]}, or give {WANTED}.")
     if ending == ".parquet":
         return _parquet(path)
-    return _json(path, _content(path)) if ending in JSON else _csv(path, _content(path))
+    return _json(path, content(path)) if ending in JSON else _csv(path, content(path))
 
 
-def _content(path: Path) -> str:
-    """The text of a file, without a byte order mark."""
-    try:
-        if path.exists() and not path.is_file():
-            raise TaskError(f"{path} is no file; give {WANTED}.")
-        content = path.read_bytes()
-        for start, what in _FIRST_BYTES.items():
-            if content.startswith(start):
-                raise TaskError(f"{path} is {what}, or give {WANTED}.")
-        text = content.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise TaskError(f"There is no file {path}; give {WANTED}.") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise TaskError(f"{path}, row {line} is not UTF-8; save the file as UTF-8.") from None
-    except OSError as error:
-        raise TaskError(f"{path} cannot be read ({error.strerror}); give a readable CSV file.") from None
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise TaskError(f"{path}, row {line} holds a zero byte, so it is no text in UTF-8; save the file as UTF-8.")
-    return text
-
-
-def _csv(path: Path, content: str) -> Table:
+def _csv(path: Path, text: str) -> Table:
     """Rows of a CSV file with the line on which each one ends; its separator is the one that its header has."""
-    told = re.match(r'"?sep=([^\w"\r\n ])"?[,;\t]*(\r\n|\r|\n|$)', content, re.IGNORECASE)  # Excel's own way
-    lines = content[told.end() :] if told else content
+    told = re.match(r'"?sep=([^\w"\r\n ])"?[,;\t]*(\r\n|\r|\n|$)', text, re.IGNORECASE)  # Excel's own way
+    lines = text[told.end() :] if told else text
     records = _records(path, lines, told[1] if told else _separator(lines), before=1 if told else 0)
     _, _, header = next(records, (1, 1, []))
     names = header[: max((i for i, name in enumerate(header, 1) if name.strip()), default=0)]
-    places = _places(path, names, "name them in row 1")
+    places = _places(path, names, "name them in row 1, with a comma, semicolon or tab between columns")
     rows = []
     for begun, ended, cells in records:
         if any(cell.strip() for cell in cells[len(names) :]):  # an unquoted comma has moved the label
@@ -192,16 +155,16 @@ def _records(path: Path, content: str, separator: str, before: int) -> Iterator[
         raise TaskError(f"{path}, row {begun} {problem}; {remedy}.") from None
 
 
-def _json(path: Path, content: str) -> Table:
+def _json(path: Path, text: str) -> Table:
     """Rows of a JSON list of objects, or of one object a line."""
     found: list[tuple[int, Any]] = []
     number = 0
     try:
-        whole = _parsed(content)
+        whole = _parsed(text)
         found = list(enumerate(whole if isinstance(whole, list) else [whole], start=1))
     except ValueError:
         try:
-            for number, line in enumerate(content.split("\n"), start=1):
+            for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
                 if line.strip():
                     found.append((number, _parsed(line)))
         except (ValueError, RecursionError) as error:
@@ -239,6 +202,7 @@ def _parquet(path: Path) -> Table:
 def _saved(path: Path) -> Table:
     """Rows of a folder that `save_to_disk` has written, with one split or with the two halves of a task."""
     datasets = datasets_library(f"The folder {path}")
+    _require_own_files(path)
     try:
         with quiet(datasets):
             saved = datasets.load_from_disk(str(path))
@@ -254,6 +218,19 @@ def _saved(path: Path) -> Table:
             f"or save two under the names selection and evaluation."
         )
     return _together([_of_dataset(path / split, table, split) for split, table in saved.items()])
+
+
+def _require_own_files(path: Path) -> None:
+    """Refuse a saved folder whose description or links lead to files elsewhere: it may be a stranger's."""
+    for said in (*path.glob("state.json"), *path.glob("dataset_dict.json"), *path.glob("*/state.json")):
+        try:
+            found = json.loads(said.read_text(encoding="utf-8"))
+            names = [*(part["filename"] for part in found.get("_data_files", ())), *found.get("splits", ())]
+            require_inside(path, said)
+            for name in names:
+                require_inside(path, said.parent / name)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise TaskError(f"{said} cannot be read; save the folder again, or give {WANTED}.") from None
 
 
 def _of_dataset(path: Path, table: Any, split: str = "") -> Table:
@@ -290,19 +267,16 @@ def _places(path: Path, names: Sequence[str], remedy: str) -> dict[str, int]:
     missing = [f"'{name}'" for name in sorted(COLUMNS) if name not in places]
     if missing:
         found = f" but {', '.join(repr(name[:40]) for name in names[:5])}" if names else ""
-        raise TaskError(
-            f"{path} has no column {' and no column '.join(missing)}{found}; {remedy}, with a comma, semicolon or tab "
-            f"between columns."
-        )
+        raise TaskError(f"{path} has no column {' and no column '.join(missing)}{found}; {remedy}.")
     return places
 
 
 def _unused(names: Sequence[str], places: dict[str, int]) -> tuple[str, ...]:
-    return tuple(name.strip() or "without a name" for i, name in enumerate(names) if i not in places.values())
+    return tuple(bare(name) or "without a name" for i, name in enumerate(names) if i not in places.values())
 
 
 def _plain(name: str) -> str:
-    return name.strip(" \t\ufeff\u00a0").casefold()
+    return bare(name).casefold()
 
 
 def _row(path: Path, number: int, places: dict[str, int], cells: Sequence[object]) -> Row:
@@ -314,4 +288,4 @@ def _row(path: Path, number: int, places: dict[str, int], cells: Sequence[object
 def _cell(path: Path, number: int, name: str, value: object) -> str:
     if isinstance(value, (list, tuple, dict, bytes)):
         raise TaskError(f"{path}, row {number}, column '{name}' holds no plain text; give one text in each row.")
-    return "" if value is None else str(value).strip()
+    return "" if value is None else bare(str(value))

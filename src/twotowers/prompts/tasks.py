@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from ..errors import TaskError, UnknownNameError
 from . import datasets, sampling, tables
 from .label_pairs import LabelPair, label_pair
 from .tables import Row
+from .written import is_path, shown, unwritable, writable
 
 Half = Literal["selection", "evaluation"]
 HALVES: tuple[Half, Half] = ("selection", "evaluation")
@@ -76,7 +78,7 @@ class Task:
                     )
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str | Path) -> Task:
     """Load a task: `words`, a data set of sentences, or a user's own file or folder by path.
 
     A data set may be followed by two of its classes (`ag-news:world,sports`), and every task by the most
@@ -86,7 +88,9 @@ def load_task(name: str) -> Task:
         UnknownNameError: neither a built-in task nor an existing file or folder.
         TaskError: the texts cannot be read or used; the message says where and what to do.
     """
-    asked, options = _options(name)
+    if not isinstance(name, str | Path):
+        raise UnknownNameError("task", name, BUILT_IN)
+    asked, options = _options(str(name))
     key, _, classes = asked.partition(":")
     if asked == "words":
         source = resources.files(__package__) / "words.yaml"
@@ -96,7 +100,7 @@ def load_task(name: str) -> Task:
         task = replace(_split(asked, lists), account=account)
     elif key in datasets.SETS:
         task = _of_sentences(key, classes)
-    elif tables.is_path(asked):
+    elif is_path(asked):
         task = _own(Path(asked), tables.read(Path(asked)))
     else:
         raise UnknownNameError(
@@ -123,7 +127,7 @@ def find_half(name: str) -> Half:
 def portable(name: str) -> str:
     """The same task's name from any working folder: a path becomes absolute."""
     asked, _ = _options(name)
-    if asked.partition(":")[0] in BUILT_IN or not Path(asked).exists():
+    if asked.partition(":")[0] in BUILT_IN or not is_path(asked) or not Path(asked).exists():
         return name
     return f"{Path(asked).resolve()}{name.removeprefix(asked)}"
 
@@ -137,8 +141,8 @@ def _options(name: str) -> tuple[str, dict[str, str]]:
             raise TaskError(f"The task '{name}' says '{option.strip(':=')}' twice; say it once.")
         found[option], name = value, asked
     number = found.get(":shots=")
-    if number is not None and (not number.isdecimal() or int(number) < 1):
-        raise TaskError(f"The task '{name}' asks for '{number}' demonstrations; give a whole number from 1.")
+    if number is not None and not re.fullmatch("[1-9][0-9]{0,5}", number):
+        raise TaskError(f"The task '{name}' asks for '{number[:20]}' demonstrations; give a whole number from 1.")
     return name, found
 
 
@@ -229,7 +233,7 @@ def _once(first: Mapping[str, Row]) -> tuple[dict[str, list[str]], list[str], li
 
 def _spelt_plainly(text: str) -> str:
     """A text without case, marks around it and the width of its spaces; marks alone stay what they are."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    plain = " ".join(unicodedata.normalize("NFKC", shown(text)).casefold().split())
     marks = {c for c in plain if unicodedata.category(c)[0] == "P"} - set("#%&@-")  # C# is not C, nor -5 a 5
     return plain.strip("".join(marks) + " ") or plain
 
@@ -258,6 +262,11 @@ def _own_account(facts: Mapping[str, Any], alike: Sequence[str], torn: Sequence[
         said.append(
             f"The categories {_named(near)} differ only in how they are written; each counts as one of its own."
         )
+    if perhaps := [name for name in names if tables.is_perhaps_missing(name)]:
+        said.append(
+            f"Perhaps {_named(perhaps)} is written where there is no label, but it counts as a category; leave the "
+            f"label empty if it is none."
+        )
     if "unused" in facts:
         said.append(f"Not used are {len(facts['unused']):,} other columns: {_named(facts['unused'])}.")
     if "unread" in facts:
@@ -275,13 +284,17 @@ def _named_plainly(category: str) -> str:
 
 def _named(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(f"'{name}'" for name in names[:most]) + more
+    return ", ".join(f"'{writable(name)}'" for name in names[:most]) + more
 
 
 def _require_usable(row: Row) -> None:
     for column, value in (("text", row.text), ("label", row.label)):
         if "\n" in value or "\r" in value:
             raise TaskError(f"{row.place}, column '{column}' has a line break; put each {column} on one line.")
+        if found := unwritable(value):
+            raise TaskError(
+                f"{row.place}, column '{column}' has the character {found}, which no page can show; remove it there."
+            )
     if row.split not in ("", *HALVES):
         raise TaskError(
             f"{row.place}, column 'split' is '{row.split}'; use selection or evaluation (heads are chosen on the one "

@@ -7,6 +7,7 @@ set with what controls it. Verdicts are made when they are read: `statistics.jud
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..arguments import brief
+from ..errors import RunFolderError
 from ..paper import CLAIMS, Claim
 from ..statistics import DECIDED, Estimate, Verdict, holm
 from .evidence import Evidence, read_evidence
@@ -62,6 +65,8 @@ def ledger(folder: str | Path) -> pd.DataFrame:
     Raises:
         DamagedRunError: what is there is not what the run has made.
     """
+    if not isinstance(folder, str | Path) or not os.path.isdir(folder) or not str(folder):
+        raise RunFolderError(f"There is no run folder {brief(folder)}; give one, such as book/runs/smollm2-135m.")
     run = RunFolder(Path(folder))
     return read_ledger(run, _recorded(run))
 

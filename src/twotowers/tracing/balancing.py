@@ -38,7 +38,7 @@ def balance_attention(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]
     Raises:
         HeadError: no such head.
     """
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
     return balanced(model, sets, [heads])
 
 

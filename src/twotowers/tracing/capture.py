@@ -153,7 +153,7 @@ def numbered(
     model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str = ""
 ) -> Iterator[tuple[list[PromptSet], int, Batch]]:
     """Batch by batch: its sets, the number of the first of them, and the batch; with a title, a bar shows progress."""
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
     first = 0
     with tqdm(total=len(sets), desc=title, unit="set", delay=2, leave=False, disable=not title) as bar:
         for batch in batches(model, sets):

@@ -18,6 +18,7 @@ from ..errors import CheckError
 from ..models.architecture import weight_in_out
 from ..models.model import Model
 from ..models.quantised import held
+from ..prompts.encoding import require_reader
 from ..prompts.label_pairs import LabelPair
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet, prompt_set
@@ -50,6 +51,7 @@ def check(model: Model, labels: Sequence[str] = LabelPair().names) -> pd.DataFra
     Returns:
         a row per identity: `identity, residual, tolerance, holds`.
     """
+    require_reader(model)
     words = dict(zip(LabelPair().names, labels, strict=True))
     sets = [
         prompt_set(model, DEMONSTRATIONS, QUERIES, words=words),

@@ -50,7 +50,7 @@ def exchange(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
     Raises:
         HeadError, UnknownNameError, PromptError: no such head; no such part; a set whose queries share one label.
     """
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
     found = enumerate(_rewritings(model, sets, [(heads, part)]))
     tables = [outcome_table(rewrite(model, batch, intact, new), s, 0, i) for i, (s, batch, intact, new) in found]
     return pd.concat(tables, ignore_index=True)

@@ -65,8 +65,10 @@ def hand_over(
     Raises:
         UserError: no such place or layer; a set whose queries share one label.
     """
+    sets = as_sets(model, prompt_sets)
+    if place not in list(PLACES):
+        raise UnknownNameError("place", place, PLACES)
     chosen = list(range(model.arch.n_layers + 1)) if layers is None else list(layers)
-    sets = as_sets(prompt_sets)
     return hand_overs(model, sets, {(place, within): chosen}).drop(columns="within")
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..errors import HeadError
 from ..models.model import Model
+from ..prompts.encoding import require_reader
 
 Head = tuple[int, int]  # layer and head, both from 0
 HEAD = ["layer", "head"]  # the columns that name one
@@ -26,6 +27,8 @@ def as_heads(model: Model, heads: Heads, least: int = 0) -> list[Head]:
         HeadError: what is no (layer, head) pair, a head that the model does not have, or fewer than `least`.
     """
     try:
+        if isinstance(heads, Mapping) or any(isinstance(number, bool) for pair in heads for number in pair):
+            raise TypeError
         found = [(operator.index(layer), operator.index(head)) for layer, head in heads]
     except (TypeError, ValueError):
         shown = " ".join(repr(heads).split())[:60]
@@ -43,6 +46,7 @@ def as_heads(model: Model, heads: Heads, least: int = 0) -> list[Head]:
 
 
 def every_head(model: Model) -> list[Head]:
+    require_reader(model)
     return [(layer, head) for layer in range(model.arch.n_layers) for head in range(model.arch.n_heads)]
 
 

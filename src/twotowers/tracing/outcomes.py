@@ -34,7 +34,7 @@ def outcomes(
         a row per group and prompt: `group, set, query, label, accuracy, accuracy_two_way, margin`, where the
         accuracies are 0 or 1 and `label` is the gold label.
     """
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
     members = [as_heads(model, group) for group in groups]
     if not any(members):
         return _intact(model, sets, len(members))

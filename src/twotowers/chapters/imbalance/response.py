@@ -15,9 +15,11 @@ import pandas as pd
 from jaxtyping import Int
 from torch import Tensor
 
-from ...errors import PromptError
+from ...arguments import require_between
+from ...errors import HeadError, PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
+from ...prompts.encoding import require_reader
 from ...prompts.sets import PromptSet, as_sets
 from ...statistics import estimate, summarise
 from ...tracing.answers import SAME, answer_table
@@ -53,10 +55,13 @@ def imbalance(
         `attention_foo, attention_bar` of the last position, and `values_foo, values_bar`, logit minus of
         pattern * vo, in logits.
     """
+    require_reader(model)
     groups = named(model, heads)
-    by_share = {share: as_sets(sets) for share, sets in prompt_sets_by_share.items()}
-    if not by_share:
+    if not isinstance(prompt_sets_by_share, Mapping) or not prompt_sets_by_share:
         raise PromptError("Prompt sets are given by their share of foo, such as {0.25: sets, 0.5: others}.")
+    for share in prompt_sets_by_share:
+        require_between("A share of foo", share, 0, 1)
+    by_share = {share: as_sets(model, sets) for share, sets in prompt_sets_by_share.items()}
     tables = []
     for share, sets in by_share.items():
         for part, start, batch, captured in captures(model, sets, f"imbalance, {share:.0%} foo"):
@@ -167,4 +172,6 @@ def _slope(x: pd.Series, y: pd.Series) -> float:
 
 def named(model: Model, heads: Heads | Mapping[str, Heads]) -> dict[str, list[Head]]:
     groups = heads if isinstance(heads, Mapping) else {CHOSEN: heads}
+    if not groups:
+        raise HeadError("There is no group of heads; give (layer, head) pairs, or groups of them by name.")
     return {name: as_heads(model, own) for name, own in groups.items()}

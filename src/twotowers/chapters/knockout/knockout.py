@@ -40,7 +40,7 @@ def knockout(
     Raises:
         HeadError: a head that the model does not have.
     """
-    each = isinstance(heads, str)
+    each = isinstance(heads, str) and heads == "each"
     groups = [[head] for head in every_head(model)] if each else [as_heads(model, heads)]
     result = outcomes(model, prompt_sets, groups)
     means = result.groupby("group")[["accuracy", "accuracy_two_way", "margin"]].mean().reset_index(drop=True)

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ...arguments import require_between, require_columns, require_seed, require_whole
+from ...errors import HeadError
 from ...models.model import Model
 from ...prompts.packing import Batch, pack
 from ...prompts.sets import PromptSet, as_sets
@@ -45,7 +47,11 @@ def head_scores(
         straight into the logits; `induction` and `previous_token`, mean attention on repeated random tokens to the
         token behind the earlier copy, and to the token before.
     """
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
+    require_seed(seed)
+    require_whole("exact", exact)
+    if by_set is not None:
+        require_columns("by_set", by_set, ("set", *HEAD, "exchange", "values"))
     exchanged = exchange_by_set(model, sets, exact=exact) if by_set is None else by_set
     table = _edge_scores(model, sets).merge(_means(exchanged), on=HEAD, how="left")
     return table.merge(repetition_scores(model, seed), on=HEAD)[[*HEAD, *SCORES]]
@@ -53,8 +59,13 @@ def head_scores(
 
 def in_context_heads(scores: pd.DataFrame, n_layers: int, share: float = SHARE) -> list[Head]:
     """The deep heads with the highest exchange scores, highest first: a share of all heads, at least one."""
+    require_columns("scores", scores, (*HEAD, "exchange"))
+    require_whole("n_layers", n_layers, least=int(scores["layer"].max()) + 1 if len(scores) else 1)
+    require_between("share", share, 0, 1, open_below=True)
     number = max(1, round(share * len(scores)))
     deep = scores[[is_deep(layer, n_layers) for layer in scores["layer"]]].dropna(subset="exchange")
+    if deep.empty:
+        raise HeadError("No deep head has an exchange score; give the table of head_scores, with its finite scores.")
     return pairs(deep.sort_values("exchange", ascending=False, kind="stable"), number)
 
 

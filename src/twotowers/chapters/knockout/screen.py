@@ -31,7 +31,7 @@ def screen(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> pd.Dat
     Returns:
         `layer, head, margin_drop` (logits; the first-order estimate, mean over the prompts of all sets).
     """
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
     weights = np.array([len(s.prompts) for s in sets], dtype=float)
     estimates = np.concatenate([attributions(model, batch).numpy() for batch in batches(model, sets, TOKENS)], axis=2)
     require_finite(torch.from_numpy(estimates))

@@ -88,7 +88,7 @@ class Located:
 
 def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:
     """Log-probability increase of every attention layer, MLP layer and head, and the margin that each writes."""
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
     layers, heads, direct = [], [], []
     for _, _, batch in numbered(model, sets, "locate"):
         captured = capture(model, batch)

@@ -65,7 +65,7 @@ def order(
     Raises:
         PromptError: an order that is no permutation of a set's demonstrations.
     """
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
     chosen = rotations(len(sets[0].demonstrations), ORDERS) if orders is None else orders
     return in_orders(model, sets, {"chosen": as_heads(model, heads, least=1)}, chosen).prompts.drop(
         columns=["heads", "strength"]

@@ -15,7 +15,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm import tqdm
 
-from ...errors import UnknownNameError, UserError, require_seed
+from ...arguments import require_seed
+from ...errors import UnknownNameError, UserError
 from ...models.model import Model
 from ...prompts.packing import Batch
 from ...prompts.sets import Prompt, PromptSet, as_sets
@@ -72,7 +73,7 @@ def block(
         UnknownNameError: no such kind of edge.
         LayerError: a window beyond the model's layers.
     """
-    sets = as_sets(prompt_sets)
+    sets = as_sets(model, prompt_sets)
     require_seed(seed)
     kinds = [edges] if isinstance(edges, str) else list(edges)
     chosen = [window or range(0) for window in ([layers] if isinstance(layers, range) else layers)]

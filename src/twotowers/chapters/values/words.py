@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
-from ...prompts.encoding import require_embedded
+from ...prompts.encoding import require_embedded, require_reader, require_text
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...tracing.capture import Capture, capture
@@ -51,6 +51,7 @@ def read_words(
         HeadError: a head that the model does not have.
         PromptError: an empty text, or one longer than the model's context.
     """
+    require_reader(model)
     batch = _one_prompt(model, prompt.prompts[query].ids if isinstance(prompt, PromptSet) else _encode(model, prompt))
     captured = capture(model, batch, pattern=True, inputs=True, written=True)
     assert captured.pattern is not None
@@ -137,6 +138,7 @@ def _raising(model: Model, captured: Capture) -> list[Head]:
 
 
 def _encode(model: Model, text: str) -> list[int]:
+    require_text(text, "prompt")
     if not text.strip():
         raise PromptError("The prompt to read is empty; give a text such as 'apple : foo saw : bar pear :'.")
     ids = model.tokenizer(text.rstrip())["input_ids"]  # a label brings its own leading space

@@ -1,0 +1,83 @@
+"""What functions accept from Python: arguments that are checked where they are given, each refused in one sentence."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .errors import ArgumentError, SeedError
+
+
+def require_seed(seed: object) -> None:
+    """Raise `SeedError` unless a seed is a whole number from 0."""
+    if not _is_whole(seed, 0):
+        raise SeedError(f"{brief(seed)} is no seed; give a whole number from 0.")
+
+
+def require_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise `ArgumentError` unless an argument is a whole number, and large enough."""
+    if not _is_whole(value, least):
+        raise ArgumentError(f"{name} is {brief(value)}; give a whole number from {least}.")
+
+
+def require_between(name: str, value: Any, low: int, high: float | int, *, open_below: bool = False) -> None:
+    """Raise `ArgumentError` unless an argument is a number from `low`, or above it, to `high`."""
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not (low < value if open_below else low <= value) or not value <= high:
+        raise ArgumentError(
+            f"{name} is {brief(value)}; give a number {'above' if open_below else 'from'} {low:g}"
+            + (f", up to {high:g}." if high < float("inf") else ".")
+        )
+
+
+def require_columns(name: str, table: Any, columns: Iterable[str]) -> None:
+    """Raise `ArgumentError` unless an argument is a data frame with these columns."""
+    wanted = list(columns)
+    if not hasattr(table, "columns") or not set(wanted) <= set(table.columns):
+        raise ArgumentError(f"{name} is no data frame with the columns {', '.join(wanted)}; give one that has them.")
+
+
+def require_numbers(name: str, values: Any) -> None:
+    """Raise `ArgumentError` unless an argument is a list or column of numbers; nan is one."""
+    try:
+        list(map(float, values if not isinstance(values, str) else [values]))
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name} is no list of numbers; give one for each, nan where there is none.") from None
+
+
+def require_judged(
+    smallest: Any, alpha: Any, frames: tuple[Any, ...], numbers: tuple[Any, ...], categories: Any = None
+) -> None:
+    """Raise `ArgumentError` unless a verdict can be made of these: frames with effects, lists of numbers, or None."""
+    require_between("The smallest effect of interest", smallest, 0, sys.float_info.max, open_below=True)
+    require_between("alpha", alpha, 0, 1, open_below=True)
+    for name, frame in zip(("effects", "control", "before", "accuracy"), frames, strict=True):
+        if frame is not None or name == "effects":
+            require_columns(name, frame, ("set", "effect"))
+            require_numbers(f"The column effect of {name}", frame["effect"])
+    for name, values in zip(("random", "folds"), numbers, strict=True):
+        require_numbers(name, () if values is None else values)
+    if categories is not None:
+        require_columns("categories", categories, ("set", "first", "second"))
+
+
+def require_ledger(verdicts: Any, kind: type, alpha: Any) -> None:
+    """Raise `ArgumentError` unless these are verdicts by claim."""
+    require_between("alpha", alpha, 0, 1, open_below=True)
+    if not isinstance(verdicts, Mapping) or not all(isinstance(verdict, kind) for verdict in verdicts.values()):
+        raise ArgumentError("Verdicts are given by claim, such as {'C1': judge(...)}, each of them made by judge.")
+
+
+def brief(value: object) -> str:
+    """A value in a message: on one line, and no longer than one can read."""
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        return False

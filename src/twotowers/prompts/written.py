@@ -1,0 +1,137 @@
+"""What a user's file is, by its name and first bytes, and its text; which characters may be in it, and which show."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import unicodedata
+from pathlib import Path
+
+from ..errors import TaskError
+
+WANTED = "a CSV file with the columns text,label"
+JSON = (".json", ".jsonl", ".ndjson")
+READ = (".csv", ".tsv", ".tab", ".txt", *JSON, ".parquet")
+
+_COMPRESSED = "compressed; unpack it"
+_SHEET = "a spreadsheet; save it there as CSV (UTF-8)"
+_PICKLE = "a pickle, which may run code and is never opened; write it as CSV"
+_NO_TEXT = "no text file; write it as CSV"
+NOT_READ = {
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zip", ".zst", ".7z", ".tar", ".tgz"), _COMPRESSED),
+    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"), _SHEET),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".npy", ".npz"), _PICKLE),
+    **dict.fromkeys((".feather", ".arrow", ".h5", ".db", ".sqlite"), _NO_TEXT),
+}
+_FIRST_BYTES = {
+    b"\x1f\x8b": _COMPRESSED,
+    b"BZh": _COMPRESSED,
+    b"\xfd7zXZ": _COMPRESSED,
+    b"(\xb5/\xfd": _COMPRESSED,
+    b"7z\xbc\xaf": _COMPRESSED,
+    b"PK\x03\x04": "compressed, or a spreadsheet; unpack it, or save it as CSV (UTF-8)",
+    b"\xd0\xcf\x11\xe0": _SHEET,
+    b"\x80": _PICKLE,
+    b"PAR1": "a Parquet file; name it so (.parquet)",
+    b"ARROW1": _NO_TEXT,
+    b"SQLite format 3": _NO_TEXT,
+    b"%PDF-": _NO_TEXT,
+    b"\x89PNG": _NO_TEXT,
+    b"version https://git-lfs": "a pointer of git-lfs, so run: git lfs pull",
+}
+_WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # as Excel saves "Unicode text"
+_SHOWS_NOTHING = dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF))
+_AROUND = "".join(map(chr, _SHOWS_NOTHING)) + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+
+
+def content(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with a byte order mark; without that mark.
+
+    Raises:
+        TaskError: it is not there, cannot be read, or is no such text; the message says what it is instead.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise TaskError(f"{path} is no file; give {WANTED}.")
+        found = path.read_bytes()
+    except FileNotFoundError:
+        raise TaskError(f"There is no file {path}; give {WANTED}.") from None
+    except OSError as error:
+        raise TaskError(f"{path} cannot be read ({error.strerror}); give a readable CSV file.") from None
+    for start, what in _FIRST_BYTES.items():
+        if found.startswith(start):
+            raise TaskError(f"{path} is {what}, or give {WANTED}.")
+    text = _decoded(path, found)
+    if "\0" in text:
+        raise TaskError(
+            f"{path}, row {_row(text[: text.index(chr(0))])} holds a zero byte, so it is no text in UTF-8; save the "
+            f"file as UTF-8."
+        )
+    return text
+
+
+def _decoded(path: Path, found: bytes) -> str:
+    encoding = _WIDE.get(found[:2], "utf-8-sig")
+    if found[:4] == codecs.BOM_UTF32_LE:
+        raise TaskError(f"{path}, row 1 is not UTF-8, but UTF-32; save the file as UTF-8.")
+    try:
+        return found.decode(encoding)
+    except UnicodeDecodeError as error:
+        whole = found[: error.start].decode(encoding, "ignore")
+        name = "UTF-8" if encoding == "utf-8-sig" else "UTF-16, as it begins"
+        raise TaskError(
+            f"{path}, row {_row(whole)} is not {name}, and other encodings (Latin-1, Windows-1252) cannot be told "
+            f"apart; save the file as UTF-8."
+        ) from None
+
+
+def _row(before: str) -> int:
+    """The line that follows a text, however its lines end."""
+    return before.replace("\r\n", "\n").replace("\r", "\n").count("\n") + 1
+
+
+def bare(text: str) -> str:
+    """A text without spaces around it, and without the characters around it that show nothing."""
+    return text.strip(_AROUND)
+
+
+def shown(text: str) -> str:
+    """A text without the characters that show nothing, wherever they stand."""
+    return text.translate(_SHOWS_NOTHING)
+
+
+def unwritable(text: str) -> str:
+    """The first character of a text that no page or picture can hold, by its number, as U+0007; empty if there is none.
+
+    Line breaks count elsewhere.
+    """
+    for character in text:
+        control = unicodedata.category(character) == "Cc" and character not in "\t\n\r\x85"
+        if control or "\ud800" <= character <= "\udfff" or character in "\ufffe\uffff":
+            return f"U+{ord(character):04X}"
+    return ""
+
+
+def writable(name: str) -> str:
+    """A name with question marks for what `unwritable` finds."""
+    return "".join("?" if unwritable(character) else character for character in name)
+
+
+def is_path(name: str) -> bool:
+    """Whether a task's name can only be meant as a file or folder."""
+    if not name or "\0" in name:
+        return False
+    try:
+        return Path(name).exists() or Path(name).suffix.lower() in (*READ, *NOT_READ)
+    except OSError:  # too long, say
+        return False
+
+
+def require_inside(folder: Path, file: Path) -> None:
+    """Refuse a file that a folder says it has, but that lies elsewhere: the folder may be a stranger's.
+
+    Raises:
+        TaskError: it does, by a link or by its name.
+    """
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+        raise TaskError(f"{file} leads out of its folder; copy there what it leads to, or remove it.")
