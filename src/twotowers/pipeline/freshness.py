@@ -31,7 +31,17 @@ from ..study import Study
 
 PACKAGE = Path(__file__).parents[1]
 # What measures stand on.
-BELOW = ("statistics.py", "errors.py", "hub.py", "study.py", "models", "prompts", "tracing", "chapters/chapter.py")
+BELOW = (
+    "arguments.py",
+    "statistics.py",
+    "errors.py",
+    "hub.py",
+    "study.py",
+    "models",
+    "prompts",
+    "tracing",
+    "chapters/chapter.py",
+)
 LOOKS = ("paper.py", "publishing")  # what pages are drawn with, beside their own pages
 LIBRARIES = ("torch", "transformers", "nnsight")
 

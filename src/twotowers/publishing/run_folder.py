@@ -33,8 +33,8 @@ import psutil
 from filelock import FileLock
 
 from ..errors import DamagedRunError, RunFolderError
+from .run_record import EMPTY, FORMAT, parsed
 
-FORMAT = 2
 LEFT_AFTER = 7 * 24 * 3600.0  # seconds after which another machine's temporary folder counts as left behind
 
 
@@ -87,25 +87,20 @@ class RunFolder:
         Raises:
             DamagedRunError: the record cannot be read.
         """
-        empty: dict[str, Any] = {"format": FORMAT, "run": {}, "check": {}, "chapters": {}, "moving": {}}
         file = self.path / "run.json"
-        if not file.exists():
-            return empty
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            known = record["format"] == FORMAT and all(isinstance(record[name], dict) for name in list(empty)[1:])
-        except (OSError, ValueError, KeyError, TypeError):
-            known = False
-        if not known:
-            raise DamagedRunError(f"{self.name}/run.json is not a record of a run; run the model again to replace it.")
-        return empty | record
+            return parsed(file.read_text(encoding="utf-8")) if file.exists() else parsed(json.dumps(EMPTY))
+        except (OSError, ValueError):
+            raise DamagedRunError(
+                f"{self.name}/run.json is not a record of a run; run the model again to replace it."
+            ) from None
 
     def record_or_empty(self) -> dict[str, Any]:
         """The record; an empty one where it cannot be read, so that the next run makes everything again."""
         try:
             return self.record()
         except DamagedRunError:
-            return {"format": FORMAT, "run": {}, "check": {}, "chapters": {}, "moving": {"": self._all_files()}}
+            return {**parsed(json.dumps(EMPTY)), "moving": {"": self._all_files()}}
 
     def entry(self, chapter: str) -> dict[str, Any]:
         found: dict[str, Any] = self.record_or_empty()["chapters"].get(chapter, {})
@@ -145,6 +140,10 @@ class RunFolder:
         """
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
+            if links := [place.name for place in self.path.iterdir() if place.is_symlink() and place.is_dir()]:
+                raise RunFolderError(
+                    f"{self.path / links[0]} is a link; remove it, so that nothing is written elsewhere."
+                )
             with tempfile.TemporaryFile(dir=self.path) as probe:
                 probe.write(b" ")
             for left in self.path.glob(".tmp-*"):
@@ -218,13 +217,19 @@ class RunFolder:
         problems = []
         for file, digest in entry.get("files", {}).items():
             try:
-                if digest_of(self.path / file) != digest:
+                if self._leads_out(file):
+                    problems.append(f"{file} leads out of the run's folder")
+                elif digest_of(self.path / file) != digest:
                     problems.append(f"{file} was changed")
             except FileNotFoundError:
                 problems.append(f"{file} is gone")
             except OSError as error:
                 problems.append(f"{file} cannot be read ({error.strerror})")
         return problems
+
+    def _leads_out(self, file: str) -> bool:
+        """Whether a file is, or lies behind, a link to somewhere else."""
+        return not Path(os.path.realpath(self.path / file)).is_relative_to(os.path.realpath(self.path))
 
     def digest_in_record(self, file: str) -> str | None:
         """The digest with which a file was made, by whichever chapter made it; None if none did."""
@@ -242,7 +247,7 @@ class RunFolder:
         path = self.path / file
         if digest is None or not path.is_file():
             raise DamagedRunError(f"{self.name}/{file} is missing; run the model again to make it.")
-        if digest_of(path) != digest:
+        if self._leads_out(file) or digest_of(path) != digest:
             raise DamagedRunError(f"{self.name}/{file} is not what was made; run the model again to mend it.")
         return path.read_text(encoding="utf-8")
 

@@ -1,0 +1,70 @@
+"""What the record of a run, `run.json`, may say: it may be a stranger's, so nothing is believed that is not checked.
+
+The files that it names are those of the run's own folder: they are read, published, moved and removed by these names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+FORMAT = 2
+EMPTY: dict[str, Any] = {"format": FORMAT, "run": {}, "check": {}, "chapters": {}, "moving": {}}
+
+_TEXTS = ("title", "model", "kind", "identity", "task", "scale")  # of what the run is of
+_SHA = re.compile("[0-9a-f]{64}")
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """The record that is written in a text.
+
+    Raises:
+        ValueError: it is none, or says something that no run writes.
+    """
+    try:
+        record = json.loads(text)
+    except RecursionError:
+        raise ValueError("too deep") from None
+    _require(isinstance(record, dict) and record.get("format") == FORMAT)
+    _require(all(isinstance(record.get(name), dict) for name in ("run", "check", "chapters")))
+    record = {**EMPTY, **record}
+    _require_facts(record["run"])
+    _require(isinstance(record["check"].get("digest", ""), str))
+    for entry in record["chapters"].values():
+        _require_entry(entry)
+    _require(isinstance(record["moving"], dict))
+    for files in record["moving"].values():
+        _require(isinstance(files, list) and all(map(_is_own, files)))
+    return record
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise ValueError("this is no record of a run")
+
+
+def _require_facts(facts: dict[str, Any]) -> None:
+    _require(all(isinstance(facts.get(name, ""), str) for name in _TEXTS))
+    seed, loading = facts.get("seed", 0), facts.get("loading", {})
+    _require(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0)
+    _require(isinstance(loading, dict) and all(isinstance(value, str | bool) for value in loading.values()))
+    _require(isinstance(facts.get("own_task", False), bool))
+
+
+def _require_entry(entry: Any) -> None:
+    """One chapter: what made it, and its files with their digests."""
+    _require(isinstance(entry, dict) and isinstance(entry.get("files"), dict))
+    for file, digest in entry["files"].items():
+        _require(_is_own(file) and isinstance(digest, str) and bool(_SHA.fullmatch(digest)))
+    made_of = entry.get("made_of")
+    _require(isinstance(made_of, dict) and all(isinstance(made_of.get(name), dict) for name in ("results", "look")))
+
+
+def _is_own(file: Any) -> bool:
+    """Whether a name can be that of a file in a run's folder, by the layout of `run_folder`."""
+    if not isinstance(file, str) or not file.isprintable() or "\\" in file:
+        return False
+    parts = PurePosixPath(file).parts
+    return "/".join(parts) == file != "" and not any(part in ("/", "..") or part.startswith(".") for part in parts)

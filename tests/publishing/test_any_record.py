@@ -1,0 +1,124 @@
+"""Records of runs made by chance, and by strangers: what does not parse is not believed, and no name leads outside."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import message
+from twotowers.errors import DamagedRunError, RunFolderError, UserError
+from twotowers.pipeline.status import run_status
+from twotowers.publishing.ledger import ledger
+from twotowers.publishing.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+TOY = ROOT / "book" / "runs" / "toy-gpt2" / "run.json"
+OUTSIDE = ["../outside", "/etc/passwd", "..", "a/../../outside", ".hidden", "", "a//b", "./a", "a\\b", "a\nb", "a/\0"]
+
+
+def small():
+    """The toy's record with two chapters, of few files."""
+    record = json.loads(TOY.read_text())
+    record["chapters"] = {name: record["chapters"][name] for name in ("task", "towers")}
+    for entry in record["chapters"].values():
+        entry["files"] = dict(sorted(entry["files"].items())[:2])
+    return record
+
+
+def places(value, path=()):
+    """Every place in JSON, as the keys that lead there."""
+    yield path
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*path, key))
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(OUTSIDE)
+JSON = st.recursive(
+    LEAVES, lambda one: st.lists(one, max_size=3) | st.dictionaries(st.text(max_size=4), one, max_size=3), max_leaves=5
+)
+
+
+@st.composite
+def changed(draw):
+    """A record with something else at one to three places, or with something more there."""
+    record = copy.deepcopy(small())
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from([path for path in places(record) if path] or [("run",)]))
+        inside = record
+        for key in path[:-1]:
+            inside = inside[key]
+        if draw(st.booleans()) or not isinstance(inside, dict):
+            inside[path[-1]] = draw(JSON)
+        else:
+            inside[draw(st.sampled_from(OUTSIDE) | st.text(max_size=4))] = draw(JSON | st.just(inside[path[-1]]))
+    return json.dumps(record).encode()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "toy-gpt2"
+    folder.mkdir()
+    (folder.parent / "outside").write_text("keep me")
+    return RunFolder(folder)
+
+
+def named(action):
+    """What an action gives; None where it is refused by a sentence that names the record."""
+    try:
+        return action()
+    except UserError as error:
+        refused = str(error)
+    assert "toy-gpt2/" in refused
+    return None
+
+
+@given(content=changed() | st.binary(max_size=50) | st.integers(0, 3000).map(lambda n: TOY.read_bytes()[:n]))
+def test_a_record_is_believed_or_refused_by_name(run, content):
+    (run.path / "run.json").write_bytes(content)
+    record = named(run.record)
+    if record is not None:
+        files = [file for entry in record["chapters"].values() for file in entry["files"]]
+        files += [file for moved in record["moving"].values() for file in moved]
+        assert all((run.path / file).resolve().is_relative_to(run.path.resolve()) for file in files)
+        assert isinstance(run.title, str)
+    assert all(line.run == "toy-gpt2" for line in run_status(ROOT, run))
+    named(lambda: ledger(run.path))
+    assert (run.path.parent / "outside").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("where", ["files", "moving"])
+def test_no_name_in_a_record_leads_out_of_its_folder(run, name, where):
+    record = small()
+    if where == "files":
+        record["chapters"]["task"]["files"] = {name: "0" * 64}
+    else:
+        record["moving"] = {"task": [name]}
+    (run.path / "run.json").write_text(json.dumps(record))
+    assert "toy-gpt2/run.json is not a record of a run" in message(DamagedRunError, run.record)
+    with run.workplace("task") as place:
+        (place / "task.ipynb").write_text("{}")
+        run.commit("task", place, {"made_of": {"results": {}, "look": {}}})
+    assert (run.path.parent / "outside").read_text() == "keep me"
+    assert list(run.record()["chapters"]) == ["task"]
+
+
+def test_a_link_in_a_strangers_run_is_damage_and_nothing_is_written_through_it(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    run.require_writable()
+    with run.workplace("task") as place:
+        (place / "tables").mkdir()
+        (place / "tables" / "a.csv").write_text("a\n1\n")
+        run.commit("task", place, {"made_of": {"results": {}, "look": {}}})
+    (run.path / "tables" / "a.csv").rename(tmp_path / "elsewhere" / "a.csv")
+    (run.path / "tables").rmdir()
+    (run.path / "tables").symlink_to(tmp_path / "elsewhere")
+    assert run.damage(run.entry("task")) == ["tables/a.csv leads out of the run's folder"]
+    digest = run.digest_in_record("tables/a.csv")
+    assert "is not what was made" in message(DamagedRunError, lambda: run.read("tables/a.csv", digest))
+    assert "is a link; remove it" in message(RunFolderError, run.require_writable)
