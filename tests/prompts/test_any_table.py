@@ -6,7 +6,7 @@ import json
 import string
 
 import pytest
-from hypothesis import example, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from twotowers.errors import UserError
@@ -38,6 +38,7 @@ def outcome(file, content):
     except UserError as error:
         refused = str(error)
     else:
+        event("read")
         require_account(task)
         return task
     assert len(refused.splitlines()) == 1, refused

@@ -145,7 +145,7 @@ def run(study, tmp_path, capsys):
         for name, mean in claims.items():
             page.judge(name, effects(mean), **given(), accuracy=own)
         folder.require_writable()
-        folder.commit("towers", work, {})
+        folder.commit("towers", work, {"made_of": {"results": {}, "look": {}}})
         return folder.path
 
     return recorded

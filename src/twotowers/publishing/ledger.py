@@ -68,6 +68,7 @@ def ledger(folder: str | Path) -> pd.DataFrame:
     if not isinstance(folder, str | Path) or not os.path.isdir(folder) or not str(folder):
         raise RunFolderError(f"There is no run folder {brief(folder)}; give one, such as book/runs/smollm2-135m.")
     run = RunFolder(Path(folder))
+    run.record()  # one that cannot be read is not one without claims
     return read_ledger(run, _recorded(run))
 
 
