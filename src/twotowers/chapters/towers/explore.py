@@ -152,7 +152,7 @@ def weights_after(
     k, _ = keys_and_values(model, batch, intact, layer, own)
     if part == "keys":
         k = take(k, label_partners(s, batch))
-    return attention(model, batch, layer, queries(model, batch, intact, layer, own)[donor], k)[:, 0]
+    return attention(model, batch, layer, own, queries(model, batch, intact, layer, own)[donor], k)[:, 0]
 
 
 def _labels(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head]) -> pd.DataFrame:
