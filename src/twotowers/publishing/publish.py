@@ -35,8 +35,8 @@ class Facts:
 
     Attributes:
         run: the run's name, which anchors begin with; `title` is what a reader is told.
-        model, family, template: as in the provenance; `rotary`: whether positions are rotated into queries and keys,
-            or added to scores.
+        model, family, template: as in the provenance; `rotary`: whether positions enter q·k
+            alone, be it by a rotation, and are not embedded.
         labels: the two labels, in sorted order.
         n_layers, n_heads: of the model; heads of one layer.
         scale, selection_sets, evaluation_sets, shots, queries, draws: as in `study.Scale`.
