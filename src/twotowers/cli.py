@@ -11,13 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import __version__
 from .errors import ChapterError, SiteError, UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of transformers that are words
 
@@ -281,7 +277,7 @@ def _check(options: argparse.Namespace) -> int:
         return _guess(options)
     from .models.model import load
     from .models.parallel import first
-    from .tracing.check import check
+    from .tracing.check import check, lines
 
     model = load(
         options.model,
@@ -296,29 +292,18 @@ def _check(options: argparse.Namespace) -> int:
         return 0
     if model.remote:
         print(model.traffic, file=sys.stderr)
-    _print_identities(table)
+    print(lines(table))
     if table["holds"].all():
         return 0
     return _fail(f"{options.model} fails the check: its results would be wrong.", 1)
-
-
-def _print_identities(table: pd.DataFrame) -> None:
-    width = table["identity"].str.len().max()
-    for row in table.itertuples():
-        print(f"{row.identity:{width}}  {row.residual:9.1e}  {'holds' if row.holds else 'FAILS'}")
 
 
 def _guess(options: argparse.Namespace) -> int:
     from .tracing.guessing import guess
 
     found = guess(options.model, options.dtype)
-    print(f'"{found.model_type}": {found.entry},')
-    if found.stopped:
-        return _fail(f"With the best entry that could be guessed the check stops: {found.stopped}.", 1)
-    _print_identities(found.table)
-    if found.holds:
-        return 0
-    return _fail("The best entry that could be guessed is not right: an identity fails; mend it by hand.", 1)
+    print(found)
+    return 0 if found.holds else _fail(found.failure, 1)
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -329,19 +314,9 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from .models.model import free_memory
-    from .models.registry import REGISTRY
-    from .pipeline.status import chapters_made
+    from .pipeline.registered import registered
 
-    free = free_memory()
-    key, family, licence = (
-        max(len(getattr(entry, name)) for entry in REGISTRY.values()) for name in ("key", "family", "licence")
-    )
-    print(f"{'key':{key}} {'family':{family}} {'weights':>9} {'fits':5} {'chapters':>8}  {'licence':{licence}} source")
-    for e in REGISTRY.values():
-        size, fits, done = f"{e.memory / 2**30:.1f} GiB", "yes" if e.memory < free else "no", chapters_made(e.key)
-        print(f"{e.key:{key}} {e.family:{family}} {size:>9} {fits:5} {done:8d}  {e.licence:{licence}} {e.source}")
-    print(f"Weights fit if they are smaller than the free memory here, {free / 2**30:.1f} GiB; chapters: run already.")
+    print(registered())
 
 
 def _tasks(options: argparse.Namespace) -> None:

@@ -117,7 +117,7 @@ def test_areas_at_the_edge(inputs, facts):
         (
             (0.25, 0.125, 0.375),
             {"rotary": True},
-            "+0.250 (+0.125 to +0.375): above chance. Leaving rotation out changes",
+            "+0.250 (+0.125 to +0.375): above chance. Leaving positions out of q·k changes",
         ),
         (
             (-0.25, -0.375, -0.125),
@@ -136,7 +136,7 @@ def test_areas_are_compared_with_chance(above, facts, text):
     harmless(written)
     assert text in written
     if "Leaving" in text:
-        assert written.endswith("Leaving rotation out changes the AUC by +0.050.")
+        assert written.endswith("Leaving positions out of q·k changes the AUC by +0.050.")
 
 
 # measures that the page is made of

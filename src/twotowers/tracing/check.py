@@ -82,6 +82,15 @@ def check(model: Model, labels: Sequence[str] = LabelPair().names) -> pd.DataFra
     return pd.concat([table, pd.DataFrame([last], columns=table.columns)], ignore_index=True)
 
 
+def lines(table: pd.DataFrame) -> str:
+    """The result of `check` as text, a line per identity."""
+    width = table["identity"].str.len().max()
+    rows = table.to_dict("records")
+    return "\n".join(
+        f"{row['identity']:{width}}  {row['residual']:9.1e}  {'holds' if row['holds'] else 'FAILS'}" for row in rows
+    )
+
+
 def require(model: Model, labels: Sequence[str] = LabelPair().names) -> pd.DataFrame:
     """As `check`.
 

@@ -16,7 +16,7 @@ from ..models.files import find_source
 from ..models.folder import model_type_in
 from ..models.guess import candidates, entry
 from ..models.model import load
-from .check import check
+from .check import check, lines
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,18 @@ class Guess:
     entry: str
     table: pd.DataFrame
     stopped: str = ""
+
+    def __str__(self) -> str:
+        """The entry as it is pasted into the table of families, and the identities."""
+        pasted = f'"{self.model_type}": {self.entry},'
+        return pasted if self.table.empty else f"{pasted}\n{lines(self.table)}"
+
+    @property
+    def failure(self) -> str:
+        """What is wrong with the entry, in a sentence."""
+        if self.stopped:
+            return f"With the best entry that could be guessed the check stops: {self.stopped}."
+        return "The best entry that could be guessed is not right, since an identity fails; mend it by hand."
 
     @property
     def holds(self) -> bool:

@@ -270,7 +270,8 @@ def fluctuation(mitigated: pd.DataFrame) -> pd.DataFrame:
 
 def answers_from(model: Model, final: Float[Tensor, "N d"], batch: Batch) -> Answers:
     """What the model's own norm and unembedding answer to a final residual."""
-    norm, unembed = (model.arch.module(path) for path in (model.arch.family.final_norm, model.arch.family.unembed))
+    arch = model.arch
+    norm, unembed, like = (arch.module(path) for path in (arch.family.final_norm, arch.family.unembed, arch.like))
     with torch.no_grad():
-        logits = unembed(norm(final.to(norm.weight.device, norm.weight.dtype))).float().cpu()
+        logits = unembed(norm(final.to(like.weight.device, like.weight.dtype))).float().cpu()
     return Answers(logits.gather(1, batch.label_ids), logits.logsumexp(-1), logits.argmax(-1))
