@@ -17,6 +17,7 @@ from transformers import (
     MptConfig,
     OlmoConfig,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     StableLmConfig,
 )
@@ -27,6 +28,7 @@ from twotowers.bench.shapes import SHAPES
 from twotowers.chapters.towers.reading import read_heads
 from twotowers.errors import FamilyError, PromptError
 from twotowers.models.families import FAMILIES
+from twotowers.models.family import context_length
 from twotowers.models.model import open_model
 from twotowers.models.registry import REGISTRY
 from twotowers.prompts.packing import pack
@@ -181,6 +183,13 @@ REFUSED = {
     "a norm for each single head": StableLmConfig(**LAYER, qk_layernorm=True),
     "behind a norm": BloomConfig(**SIZES, apply_residual_connection_post_layernorm=True),
 }
+
+
+def test_a_prompt_is_no_longer_than_what_the_first_rotation_is_for():
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, **factors}
+    config = Phi3Config(**SIZES, original_max_position_embeddings=64, rope_parameters=rope, pad_token_id=0)
+    assert context_length(FAMILIES["phi3"], config) == 64
 
 
 @pytest.mark.parametrize("reason", REFUSED)

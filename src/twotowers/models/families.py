@@ -31,7 +31,6 @@ GPT2 = Family(
     norm="layer",
     projections=("c_attn",),
     positions="transformer.wpe",
-    note="positions are embedded",
 )
 QWEN3 = replace(LLAMA, query_norm="q_norm", key_norm="k_norm", note="norms of each head's queries and keys")
 COHERE = replace(
@@ -84,7 +83,7 @@ FAMILIES: dict[str, Family] = {
         positions="model.decoder.embed_positions",
         position_offset=2,
         variant=adapting.opt,
-        note="positions are embedded; OPT-350m is refused, since its norms lie behind the residual sums",
+        note="OPT-350m is refused, since its norms lie behind the residual sums",
     ),
     "gpt_neo": replace(
         GPT2,
@@ -95,7 +94,7 @@ FAMILIES: dict[str, Family] = {
         window=adapting.local_window,
         returns_tuple=True,
         prepare=adapting.see_all,
-        note="positions are embedded; every other layer is local; q.k is not scaled",
+        note="every other layer is local; q.k is not scaled",
     ),
     "bloom": Family(
         blocks="transformer.h",
@@ -115,7 +114,7 @@ FAMILIES: dict[str, Family] = {
             apply_residual_connection_post_layernorm=(True, "adds to what is behind a norm, so no residual adds up")
         ),
         prepare=adapting.without_alibi,
-        note="positions are added to scores (ALiBi); a norm behind the embedding",
+        note="ALiBi; a norm behind the embedding",
     ),
     "falcon": Family(
         blocks="transformer.h",

@@ -105,5 +105,6 @@ def context_length(family: Family, config: Any) -> int:
     rope = getattr(config, "rope_parameters", None) or {}
     limits = [getattr(config, "max_position_embeddings", None) or UNSAID, family.window(config)]
     if rope.get("rope_type") in ("longrope", "dynamic"):
-        limits.append(rope.get("original_max_position_embeddings"))
+        beside = getattr(config, "original_max_position_embeddings", None)
+        limits.append(rope.get("original_max_position_embeddings") or beside)
     return min(limit for limit in limits if limit)
