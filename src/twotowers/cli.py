@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,10 +50,13 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(" ".join(message.splitlines()))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="twotowers", description="Re-run a paper on in-context learning, on any model."
-    )
+    parser = _Parser(prog="twotowers", description="Re-run a paper on in-context learning, on any model.")
     parser.add_argument("--version", action="version", version=f"twotowers {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
