@@ -5,7 +5,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import event, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from twotowers.cli import main
@@ -51,6 +51,7 @@ def nothing_runs():
 
 
 @given(line=LINES)
+@example(line=["status", "\r", "--model"])
 def test_any_line_of_arguments_is_done_or_refused_in_one_sentence(line):
     said, told = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):

@@ -18,6 +18,7 @@ TEXTS = (
 )
 LABELS = st.sampled_from(["foo", "bar", "foo", "bar", "cat", "two", "", " foo", "Foo", "foo bar", "\ud800", "1"])
 PAIRS = st.lists(st.tuples(TEXTS, LABELS), max_size=5)
+PAIRS |= st.lists(st.tuples(TEXTS.filter(str.isprintable), st.sampled_from(["foo", "bar"])), min_size=2, max_size=5)
 TEMPLATES = st.sampled_from(
     ["{text}: {label}", "{text} : {label}", "Q {text}\nA {label}.", "{text}->{label}", "{text}{label}"]
 )

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from . import __version__
 from .errors import ChapterError, SiteError, UserError
@@ -45,10 +46,13 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(" ".join(message.splitlines()))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="twotowers", description="Re-run a paper on in-context learning, on any model."
-    )
+    parser = _Parser(prog="twotowers", description="Re-run a paper on in-context learning, on any model.")
     parser.add_argument("--version", action="version", version=f"twotowers {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

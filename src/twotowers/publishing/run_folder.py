@@ -130,8 +130,6 @@ class RunFolder:
                 temporary.unlink()
             raise
 
-    # Beginning and ending
-
     def require_writable(self) -> None:
         """Make the folder, and clear away what a killed run has left in it.
 
