@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from twotowers.models.model import open_model
-from twotowers.prompts.sets import LABELS
+from twotowers.prompts.label_pairs import LabelPair
 from twotowers.prompts.tasks import load_task
 from twotowers.study import Scale, Study
 from twotowers.toy.data import make_tokenizer, read_words
@@ -50,6 +50,9 @@ AWAY = 12.0  # a score that labels have above all else
 TURNS = 10.0 ** (-0.5 * torch.arange(16))  # of a rotary head's pairs, radians a place: the base is 1e8
 SMALL = Scale("small", selection_sets=2, evaluation_sets=10, shots=4, queries=4, draws=3)
 SLOW = 10  # pairs from here on do not turn noticeably
+
+
+LABELS = LabelPair().names
 
 
 def basis() -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import warnings
 import pandas as pd
 import pytest
 import torch
+from facts import make_facts
 
 import twotowers
 from twotowers.chapters.values import page as figures_values
@@ -14,6 +15,7 @@ from twotowers.errors import PromptError
 from twotowers.paper import PAPER_PROMPT
 from twotowers.prompts.packing import pack
 from twotowers.publishing.markdown import escape
+from twotowers.publishing.publish import figure_of
 from twotowers.tracing.capture import capture
 from twotowers.tracing.heads import every_head
 from twotowers.tracing.projection import project
@@ -129,7 +131,8 @@ def test_labels_are_looked_for_at_label_positions():
 def test_the_table_of_words_draws_any_token_without_a_warning(tiny_gpt2, tmp_path):
     table = read_words(tiny_gpt2, PAPER_PROMPT, [(3, 1)], top=3, top_key=3)
     table["words"] = [("好的", "$x_1$a", "\N{REPLACEMENT CHARACTER}" * 30)] * len(table)
-    figure = figures_values.words_figure(words.joined(table))
+    inputs = {"read": words.joined(table), "prompt": PAPER_PROMPT}
+    figure, *_ = figure_of(figures_values.WORDS, make_facts(), inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.savefig(tmp_path / "words.svg")

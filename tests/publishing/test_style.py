@@ -22,7 +22,7 @@ from twotowers.publishing.dark import dark, with_dark
 from twotowers.publishing.style import styled
 
 PACKAGE = Path(twotowers.__file__).parent
-OF_LABELS = {"task-templates", "values-logit-minus", "towers-plane", "imbalance-response"}
+OF_LABELS = {"task-templates", "values-logit-minus", "towers-explore", "towers-plane", "imbalance-response"}
 # How much red, green and blue (linear) an eye without one kind of cone sees: Machado, Oliveira and Fernandes 2009.
 EYES = {
     "all": np.eye(3),

@@ -19,7 +19,8 @@ from ..errors import UserError
 from ..paper import CLAIMS
 from ..publishing.ledger import ledger
 from ..publishing.run_folder import RunFolder, handed_file
-from .run import SEEDS, Outcome, run
+from . import run as running
+from .run import SEEDS, Outcome
 
 COLUMNS = {"claim": "text", "verdict": "text", "mean": "float", "low": "float", "high": "float"}
 KINDS = {"seed": "int", **COLUMNS}
@@ -42,9 +43,9 @@ def run_seeds(model: str, number: int, *, seed: int = 0, **arguments: Any) -> li
         UserError: as `run`.
     """
     others = [other for other in range(number) if other != seed][: number - 1]
-    done = run(model, seed=seed, **arguments)
+    done = running.run(model, seed=seed, **arguments)
     for other in others:
-        done += run(model, seed=other, beside=True, **arguments | {"chapters": JUDGING})
+        done += running.run(model, seed=other, beside=True, **arguments | {"chapters": JUDGING})
     return done
 
 
