@@ -54,6 +54,17 @@ class Source:
     fetch: Callable[[], object] | None = None
     repo: str | None = None
 
+    def require_revision(self, revision: str | None) -> None:
+        """Refuse a revision of what has none.
+
+        Raises:
+            ModelError: it is not from the hub.
+        """
+        if revision is not None and self.repo is None:
+            raise ModelError(
+                f"{self.name} is not read from the hub, so it has no revision '{revision}'; leave the revision out."
+            )
+
 
 def find_source(name: str, revision: str | None = None) -> Source:
     """The source of a registry key, local folder or hub id.
@@ -63,10 +74,6 @@ def find_source(name: str, revision: str | None = None) -> Source:
     """
     entry = REGISTRY.get(name)
     source = entry.source if entry else name
-    if revision is not None and (source.startswith(("wheel:", "package:")) or is_local(source)):
-        raise ModelError(
-            f"{name} is not read from the hub, so it has no revision '{revision}'; leave the revision out."
-        )
     if source.startswith("wheel:"):
         gguf = _wheel_file(source.removeprefix("wheel:"))
         sha = _sha256([gguf])

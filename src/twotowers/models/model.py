@@ -297,6 +297,7 @@ def open_model(
         if found.repo is None:
             raise ModelError(f"{found.name} is not from the hub, and a server runs no other model; give its hub id.")
         deployed = find_deployment(found.repo, revision)
+    found.require_revision(revision)
     config, tokenizer = read_folder(found.folder, weights=found.fetch is None and remote is not True)
     if remote is not True:
         require_method(quantise, method_of(config))

@@ -171,13 +171,20 @@ def dequantise_linears(network: nn.Module, dtype: torch.dtype) -> None:
     """Put a `DequantisedLinear` in place of every quantised layer that bitsandbytes has made, before its first product.
 
     Where accelerate has hooks that move inputs between devices, they move to the new layer.
+
+    Raises:
+        ModelError: there is no such layer: bitsandbytes knows plain ones only, and leaves those of some families.
     """
     from accelerate.hooks import add_hook_to_module
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
-    for path, module in list(network.named_modules()):
-        if not isinstance(module, Linear4bit | Linear8bitLt):
-            continue
+    made = [(path, part) for path, part in network.named_modules() if isinstance(part, Linear4bit | Linear8bitLt)]
+    if not made:
+        raise ModelError(
+            "No matrix of this model is stored in fewer bits: bitsandbytes leaves layers of its kind as they are; load "
+            "it without quantising."
+        )
+    for path, module in made:
         stored: Any = module.weight
         state = stored.quant_state if isinstance(module, Linear4bit) else stored.SCB
         shape = (module.out_features, module.in_features)
