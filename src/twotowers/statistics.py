@@ -232,13 +232,12 @@ def holm(verdicts: Mapping[str, Verdict], *, alpha: float = ALPHA) -> dict[str, 
     }
 
 
-def estimate(values: Values, sets: Values, *, seed: int = 0) -> Estimate:
+def estimate(values: Values, sets: Values) -> Estimate:
     """Mean of per-prompt values, with a 95 % t interval over demonstration sets: the one that verdicts are made of.
 
     Args:
         values: one per prompt.
         sets: the demonstration set of each prompt: what they share makes them dependent, so sets count, not prompts.
-        seed: decides nothing: nothing here is drawn.
 
     Returns:
         one set has no interval (nan); sets that are all the same have one that is not of width zero.
@@ -332,7 +331,7 @@ def rank_agreement(a: Values, b: Values) -> float:
     return float(scipy.stats.spearmanr(a, b).statistic)
 
 
-def summarise(table: pd.DataFrame, by: Sequence[str], value: str, *, seed: int = 0) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Mean and interval, as `estimate`, of a per-prompt `value` for each combination of the columns `by`.
 
     Args:
@@ -343,6 +342,6 @@ def summarise(table: pd.DataFrame, by: Sequence[str], value: str, *, seed: int =
     """
     rows = []
     for key, part in table.groupby(list(by), sort=False):
-        e = estimate(part[value], part["set"], seed=seed)
+        e = estimate(part[value], part["set"])
         rows.append((*(key if isinstance(key, tuple) else (key,)), e.mean, e.low, e.high))
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high"])

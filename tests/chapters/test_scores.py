@@ -1,5 +1,6 @@
 """Scores of heads: each is what it says, and a planted head is found."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,7 +15,7 @@ from twotowers.chapters.knockout.scores import (
     head_scores,
     repetition_scores,
 )
-from twotowers.tracing.heads import every_head
+from twotowers.tracing.heads import every_head, is_deep
 
 REAL = ((18, 6), (24, 4))  # of the default model: one that carries the label, one that works against
 
@@ -97,3 +98,17 @@ def test_folds_are_what_parts_of_the_sets_would_choose(tiny_models):
     alone = [head_scores(model, sets[fold::2]) for fold in (0, 1)]
     assert folds == [twotowers.in_context_heads(scores, model.arch.n_layers) for scores in alone]
     assert fold_heads(whole, by_set[by_set["set"] == 0], model.arch.n_layers) == folds[:1]
+
+
+def test_heads_of_the_shallow_half_may_be_exchanged_on_fewer_sets_and_the_deep_ones_are_the_same(tiny_models):
+    model = tiny_models["llama-gqa"]
+    sets = [*make_sets(model), *make_sets(model)]
+    whole, fewer = exchange_by_set(model, sets), exchange_by_set(model, sets, shallow=1)
+    deep = [is_deep(layer, model.arch.n_layers) for layer in whole["layer"]]
+    kept = whole[np.array(deep) | (whole["set"] < 1)].reset_index(drop=True)
+    assert len(kept) < len(whole)
+    pd.testing.assert_frame_equal(kept, fewer, atol=1e-5)
+    chosen = [
+        twotowers.in_context_heads(head_scores(model, sets, by_set=t), model.arch.n_layers) for t in (whole, fewer)
+    ]
+    assert chosen[0] == chosen[1]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -76,17 +77,18 @@ def outcome_table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.Dat
     )
 
 
-def two_way_table(margins: Tensor, s: PromptSet, group: int, index: int) -> pd.DataFrame:
-    """As `outcome_table`, from margins alone: without `accuracy`, which needs the whole vocabulary."""
+def two_way_table(margins: Float[Tensor, "G N"], s: PromptSet, index: int) -> pd.DataFrame:
+    """As `outcome_table` of G groups, from margins alone: without `accuracy`, which needs the whole vocabulary."""
     require_finite(margins)
+    groups, n = margins.shape
     return pd.DataFrame(
         {
-            "group": group,
+            "group": np.repeat(np.arange(groups), n),
             "set": index,
-            "query": range(len(s.queries)),
-            "label": [label for _, label in s.queries],
-            "accuracy_two_way": (margins > 0).double().numpy(),
-            "margin": margins.double().numpy(),
+            "query": np.tile(np.arange(n), groups),
+            "label": [label for _, label in s.queries] * groups,
+            "accuracy_two_way": (margins > 0).double().flatten().numpy(),
+            "margin": margins.double().flatten().numpy(),
         }
     )
 

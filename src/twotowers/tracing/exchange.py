@@ -8,7 +8,7 @@ position of one label is exchanged with the i-th of the other, and what is left 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -62,12 +62,7 @@ def exchanges(model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[H
     `accuracy` is left out: it needs logits of the whole vocabulary, about half the work.
     """
     found = zip(sets, exchanged_margins(model, sets, choices), strict=True)
-    tables = [
-        two_way_table(own, s, number, index)
-        for index, (s, margins) in enumerate(found)
-        for number, own in enumerate(margins)
-    ]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([two_way_table(own, s, index) for index, (s, own) in enumerate(found)], ignore_index=True)
 
 
 def exchanged_margins(
@@ -88,13 +83,16 @@ def _rewritings(
     for s in tqdm(sets, desc="exchange", unit="set", delay=2, leave=False):
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
-        new: list[Choice] = [{} for _ in choices]
-        for part in PARTS:
-            numbers = [n for n, (_, own) in enumerate(choices) if own == part]
-            z = exchanged_z(model, s, batch, intact, sorted({head for n in numbers for head in groups[n]}), part)
-            for n in numbers:
-                new[n] = {head: z[head] for head in groups[n]}
-        yield s, batch, intact, new
+        wanted: dict[str, set[Head]] = {part: set() for part in PARTS}
+        for own, (_, part) in zip(groups, choices, strict=True):
+            wanted[part].update(own)
+        z = exchanged_parts(model, s, batch, intact, wanted)
+        yield (
+            s,
+            batch,
+            intact,
+            [{head: z[part][head] for head in own} for own, (_, part) in zip(groups, choices, strict=True)],
+        )
 
 
 def in_choices(rows: Answers, number: int) -> list[Answers]:
@@ -108,24 +106,39 @@ def exchanged_z(
     model: Model, s: PromptSet, batch: Batch, intact: Capture, heads: Sequence[Head], part: str
 ) -> dict[Head, Float[Tensor, "N d_h"]]:
     """z of each head at the last position of one packed prompt set, with a part exchanged."""
-    donor = torch.arange(len(s.prompts))
-    if part.startswith("query"):
-        donor = query_donors(s, other=part == "query-other")
+    return exchanged_parts(model, s, batch, intact, {part: heads})[part]
+
+
+def exchanged_parts(
+    model: Model, s: PromptSet, batch: Batch, intact: Capture, wanted: Mapping[str, Collection[Head]]
+) -> dict[str, dict[Head, Float[Tensor, "N d_h"]]]:
+    """`exchanged_z` of several parts, of some heads each, for which keys and values are computed once.
+
+    Args:
+        wanted: part -> heads.
+    """
+    donors = {part: _donors(s, part) for part, heads in wanted.items() if heads}
     stays, moved = torch.arange(batch.index.shape[1]).expand_as(batch.index), label_partners(s, batch)
-    keys_from = moved if part in ("keys", "keys-values") else stays
-    values_from = moved if part in ("values", "keys-values") else stays
-    found: dict[Head, Tensor] = {}
-    for layer, own in by_layer(heads).items():
-        k, v = (
-            take(x, source)
-            for x, source in zip(
-                keys_and_values(model, batch, intact, layer, own), (keys_from, values_from), strict=True
-            )
-        )
-        weights = attention(model, batch, layer, own, queries(model, batch, intact, layer, own)[donor], k)
-        z = torch.einsum("nhs,nshe->nhe", weights, v)
-        found |= {(layer, head): z[:, i] for i, head in enumerate(own)}
+    found: dict[str, dict[Head, Tensor]] = {part: {} for part in wanted}
+    for layer, every in by_layer(sorted({head for heads in wanted.values() for head in heads})).items():
+        q = queries(model, batch, intact, layer, every)
+        keys, values = keys_and_values(model, batch, intact, layer, every)
+        for part, donor in donors.items():
+            own = [i for i, head in enumerate(every) if (layer, head) in wanted[part]]
+            if not own:
+                continue
+            k = take(keys[:, :, own], moved if part in ("keys", "keys-values") else stays)
+            v = take(values[:, :, own], moved if part in ("values", "keys-values") else stays)
+            weights = attention(model, batch, layer, [every[i] for i in own], q[donor][:, own], k)
+            z = torch.einsum("nhs,nshe->nhe", weights, v)
+            found[part] |= {(layer, every[i]): z[:, place] for place, i in enumerate(own)}
     return found
+
+
+def _donors(s: PromptSet, part: str) -> Int[Tensor, " N"]:
+    if not part.startswith("query"):
+        return torch.arange(len(s.prompts))
+    return query_donors(s, other=part == "query-other")
 
 
 def queries(model: Model, batch: Batch, intact: Capture, layer: int, heads: Sequence[int]) -> Float[Tensor, "N h d_h"]:

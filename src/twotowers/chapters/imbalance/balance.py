@@ -59,12 +59,10 @@ def evidence(table: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def mean_slopes(effects: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def mean_slopes(effects: pd.DataFrame) -> pd.DataFrame:
     """Mean slope of every group but of folds with its interval over sets: `heads, mean, low, high`."""
     shown = effects[~is_fold(effects["heads"])]
-    parts = [
-        (name, estimate(part["effect"], part["set"], seed=seed)) for name, part in shown.groupby("heads", sort=False)
-    ]
+    parts = [(name, estimate(part["effect"], part["set"])) for name, part in shown.groupby("heads", sort=False)]
     return pd.DataFrame([(name, e.mean, e.low, e.high) for name, e in parts], columns=["heads", "mean", "low", "high"])
 
 
@@ -74,13 +72,13 @@ def levels(table: pd.DataFrame) -> pd.DataFrame:
     return means.rename("accuracy").reset_index()
 
 
-def curves(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def curves(table: pd.DataFrame) -> pd.DataFrame:
     """P(foo) by share: `heads, share, mean, low, high`, with intervals over sets.
 
     Random groups are one line, their mean, whose `low` and `high` are the least and the greatest of the groups.
     """
     one = table[~is_random(table["heads"]) & ~is_fold(table["heads"])]
-    lines = [summarise(one, ["heads", "share"], "p_foo_two_way", seed=seed)]
+    lines = [summarise(one, ["heads", "share"], "p_foo_two_way")]
     drawn = table[is_random(table["heads"])]
     if len(drawn):
         means = drawn.groupby(["heads", "share"])["p_foo_two_way"].mean().groupby("share")

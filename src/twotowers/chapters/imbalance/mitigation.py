@@ -230,7 +230,7 @@ def choose_strength(mitigated: pd.DataFrame) -> float:
     return min(tried)[1]
 
 
-def compare(tried: Remedied, *, seed: int = 0) -> pd.DataFrame:
+def compare(tried: Remedied) -> pd.DataFrame:
     """Shift and two-way accuracy without and with each remedy, mean and 95 % interval over sets.
 
     Returns:
@@ -248,7 +248,7 @@ def compare(tried: Remedied, *, seed: int = 0) -> pd.DataFrame:
         }
         strength = float(table["strength"].iloc[0]) if "strength" in table else float("nan")
         for quantity, part in parts.items():
-            e = estimate(part["effect"], part["set"], seed=seed)
+            e = estimate(part["effect"], part["set"])
             rows.append((remedy, quantity, e.mean, e.low, e.high, strength))
     return pd.DataFrame(rows, columns=["remedy", "quantity", "mean", "low", "high", "strength"])
 

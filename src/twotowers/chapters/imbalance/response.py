@@ -94,14 +94,14 @@ def label_sums(
 # What the share changes, set by set
 
 
-def response(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def response(table: pd.DataFrame) -> pd.DataFrame:
     """Means of what heads do, over all prompts by share of foo, with 95 % intervals over sets.
 
     Returns:
         `panel` (attention, values), `line` (the label at the positions), `heads` (the group), `share, mean, low, high`.
     """
     rows = [
-        summarise(part, ["share"], f"{panel}_{label}", seed=seed).assign(panel=panel, line=label, heads=group)
+        summarise(part, ["share"], f"{panel}_{label}").assign(panel=panel, line=label, heads=group)
         for panel in ("attention", "values")
         for group, part in table.groupby("heads", sort=False)
         for label in ("bar", "foo")
@@ -145,7 +145,7 @@ def accounted(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "part", "r2"])
 
 
-def accounts(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def accounts(table: pd.DataFrame) -> pd.DataFrame:
     """Means of `accounted` for each group of heads, with 95 % intervals over sets.
 
     Returns:
@@ -153,7 +153,7 @@ def accounts(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     groups = {str(name): accounted(part) for name, part in table.groupby("heads")}
     rows = [
-        (name, quantity, estimate(part[quantity], part["set"], seed=seed))
+        (name, quantity, estimate(part[quantity], part["set"]))
         for name, part in groups.items()
         for quantity in ("part", "r2")
     ]

@@ -83,8 +83,7 @@ def at_mean(
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
         new = [{h: mean[h].expand(len(s.prompts), -1) for h in own} for own in choices.values()]
-        margins = rewritten_margins(model, batch, intact, new)
-        tables += [two_way_table(own, s, number, index) for number, own in enumerate(margins)]
+        tables.append(two_way_table(rewritten_margins(model, batch, intact, new), s, index))
     return _named(pd.concat(tables, ignore_index=True), [(name, -1) for name in choices])
 
 
@@ -106,7 +105,7 @@ def evidence(table: pd.DataFrame, value: str = "accuracy_two_way") -> dict[str, 
     }
 
 
-def conditions(*tables: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def conditions(*tables: pd.DataFrame) -> pd.DataFrame:
     """Margin and two-way accuracy of each condition; of random groups one row each, without an interval.
 
     Returns:
@@ -116,7 +115,7 @@ def conditions(*tables: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     long = shown[shown["name"] != FOLD].melt(
         ["name", "draw", "set"], ["margin", "accuracy_two_way"], var_name="measure", value_name="value"
     )
-    table = summarise(long, ["name", "draw", "measure"], "value", seed=seed)
+    table = summarise(long, ["name", "draw", "measure"], "value")
     return table.assign(**{end: table[end].where(table["name"] != RANDOM) for end in ("low", "high")})
 
 

@@ -114,7 +114,7 @@ def dose(
     return result.join(keys.assign(zeroed=[len(heads) for *_, heads in choices]), on="group")
 
 
-def dose_curve(removed: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def dose_curve(removed: pd.DataFrame) -> pd.DataFrame:
     """Accuracy by heads removed, from a `dose` table.
 
     Returns:
@@ -122,6 +122,6 @@ def dose_curve(removed: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         of all labels.
     """
     keys = ["removed", "kind"]
-    curve = summarise(removed, [*keys, "label"], "accuracy", seed=seed)
+    curve = summarise(removed, [*keys, "label"], "accuracy")
     pooled = removed.groupby(keys, as_index=False).agg(zeroed=("zeroed", "max"), overall=("accuracy", "mean"))
     return curve.merge(pooled, on=keys)

@@ -81,20 +81,36 @@ def fold_heads(scores: pd.DataFrame, by_set: pd.DataFrame, n_layers: int, folds:
     return [in_context_heads(table, n_layers) for table in tables]
 
 
-def exchange_by_set(model: Model, sets: Sequence[PromptSet], *, exact: int = EXACT) -> pd.DataFrame:
-    """The first two of `head_scores` in each set: `set, layer, head, exchange, values`, in logits."""
-    heads, parts, tables = every_head(model), ("query-other", "query-same", "values"), []
+def exchange_by_set(
+    model: Model, sets: Sequence[PromptSet], *, exact: int = EXACT, shallow: int | None = None
+) -> pd.DataFrame:
+    """The first two of `head_scores` in each set: `set, layer, head, exchange, values`, in logits.
+
+    Args:
+        shallow: the first sets, on which alone heads of the shallow half are exchanged. They are never chosen, and
+            cost most, as all layers above run on from them. Without it: on all sets, as the others.
+    """
+    heads = every_head(model)
     if len(heads) > exact:
         screened = exchange_estimates(model, sets)
         heads = sorted(pairs(screened.reindex(screened["estimate"].abs().sort_values(ascending=False).index), exact))
+    first = sets if shallow is None else sets[:shallow]
+    deep = [head for head in heads if is_deep(head[0], model.arch.n_layers)]
+    tables = _exchanged(model, first, heads, 0) + _exchanged(model, sets[len(first) :], deep, len(first))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _exchanged(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head], start: int) -> list[pd.DataFrame]:
+    """The tables of `exchange_by_set` of some sets, numbered from `start`."""
+    parts, tables = ("query-other", "query-same", "values"), []
     choices = [([], "none"), *(([head], part) for head in heads for part in parts)]
-    for number, (s, found) in enumerate(zip(sets, exchanged_margins(model, sets, choices), strict=True)):
+    for number, (s, found) in enumerate(zip(sets, exchanged_margins(model, sets, choices), strict=True), start):
         gold = torch.tensor(s.gold)
         margins = torch.stack([found[:, gold == label].double().mean(1) for label in gold.unique()]).mean(0).numpy()
         other, same, values = margins[1:].reshape(len(heads), len(parts)).T
         table = pd.DataFrame(heads, columns=HEAD).assign(exchange=same - other, values=margins[0] - values)
         tables.append(table.assign(set=number))
-    return pd.concat(tables, ignore_index=True)
+    return tables
 
 
 def _means(by_set: pd.DataFrame) -> pd.DataFrame:

@@ -107,16 +107,16 @@ def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Locate
     )
 
 
-def by_layer(located: Located, *, seed: int = 0) -> pd.DataFrame:
+def by_layer(located: Located) -> pd.DataFrame:
     """Means over all prompts with their intervals: `layer, component, mean, low, high`, attention first."""
-    table = summarise(located.layer_prompts, ["layer", "component"], "log_increase", seed=seed)
+    table = summarise(located.layer_prompts, ["layer", "component"], "log_increase")
     return table.sort_values(["component", "layer"], ignore_index=True)
 
 
-def totals(located: Located, *, seed: int = 0) -> pd.DataFrame:
+def totals(located: Located) -> pd.DataFrame:
     """Sums over all layers, as means over all prompts with their intervals: `component, mean, low, high`."""
     sums = located.sums()
-    estimates = [estimate(sums[component], sums["set"], seed=seed) for component in COMPONENTS]
+    estimates = [estimate(sums[component], sums["set"]) for component in COMPONENTS]
     rows = [(name, e.mean, e.low, e.high) for name, e in zip(COMPONENTS, estimates, strict=True)]
     return pd.DataFrame(rows, columns=["component", "mean", "low", "high"])
 

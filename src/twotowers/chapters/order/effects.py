@@ -8,7 +8,7 @@ import pandas as pd
 from ...statistics import summarise
 
 
-def by_distance(attention: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def by_distance(attention: pd.DataFrame) -> pd.DataFrame:
     """Attention to a label position by its distance from the query, for the query's class and for the other.
 
     Distances are grouped so that every demonstration is as often in each group (see `rotations`): groups hold the
@@ -23,7 +23,7 @@ def by_distance(attention: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     width = max(1, attention["distance"].max() // attention["order"].nunique())
     group = (attention["distance"] - 1) // width
     table = attention.assign(distance=attention.groupby(group)["distance"].transform("mean")).sort_values("distance")
-    return summarise(table, ["heads", "same", "distance"], "attention", seed=seed)
+    return summarise(table, ["heads", "same", "distance"], "attention")
 
 
 def near_minus_far(attention: pd.DataFrame) -> pd.DataFrame:
@@ -34,6 +34,6 @@ def near_minus_far(attention: pd.DataFrame) -> pd.DataFrame:
     return (halves["near"] - halves["far"]).rename("effect").reset_index()
 
 
-def gaps(attention: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def gaps(attention: pd.DataFrame) -> pd.DataFrame:
     """Means of `near_minus_far` over sets with 95 % intervals: `heads, same, mean, low, high`."""
-    return summarise(near_minus_far(attention), ["heads", "same"], "effect", seed=seed)
+    return summarise(near_minus_far(attention), ["heads", "same"], "effect")

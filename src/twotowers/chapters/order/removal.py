@@ -140,7 +140,7 @@ def swing_evidence(answers: pd.DataFrame) -> dict[str, Any]:
     return {"effects": removed(found), "random": random_effects(found), "folds": fold_effects(found), "before": before}
 
 
-def summary(effects: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
+def summary(effects: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Means of tables of effects with intervals over sets: `measure, heads, mean, low, high`.
 
     Random groups are one line a measure, whose `low` and `high` are the least and the greatest of the groups.
@@ -149,7 +149,7 @@ def summary(effects: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFra
     for measure, table in effects.items():
         for heads in (INTACT, CHOSEN):
             part = table[table["heads"] == heads]
-            e = estimate(part["effect"], part["set"], seed=seed)
+            e = estimate(part["effect"], part["set"])
             rows.append((measure, heads, e.mean, e.low, e.high))
         means = table[is_random(table["heads"])].groupby("heads")["effect"].mean()
         if len(means):

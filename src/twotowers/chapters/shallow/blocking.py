@@ -134,9 +134,9 @@ def random_edges(batch: Batch, edges: Bool[Tensor, "B T T"], seed: Sequence[int]
     return control
 
 
-def curve(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def curve(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy by window from a table of `block`: `kind, start, stop, control, mean, low, high`."""
-    return summarise(table, ["kind", "start", "stop", "control"], "accuracy", seed=seed)
+    return summarise(table, ["kind", "start", "stop", "control"], "accuracy")
 
 
 def _lost(prompt: Prompt, kind: str) -> list[tuple[int, list[int]]]:

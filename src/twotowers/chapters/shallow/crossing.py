@@ -63,9 +63,9 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
     return means.assign(share=means["margin"] / (whole if whole > 0 else np.nan)).drop(columns="margin")
 
 
-def curve(shared: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def curve(shared: pd.DataFrame) -> pd.DataFrame:
     """Mean share by layer over sets, from `shares`: `place, within, layer, mean, low, high`."""
-    return summarise(shared, ["place", "within", "layer"], "share", seed=seed)
+    return summarise(shared, ["place", "within", "layer"], "share")
 
 
 def crossing(layers: Sequence[int], share: Values) -> float:
@@ -122,7 +122,7 @@ def kept_within(shared: pd.DataFrame, claim: str) -> pd.DataFrame:
     return lowest.rename("effect").reset_index()
 
 
-def summary(crossed: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def summary(crossed: pd.DataFrame) -> pd.DataFrame:
     """Mean crossing layer of each place over sets: `place, mean, low, high, known, sets`, in the order of `PLACES`.
 
     Args:
@@ -135,6 +135,6 @@ def summary(crossed: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     for place in PLACES:
         part = crossed[crossed["place"] == place]
         known = part.dropna(subset="crossing")
-        found = estimate(known["crossing"], known["set"], seed=seed) if len(known) else Estimate.unknown()
+        found = estimate(known["crossing"], known["set"]) if len(known) else Estimate.unknown()
         rows.append((place, found.mean, found.low, found.high, len(known), len(part)))
     return pd.DataFrame(rows, columns=["place", "mean", "low", "high", "known", "sets"])

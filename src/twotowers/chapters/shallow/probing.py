@@ -99,14 +99,14 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     return (wide["label"] - wide["shuffled"]).rename("gain").reset_index()
 
 
-def by_place(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def by_place(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy by layer and place from a table of `probe`: `layer, where, mean, low, high, demonstrations`."""
     keys = ["layer", "where"]
     numbers = table.groupby(keys, as_index=False).agg(demonstrations=("accuracy", "size"))
-    return summarise(table, keys, "accuracy", seed=seed).merge(numbers, on=keys)
+    return summarise(table, keys, "accuracy").merge(numbers, on=keys)
 
 
-def leads(table: pd.DataFrame, width: int, *, seed: int = 0) -> pd.DataFrame:
+def leads(table: pd.DataFrame, width: int) -> pd.DataFrame:
     """Mean of `gains` by layer, from a table of `probe`.
 
     Args:
@@ -117,8 +117,8 @@ def leads(table: pd.DataFrame, width: int, *, seed: int = 0) -> pd.DataFrame:
         same for demonstrations that are the first of their label only, and their number `firsts`.
     """
     gain = gains(table)
-    every = summarise(gain, ["layer"], "gain", seed=seed)
-    first = summarise(gain[gain["first"]], ["layer"], "gain", seed=seed)
+    every = summarise(gain, ["layer"], "gain")
+    first = summarise(gain[gain["first"]], ["layer"], "gain")
     first = first.set_axis(["layer", "alone", "alone_low", "alone_high"], axis=1)
     firsts = gain.groupby("layer", as_index=False).agg(firsts=("first", "sum"))
     return every.assign(early=every["layer"] < width).merge(first, on="layer").merge(firsts, on="layer")

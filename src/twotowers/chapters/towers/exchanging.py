@@ -109,9 +109,9 @@ def beside_others(table: pd.DataFrame) -> pd.DataFrame:
     return minus(choice_share(table, CHOSEN), choice_share(table, OTHERS))
 
 
-def summary(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Margins of `exchange_groups`: `name, part, draw, mean, low, high`; random groups without an interval."""
-    means = summarise(table[table["name"] != FOLD], KEYS, "margin", seed=seed)
+    means = summarise(table[table["name"] != FOLD], KEYS, "margin")
     return means.assign(**{end: means[end].where(means["name"] != RANDOM) for end in ("low", "high")})
 
 
@@ -121,6 +121,6 @@ def flips(table: pd.DataFrame) -> dict[str, float]:
     return {str(name): float(x) for name, x in part.groupby("part")["accuracy_two_way"].mean().items()}
 
 
-def curve_summary(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def curve_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Margins of `exchange_curve`: `name, n, mean, low, high`."""
-    return summarise(table, ["name", "n"], "margin", seed=seed).sort_values(["name", "n"], ignore_index=True)
+    return summarise(table, ["name", "n"], "margin").sort_values(["name", "n"], ignore_index=True)

@@ -98,15 +98,13 @@ def head_groups(
     return {name: group for name, group in groups.items() if group}
 
 
-def above_chance(effects: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
+def above_chance(effects: pd.DataFrame) -> dict[str, float]:
     """AUC of q.k minus one half, from `metric_effects`: `mean, low, high`; empty where there is no AUC."""
     known = effects.dropna(subset="above_chance")
-    return asdict(estimate(known["above_chance"], known["set"], seed=seed)) if len(known) else {}
+    return asdict(estimate(known["above_chance"], known["set"])) if len(known) else {}
 
 
-def by_head(
-    table: pd.DataFrame, columns: Mapping[str, str], groups: Mapping[str, Sequence[Head]], *, seed: int = 0
-) -> pd.DataFrame:
+def by_head(table: pd.DataFrame, columns: Mapping[str, str], groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
     """Means and intervals of some columns for each head of the first group, and for each group together.
 
     Args:
@@ -121,5 +119,5 @@ def by_head(
     named = [table[is_in(table, [head])].assign(name=f"{head[0]}.{head[1]}") for head in sorted(first)]
     named += [table[is_in(table, heads)].assign(name=name) for name, heads in groups.items()]
     long = pd.concat(named).melt(["name", "set"], list(columns), "measure", "value").dropna(subset="value")
-    summary = summarise(long, ["name", "measure"], "value", seed=seed)
+    summary = summarise(long, ["name", "measure"], "value")
     return summary.assign(measure=summary["measure"].map(dict(columns)))

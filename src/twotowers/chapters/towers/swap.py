@@ -126,14 +126,14 @@ def unsigned_changes(changes: pd.DataFrame) -> dict[str, float]:
     return {str(name): float(mean) for name, mean in means.items()}
 
 
-def following(changes: pd.DataFrame, *, seed: int = 0) -> dict[str, float]:
+def following(changes: pd.DataFrame) -> dict[str, float]:
     """Mean of `directed_changes` with its interval: `mean, low, high`; empty where there is no attention to change."""
     directed = directed_changes(changes)
     known = directed[np.isfinite(directed["effect"])]
-    return asdict(estimate(known["effect"], known["set"], seed=seed)) if len(known) else {}
+    return asdict(estimate(known["effect"], known["set"])) if len(known) else {}
 
 
-def by_label(changes: pd.DataFrame, serving: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
+def by_label(changes: pd.DataFrame, serving: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
     """Signed relative changes of each label's heads at its own positions, for each right answer before the swap.
 
     Returns:
@@ -147,4 +147,4 @@ def by_label(changes: pd.DataFrame, serving: Mapping[str, Sequence[Head]], *, se
         tables.append(long.assign(name=f"{label}-heads, answer " + long["gold"]))
     table = pd.concat(tables, ignore_index=True)
     table["measure"] = table["measure"].str.removesuffix("_signed")
-    return summarise(table, ["name", "measure"], "change", seed=seed)
+    return summarise(table, ["name", "measure"], "change")

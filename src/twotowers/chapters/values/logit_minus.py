@@ -116,7 +116,7 @@ def head_groups(
     return {name: heads for name, heads in groups.items() if heads}
 
 
-def by_measure(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
+def by_measure(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
     """Logit minus of values alone and of weighted values, by group of heads and kind of position.
 
     Args:
@@ -127,17 +127,17 @@ def by_measure(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, s
     """
     grouped = by_group(prompts, groups)
     parts = [
-        summarise(grouped.dropna(subset=column), ["group", "kind"], column, seed=seed).assign(measure=measure)
+        summarise(grouped.dropna(subset=column), ["group", "kind"], column).assign(measure=measure)
         for measure, column in ((VALUE, "unweighted"), (WEIGHTED, "weighted"))
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def label_differences(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
+def label_differences(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
     """`logit_minus_effect` of each group of heads: `group, heads` (how many), `mean, low, high`."""
     parts = [logit_minus_effect(prompts, heads).assign(group=name, heads=len(heads)) for name, heads in groups.items()]
     effects = pd.concat(parts, ignore_index=True).dropna(subset="effect")
-    return summarise(effects, ["group", "heads"], "effect", seed=seed)
+    return summarise(effects, ["group", "heads"], "effect")
 
 
 def by_group(table: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:

@@ -71,7 +71,7 @@ def label_in_top(
     return table[["layer", "head", "set", "position", "label", "rank", "in_top", "other_in_top"]]
 
 
-def top_shares(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> pd.DataFrame:
+def top_shares(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:
     """How often a label is among the first words of a value, for each group of heads.
 
     Args:
@@ -81,11 +81,11 @@ def top_shares(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, see
         `group`, then mean, low and high of the position's own label and of the other one: `mean_own` to `high_other`.
     """
     grouped = by_group(found, groups)
-    own, other = (summarise(grouped, ["group"], column, seed=seed) for column in ("in_top", "other_in_top"))
+    own, other = (summarise(grouped, ["group"], column) for column in ("in_top", "other_in_top"))
     return own.merge(other, on="group", suffixes=("_own", "_other"))
 
 
-def top_gap(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: int = 0) -> dict[str, float]:
+def top_gap(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> dict[str, float]:
     """How much more often in-context heads have the label among the first words than other deep heads do.
 
     Returns:
@@ -94,7 +94,7 @@ def top_gap(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]], *, seed: 
     if not {IN_CONTEXT, CONTROL} <= set(groups):
         return {}
     shares = by_group(found, groups).groupby(["group", "set"])["in_top"].mean().unstack("group")
-    return asdict(estimate(shares[IN_CONTEXT] - shares[CONTROL], shares.index, seed=seed))
+    return asdict(estimate(shares[IN_CONTEXT] - shares[CONTROL], shares.index))
 
 
 def label_forms(model: Model, label: str, token: int) -> list[int]:
