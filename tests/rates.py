@@ -36,7 +36,7 @@ from twotowers.statistics import SUPPORTED, judge
 from twotowers.study import Scale, Study, open_study
 from twotowers.tracing.controls import GROUPS, control_groups, minus
 from twotowers.tracing.exchange import exchanges
-from twotowers.tracing.heads import deep_heads, random_groups, random_heads
+from twotowers.tracing.heads import deep_heads, different, random_groups, random_heads
 from twotowers.tracing.outcomes import outcomes
 
 PARTS = ("values", "query-other", "query-same")  # of a group; the last two of all other deep heads as well
@@ -127,7 +127,7 @@ def by_zeroing(study, groups, kept, gate, rng):
         effects = (means[0] - means[i]).rename("effect").reset_index()
         said = verdict(study, "C4", effects, accuracy=gate)
         if said.startswith(SUPPORTED):
-            drawn = [random_heads(own, model.arch.n_heads, rng) for _ in range(GROUPS)]
+            drawn = different(lambda own=own: random_heads(own, model.arch.n_heads, rng), GROUPS)
             control = outcomes(model, study.evaluation, drawn).groupby("group")["accuracy_two_way"].mean()
             said = verdict(study, "C4", effects, random=(means[0].mean() - control).tolist(), accuracy=gate)
         found.append(said)

@@ -213,7 +213,14 @@ def test_folds_that_contradict_each_other_are_unstable(mean, folds, word):
 def test_support_needs_to_be_better_than_random_groups(random, word):
     made = judge(around(0.3), SMALLEST, random=random)
     assert made.verdict == word
-    assert ("of random groups" in made.reason) == (word != "supported")
+    assert ("random groups" in made.reason) == (word != "supported")
+
+
+@pytest.mark.parametrize("number", [0, 7, 18])
+def test_being_the_best_of_few_heads_tells_nothing(number):
+    made = judge(around(0.3), SMALLEST, random=[0.0] * number)
+    assert (made.verdict, made.random_p) == ("inconclusive", pytest.approx(1 / (1 + number)))
+    assert f"of {number} random groups, these heads counted" in made.reason
 
 
 def test_random_groups_as_good_as_the_heads_are_counted_with_them():
@@ -243,7 +250,7 @@ def test_support_needs_a_control_above_zero(control, word, reason):
 
 def test_every_control_that_is_not_passed_is_named():
     made = judge(around(0.3), SMALLEST, random=[1.0] * 20, control=around(-0.1))
-    assert made.reason.startswith("100.0% of random groups, these heads counted, do as well; its control")
+    assert made.reason.startswith("100.0% of 20 random groups, these heads counted, do as well; its control")
 
 
 def test_a_control_can_forbid_support_only():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -143,8 +143,8 @@ def judge(
     if folds is not None and (reason := _unstable(folds, verdict)):
         return replace(verdict, verdict=UNSTABLE, reason=reason)
     failed = []
-    if verdict.random_p is not None and verdict.random_p > alpha:
-        failed.append(f"{verdict.random_p:.1%} of random groups, these heads counted, do as well")
+    if random is not None and verdict.random_p is not None and verdict.random_p > alpha:
+        failed.append(f"{verdict.random_p:.1%} of {len(random)} random groups, these heads counted, do as well")
     if control is not None:
         estimated, problem = _control(means, control, categories, alpha)
         verdict, failed = replace(verdict, control=estimated), failed + [problem] * bool(problem)
@@ -193,8 +193,7 @@ def _unstable(folds: Values, verdict: Verdict) -> str:
 
 def _random_p(random: Values, mean: float) -> float:
     """Share of the groups, the observed one among them, that do as well; one without effect counts as doing so."""
-    numbers = np.asarray(random, dtype=float)
-    return float((1 + (~(numbers < mean)).sum()) / (1 + len(numbers)))
+    return float((1 + (~(np.asarray(random, dtype=float) < mean)).sum()) / (1 + len(random)))
 
 
 def _control(
@@ -246,8 +245,7 @@ def estimate(values: Values, sets: Values) -> Estimate:
     return _estimate(_Means(names, np.bincount(place, np.asarray(values, dtype=float)) / np.bincount(place)))
 
 
-@dataclass(frozen=True)
-class _Means:
+class _Means(NamedTuple):
     """One effect a set."""
 
     sets: np.ndarray
@@ -320,8 +318,7 @@ def _clustered_error(sets: np.ndarray, residuals: np.ndarray, categories: pd.Dat
 
 def per_set(effects: pd.DataFrame) -> pd.DataFrame:
     """Effects of demonstration sets, `set, effect`, from a row for each or each prompt; sets without any have none."""
-    means = _means(effects)
-    return pd.DataFrame({"set": means.sets, "effect": means.effects})
+    return pd.DataFrame(_means(effects)._asdict()).rename(columns={"sets": "set", "effects": "effect"})
 
 
 def rank_agreement(a: Values, b: Values) -> float:

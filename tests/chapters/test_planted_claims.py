@@ -11,6 +11,8 @@ from twotowers.paper import CLAIMS
 from twotowers.statistics import ABSENT, CONTRADICTED, SUPPORTED, UNTESTABLE
 
 ON_HEADS = ("task", "knockout", "values", "towers")
+# C4 is held against heads of the same layer: to be the best of eight, as a planted head is, is not one in twenty.
+BEST_OF_EIGHT = "12.5% of 7 random groups, these heads counted, do as well"
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +22,11 @@ def studies(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judged(studies):
-    """Verdicts by claim, in words."""
+    """Verdicts by claim, in words; the reason where it is that a head is the best of eight."""
 
     def judge(kind, family="gpt2", heads=None, chapters=ON_HEADS):
         found = verdicts(gathered(studies(kind, family), heads, chapters))
-        return {name: verdict.verdict for name, verdict in found.items()}
+        return {name: v.reason if v.reason == BEST_OF_EIGHT else v.verdict for name, v in found.items()}
 
     return judge
 
@@ -37,7 +39,7 @@ def test_every_claim_is_gathered():
 
 # C5 is contradicted: one head serves both labels, so that without it one label loses all and the other nothing.
 # C13 is not decided: that a constant of equal size takes off less depends on how far answers are from one half.
-TOWERS = dict.fromkeys(CLAIMS, SUPPORTED) | {"C5": CONTRADICTED}
+TOWERS = dict.fromkeys(CLAIMS, SUPPORTED) | {"C4": BEST_OF_EIGHT, "C5": CONTRADICTED}
 
 
 @pytest.mark.parametrize(("family", "chapters"), [("llama", CHAPTERS[:-2]), ("gpt2", (*ON_HEADS, "order"))])
@@ -51,14 +53,14 @@ def test_two_towers_are_found_out(judged, family, chapters):
 def test_a_head_that_reads_one_place_carries_labels_that_no_query_chooses(judged):
     """Of C8 and C10 nothing is decided: a single weight that does not vary, and a label that stands elsewhere."""
     found = judged("nearest", "llama", [COPY])
-    assert (found["C4"], found["C6"], found["C9"]) == (SUPPORTED, SUPPORTED, ABSENT)
+    assert (found["C4"], found["C6"], found["C9"]) == (BEST_OF_EIGHT, SUPPORTED, ABSENT)
     assert found["C7"] != SUPPORTED  # exactly zero in every set, which is too few to call it absent
 
 
 def test_a_table_that_is_looked_up_later_has_neither_towers_nor_values_that_change_places(judged):
     """C6 is absent though values carry the labels: their sum is the same when they change places."""
     found = judged("table", heads=[COPY])
-    assert (found["C4"], found["C6"], found["C7"], found["C9"]) == (SUPPORTED, ABSENT, ABSENT, ABSENT)
+    assert (found["C4"], found["C6"], found["C7"], found["C9"]) == (BEST_OF_EIGHT, ABSENT, ABSENT, ABSENT)
 
 
 def test_where_no_query_chooses_the_selected_heads_support_nothing(judged):

@@ -14,7 +14,7 @@ from twotowers.tracing.controls import (
     random_effects,
     removed,
 )
-from twotowers.tracing.heads import CHOSEN, deep_heads
+from twotowers.tracing.heads import CHOSEN, deep_heads, random_groups
 
 
 def planted(sets=10, **left):
@@ -31,9 +31,11 @@ def test_random_groups_are_as_many_other_deep_heads(tiny_gpt2):
     assert groups[CHOSEN] == heads
     assert groups[OTHERS] == deep_heads(tiny_gpt2, heads)
     drawn = [group for name, group in groups.items() if is_random(pd.Series([name])).item()]
-    assert len(drawn) == GROUPS >= 20
+    assert len(drawn) == 15 <= GROUPS  # pairs of six
     assert all(len(set(group)) == 2 and set(group) <= set(groups[OTHERS]) for group in drawn)
-    assert len({tuple(group) for group in drawn}) > 1
+    assert len({tuple(group) for group in drawn}) == len(drawn)
+    more = random_groups([(layer, head) for layer in range(8) for head in range(8)], 2, GROUPS)
+    assert len({tuple(group) for group in more}) == GROUPS >= 20
     assert groups == control_groups(tiny_gpt2, heads)
 
 
@@ -43,7 +45,7 @@ def test_without_other_deep_heads_nothing_passes(tiny_gpt2):
     alone = planted(**{CHOSEN: 0.1})
     verdict = judge(removed(alone), 0.05, random=random_effects(alone), control=more_than_others(alone))
     assert verdict.verdict == "inconclusive"
-    assert "100.0% of random groups" in verdict.reason
+    assert "100.0% of 0 random groups" in verdict.reason
     assert "control has no effect in 10 of 10 sets" in verdict.reason
 
 

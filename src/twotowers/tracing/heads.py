@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..prompts.encoding import require_reader
 Head = tuple[int, int]  # layer and head, both from 0
 HEAD = ["layer", "head"]  # the columns that name one
 CHOSEN, RANDOM = "in-context", "random"  # groups of heads
+TRIES = 50  # draws for each group that is wanted to differ from the others
 Heads = Sequence[Any] | np.ndarray  # as they are given: checked before they count as heads
 
 
@@ -62,9 +63,23 @@ def deep_heads(model: Model, but: Sequence[Head] = ()) -> list[Head]:
 
 
 def random_groups(heads: Sequence[Head], size: int, number: int, *, seed: int = 0) -> list[list[Head]]:
-    """Groups of as many heads drawn at random, each without repetition; smaller where there are too few."""
+    """Different groups of as many heads drawn at random; smaller, and fewer, where there are too few heads."""
     rng, size = np.random.default_rng([seed, 11]), min(size, len(heads))
-    return [sorted(heads[i] for i in rng.choice(len(heads), size=size, replace=False)) for _ in range(number)]
+    return different(lambda: sorted(heads[i] for i in rng.choice(len(heads), size=size, replace=False)), number)
+
+
+def different(draw: Callable[[], list[Head]], number: int) -> list[list[Head]]:
+    """As many different groups as are wanted, from repeated draws, or as there are; an empty group is none.
+
+    A group that came twice would count twice: the best of seven heads is no better than all of twenty.
+    """
+    found: dict[tuple[Head, ...], None] = {}
+    for _ in range(TRIES * number):
+        if len(found) == number:
+            break
+        if group := draw():
+            found[tuple(group)] = None
+    return [list(group) for group in found]
 
 
 def heads_in(groups: Mapping[str, Sequence[Head]]) -> list[Head]:

@@ -20,7 +20,7 @@ from ...statistics import summarise
 from ...tracing.answers import two_way_table
 from ...tracing.capture import batches, capture
 from ...tracing.controls import FOLD, GROUPS
-from ...tracing.heads import HEAD, Head, deep_heads, is_deep, random_heads
+from ...tracing.heads import HEAD, Head, deep_heads, different, is_deep, random_heads
 from ...tracing.outcomes import outcomes
 from ...tracing.rewriting import rewritten_margins
 
@@ -50,8 +50,8 @@ def zeroed(
         heads, and of folds; else -1).
     """
     rng = np.random.default_rng([seed, 5])
-    drawn = [random_heads(heads, model.arch.n_heads, rng) for _ in range(GROUPS)]
-    choices = [(INTACT, -1, []), (ZEROED, -1, list(heads)), *((RANDOM, i, own) for i, own in enumerate(drawn) if own)]
+    drawn = different(lambda: random_heads(heads, model.arch.n_heads, rng), GROUPS)
+    choices = [(INTACT, -1, []), (ZEROED, -1, list(heads)), *((RANDOM, i, own) for i, own in enumerate(drawn))]
     choices += [(FOLD, i, list(own)) for i, own in enumerate(folds)]
     table = outcomes(model, sets, [own for *_, own in choices])
     return _named(table, [choice[:2] for choice in choices])

@@ -56,7 +56,7 @@ def margins(table: pd.DataFrame) -> pd.DataFrame:
 def evidence(table: pd.DataFrame) -> dict[str, Any]:
     """What C6 is judged by, named as in `statistics.judge`: the share of the margin that is lost."""
     found = margins(table)
-    return {"effects": removed(found), "random": random_effects(found) or None, "folds": fold_effects(found)}
+    return {"effects": removed(found), "random": random_effects(found), "folds": fold_effects(found)}
 
 
 def exchange_summary(table: pd.DataFrame) -> dict[str, Any]:
