@@ -11,6 +11,7 @@ from twotowers.tracing.controls import (
     control_groups,
     is_random,
     more_than_others,
+    number_drawn,
     random_effects,
     removed,
 )
@@ -31,7 +32,7 @@ def test_random_groups_are_as_many_other_deep_heads(tiny_gpt2):
     assert groups[CHOSEN] == heads
     assert groups[OTHERS] == deep_heads(tiny_gpt2, heads)
     drawn = [group for name, group in groups.items() if is_random(pd.Series([name])).item()]
-    assert len(drawn) == 15 <= GROUPS  # pairs of six
+    assert len(drawn) == number_drawn(groups) == 15 <= GROUPS  # pairs of six
     assert all(len(set(group)) == 2 and set(group) <= set(groups[OTHERS]) for group in drawn)
     assert len({tuple(group) for group in drawn}) == len(drawn)
     more = random_groups([(layer, head) for layer in range(8) for head in range(8)], 2, GROUPS)

@@ -6,7 +6,7 @@ group's name; `intact` is the model without the intervention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -20,7 +20,7 @@ GROUPS = 20  # of random heads: enough that being better than all of them is one
 def control_groups(
     model: Model, heads: Sequence[Head], folds: Sequence[Sequence[Head]] = (), *, seed: int = 0
 ) -> dict[str, list[Head]]:
-    """The in-context heads, all other deep heads, and `GROUPS` random groups of as many of these, by name.
+    """The in-context heads, all other deep heads, and up to `GROUPS` random groups of as many of these, by name.
 
     Where there are no other deep heads, the in-context ones stand alone, and nothing can be told from chance.
 
@@ -37,6 +37,11 @@ def control_groups(
 def fold_groups(folds: Sequence[Sequence[Head]]) -> dict[str, list[Head]]:
     """Heads as each fold of the selection sets would choose them, by name."""
     return {f"{FOLD} {i}": list(heads) for i, heads in enumerate(folds)}
+
+
+def number_drawn(groups: Mapping[str, Sequence[Head]]) -> int:
+    """How many of some groups are random: `GROUPS`, or fewer where there are too few heads."""
+    return sum(name.startswith(RANDOM) for name in groups)
 
 
 def is_random(names: pd.Series) -> pd.Series:
