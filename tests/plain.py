@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from twotowers.models.families import family_of
 
 FUSED = {"gpt2": "c_attn", "phi3": "qkv_proj"} | dict.fromkeys(("gpt_neox", "bloom", "falcon"), "query_key_value")
+STEP = 2**-8  # between one and the next number of bfloat16, relative to them
 Hook = Callable[..., object]
 
 
@@ -50,14 +51,19 @@ class Plain:
 
     Args:
         rounded: with weights as bfloat16 holds them, in float32.
+        shaken: with each weight changed at random by about one step of bfloat16: what rounding alone may do.
     """
 
-    def __init__(self, folder: object, *, rounded: bool = False) -> None:
+    def __init__(self, folder: object, *, rounded: bool = False, shaken: bool = False) -> None:
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
         self.network, self.tokenizer = loaded.eval(), AutoTokenizer.from_pretrained(folder)
         if rounded:
             for parameter in self.network.parameters():
                 parameter.data = parameter.data.bfloat16().float()
+        if shaken:
+            random = torch.Generator().manual_seed(0)
+            for parameter in self.network.parameters():
+                parameter.data *= 1 + STEP * torch.randn(parameter.shape, generator=random)
         self.config, self.names = self.network.config, family_of(self.network.config)
         self.blocks = list(self.at(self.names.blocks))
         self.attentions = [block.get_submodule(self.names.attention) for block in self.blocks]
@@ -120,6 +126,8 @@ class Plain:
                 found = first(inputs, options) if into else output[0] if isinstance(output, tuple) else output
                 if name == "z":
                     raw.append(found)
+                if found.ndim == 4 and found.shape[2] == len(ids):  # norms of heads behind an exchange of axes
+                    found = found.transpose(1, 2)
                 flat = found.reshape(len(ids), -1)
                 kept[name, layer] = flat if own is None else flat[:, own]
 
