@@ -38,7 +38,7 @@ EQUAL, DEGRADED, REFUSED, WRONG, CRASHED = KINDS = (
     "stopped without a name",
 )
 TOLERANCE, ROUNDED = 1e-4, 1e-1  # of the largest number beside it, in float32 and in bfloat16
-SHAKEN = 4.0  # or in bfloat16 so many times what the same network changes when its weights are shaken
+SHAKEN = 8.0  # or in bfloat16 so many times what the same network changes when its weights are shaken
 
 
 @dataclass(frozen=True)
