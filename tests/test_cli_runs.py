@@ -109,12 +109,15 @@ def test_jobs_of_slurm_wait_for_those_that_they_read(tiny_folders, bare_clone, c
     asked = ["run", "--scale", "smoke", "--submit", "slurm", "--slurm", "partition=gpu", "--model"]
     assert main([*asked, *models, "--chapter", "towers", "locate", "claims"]) == 0
     number_of_jobs = 2 * len(CHAPTERS)
-    assert f"Jobs: {', '.join(map(str, range(1, number_of_jobs + 1)))};" in capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown[1:-1]] == [str(i + 1) for i in range(number_of_jobs)]
+    assert shown[-1] == f"{number_of_jobs} jobs; their logs are in book/runs/.jobs"
     pieces = [(model, chapter) for model in models for chapter in CHAPTERS]
     for number, (piece, found) in enumerate(zip(pieces, submitted, strict=True)):
         first = 1 + len(CHAPTERS) * (number // len(CHAPTERS))
         ids = sorted(first + CHAPTERS.index(other) for other in needs(piece[1]))
         given = found[2].pop("dependency", "afterok:").removeprefix("afterok:").split(":")
+        assert found[2].pop("kill_on_invalid_dep", None) == ("yes" if ids else None)
         assert found == (*piece, {"partition": "gpu"})
         assert sorted(int(other) for other in given if other) == ids
     assert main([*asked, models[0], "--chapter", "nope"]) == 2

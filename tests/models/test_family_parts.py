@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from family_configs import CONFIGS, save
 
 import twotowers
 from conftest import make_sets
+from family_configs import CONFIGS, save
 from twotowers.chapters.towers.transfer import transfer
 from twotowers.chapters.values.words import word_vectors
 from twotowers.prompts.packing import pack
@@ -14,7 +14,6 @@ from twotowers.tracing.capture import capture
 from twotowers.tracing.direct_margin import direct_margin
 from twotowers.tracing.hand_over import answer_from
 from twotowers.tracing.label_edges import label_edges
-from twotowers.tracing.outcomes import outcomes
 from twotowers.tracing.projection import label_direction, log_probability, project, values_minus
 
 PAIRS = [("cat", "foo"), ("seven", "bar"), ("elephant", "foo"), ("cow", "foo")]
@@ -88,33 +87,3 @@ def test_answers_from_a_layer_are_the_intact_ones(model, layer):
     first = int(batch.index[0, 8])
     tail = answer_from(model, batch, layer, intact.inputs[layer], intact, first)
     close(tail.labels, intact.answers.labels)
-
-
-def test_balanced_attention_is_what_plain_torch_makes_of_the_weights(model):
-    """One prompt, three foo and one bar, the heads of one layer, one forward of transformers with a hook."""
-    s, layer, heads = twotowers.prompt_set(model, PAIRS, [("dog", "foo")]), 1, range(model.arch.n_heads)
-    arch, network = model.arch, model.arch.model
-    ids, places = torch.tensor([s.prompts[0].ids]), list(s.prompts[0].label_positions)
-    with torch.no_grad():
-        weights = network(ids, output_attentions=True).attentions[layer][0, :, -1, places]
-    captured = capture(model, pack([s]), inputs=True)
-    entering, (weight, bias) = arch.norm_in(layer, captured.inputs[layer][0, places]), arch.w_v(layer)
-    moved = torch.zeros(arch.n_heads, arch.d_head)
-    for head in heads:
-        fair = weights[head] / torch.tensor([3.0, 1.0, 3.0, 3.0])
-        fair = fair * weights[head].sum() / fair.sum()
-        moved[head] = (fair - weights[head]) @ (entering @ weight[head] + bias[head])
-
-    def move(_module, inputs):
-        inputs[0][0, -1] += moved.flatten()
-        return inputs
-
-    handle = arch.out_proj(layer).register_forward_pre_hook(move)
-    with torch.no_grad():
-        logits = network(ids).logits[0, -1]
-    handle.remove()
-    theirs = float(logits[s.label_ids[1]] - logits[s.label_ids[0]])
-    ours = twotowers.balance_attention(model, s, [(layer, head) for head in heads])["margin"].item()
-    intact = outcomes(model, s, [[]])["margin"].item()
-    assert ours == pytest.approx(theirs, abs=1e-5)
-    assert abs(ours - intact) > 3e-5

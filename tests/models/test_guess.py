@@ -1,10 +1,10 @@
 """A family that is taken out of the table is guessed again; what cannot be guessed is told."""
 
 import pytest
-from family_configs import CONFIGS, LLAMA_LIKE, save
 from transformers import Gemma2Config
 
 from conftest import message
+from family_configs import CONFIGS, LLAMA_LIKE, save
 from twotowers.cli import main
 from twotowers.errors import FamilyError
 from twotowers.models.families import FAMILIES

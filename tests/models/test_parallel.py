@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import transformers.distributed.tensor_parallel as splitting
-from family_configs import CONFIGS, save
 
 from conftest import message
+from family_configs import CONFIGS, save
 from twotowers.cli import main
 from twotowers.errors import ModelError
 from twotowers.models.model import open_model

@@ -5,11 +5,11 @@ import json
 import bitsandbytes
 import pytest
 import torch
-from family_configs import CONFIGS, save
 from transformers import AutoModelForCausalLM
 
 import twotowers
 from conftest import make_sets, message
+from family_configs import CONFIGS, save
 from twotowers.chapters.knockout.knockout import sweep
 from twotowers.errors import MemoryLimitError, ModelError, UnknownNameError
 from twotowers.models import quantised

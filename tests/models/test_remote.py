@@ -11,11 +11,11 @@ from pathlib import Path
 import nnsight
 import pytest
 import torch
-from family_configs import CONFIGS, save
 from nnsight.intervention.backends.local import LocalSimulationBackend
 
 import twotowers
 from conftest import make_sets
+from family_configs import CONFIGS, save
 from twotowers.chapters.knockout.knockout import sweep
 from twotowers.cli import main
 from twotowers.errors import ModelError, ServerError

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import twotowers
-from twotowers.errors import CheckError, FamilyError
+from twotowers.errors import CheckError, FamilyError, ModelError
 from twotowers.models import architecture
 from twotowers.tracing import check
 from twotowers.tracing.check import require
@@ -126,10 +126,10 @@ def test_a_forgotten_rotation_is_caught(tiny_models, monkeypatch):
 
 
 def test_attention_without_weights_is_caught(tiny_gpt2):
-    """SDPA gives no weights: an error that says so, never a table without them."""
+    """SDPA gives no weights: an error that says so by name, never a table without them."""
     tiny_gpt2.arch.model.set_attn_implementation("sdpa")
     try:
-        with pytest.raises(RuntimeError, match="returns no weights"):
+        with pytest.raises(ModelError, match="switched to sdpa, of which no weights"):
             twotowers.check(tiny_gpt2)
     finally:
         tiny_gpt2.arch.model.set_attn_implementation("eager")

@@ -66,8 +66,19 @@ def falcon(family: Family, config: Any) -> Family:
     """Three forms: one norm for attention and MLP, one for each, side by side, and one after the other."""
     if config.alibi:
         refused(config, "has ALiBi, which transformers computes in two ways that do not agree")
+    if config.new_decoder_architecture and not config.parallel_attn:
+        refused(config, "has groups of heads and MLPs behind attention, which transformers itself cannot run")
     two_norms = config.new_decoder_architecture and config.num_ln_in_parallel_attn in (None, 2)
     return replace(family, attention_norm="ln_attn") if two_norms and config.parallel_attn else family
+
+
+def bloom(family: Family, config: Any) -> Family:
+    """BLOOM may add to what is behind a norm, or compute W_O in slices, so that nothing passes the layer as a whole."""
+    if config.apply_residual_connection_post_layernorm:
+        refused(config, "adds to what is behind a norm, so no residual adds up")
+    if config.slow_but_exact and config.pretraining_tp > 1:
+        refused(config, "computes its output projection in slices (slow_but_exact)")
+    return family
 
 
 def falcon_heads(config: Any) -> int:

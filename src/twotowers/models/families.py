@@ -110,9 +110,7 @@ FAMILIES: dict[str, Family] = {
         scale=operator.attrgetter("inv_norm_factor"),
         returns_tuple=True,
         adds="self_attention.dense",
-        variant=adapting.refuse(
-            apply_residual_connection_post_layernorm=(True, "adds to what is behind a norm, so no residual adds up")
-        ),
+        variant=adapting.bloom,
         prepare=adapting.without_alibi,
         note="ALiBi; a norm behind the embedding",
     ),

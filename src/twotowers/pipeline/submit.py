@@ -5,7 +5,10 @@ Jobs of a model share its run folder; one that reads what another writes waits f
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..chapters.registry import CHAPTERS, needs, with_needed
@@ -15,7 +18,24 @@ from .run import Outcome, prepare, run
 from .schedule import side_by_side
 
 CLUSTERS = ("slurm", "local")
+MINUTES = 24 * 60  # of a job, unless options of sbatch say `time`: submitit's own five end most chapters
+FOLDERS = ("TWOTOWERS_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")  # where models are, and whether to ask
 Piece = tuple[str, str]  # a model and a chapter
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, and those that have to end well before it starts.
+
+    Attributes:
+        name: its number, as the scheduler gives it.
+        waits_for: chapters of the same model, with the numbers of their jobs.
+    """
+
+    name: str
+    model: str
+    chapter: str
+    waits_for: Mapping[str, str]
 
 
 class SchedulerError(UserError):
@@ -32,7 +52,7 @@ def submit(
     force: bool = False,
     replace: bool = False,
     **arguments: Any,
-) -> tuple[list[str], list[Outcome]]:
+) -> tuple[list[Job], list[Outcome]]:
     """Start one job a model and chapter; each does what `pipeline.run` does, in the same run folders.
 
     Args:
@@ -42,7 +62,8 @@ def submit(
         force, replace, arguments: as for `pipeline.run`: task, scale, seed and loading.
 
     Returns:
-        the jobs' ids, and what was done (only for `"local"`).
+        the jobs, and what was done (only for `"local"`). With Slurm the end of a job that fails or is cancelled ends
+        those that wait for it.
 
     Raises:
         UserError: as `pipeline.run`, before anything is submitted; or a scheduler that does not take the jobs.
@@ -69,7 +90,7 @@ def submit(
     def start(piece: Piece) -> Any:
         if cluster == "slurm":
             ahead = ":".join(started[other].job_id for other in before[piece] if other in started)
-            waits = {"dependency": f"afterok:{ahead}"} if ahead else {}
+            waits = {"dependency": f"afterok:{ahead}", "kill_on_invalid_dep": "yes"} if ahead else {}
             executor.update_parameters(slurm_additional_parameters={**dict(options or {}), **waits})
         model, chapter = piece
         started[piece] = executor.submit(run, model, chapters=[chapter], **arguments)
@@ -87,13 +108,31 @@ def submit(
         for job in started.values():
             job.cancel(check=False)
 
+    results: dict[Piece, list[Outcome]] = {}
     try:
         if cluster == "slurm":
-            return [start(piece).job_id for piece in pieces], []
-        results = side_by_side(pieces, before, jobs or 1, start_and_wait, look=lambda: None, end=cancel)
+            for piece in pieces:
+                start(piece)
+        else:
+            results = side_by_side(pieces, before, jobs or 1, start_and_wait, look=lambda: None, end=cancel)
     except (OSError, RuntimeError) as error:
         raise _refused(cluster, error) from error
-    return [started[piece].job_id for piece in pieces], [outcome for done in results.values() for outcome in done]
+    made = [
+        Job(started[piece].job_id, *piece, {other[1]: started[other].job_id for other in before[piece]})
+        for piece in pieces
+    ]
+    return made, [outcome for done in results.values() for outcome in done]
+
+
+def listed(jobs: Sequence[Job]) -> str:
+    """Jobs as text, a line each, with what each waits for: a reader sees what a failure takes along."""
+    rows = [("job", "model", "chapter", "after")]
+    for job in jobs:
+        rows.append((job.name, job.model, job.chapter, ", ".join(f"{c} ({n})" for c, n in job.waits_for.items())))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows
+    )
 
 
 def _executor(submitit: Any, folder: Any, cluster: str) -> Any:
@@ -101,8 +140,16 @@ def _executor(submitit: Any, folder: Any, cluster: str) -> Any:
         executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
     except (OSError, RuntimeError) as error:
         raise _refused(cluster, error) from error
-    executor.update_parameters(**({"name": "twotowers"} if cluster == "slurm" else {"timeout_min": 60 * 24}))
+    executor.update_parameters(timeout_min=MINUTES)
+    if cluster == "slurm":
+        executor.update_parameters(name="twotowers", slurm_setup=_setup())
     return executor
+
+
+def _setup() -> list[str]:
+    """Lines of a job's script: folders of caches go along, also where the environment does not (`--export=NONE`)."""
+    set_here = {name: os.environ[name] for name in FOLDERS if name in os.environ}
+    return ["export SLURM_EXPORT_ENV=ALL", *(f"export {name}={shlex.quote(value)}" for name, value in set_here.items())]
 
 
 def _refused(cluster: str, error: Exception) -> SchedulerError:

@@ -47,7 +47,8 @@ def balanced(model: Model, sets: Sequence[PromptSet], groups: Sequence[Heads]) -
     members, tables = [as_heads(model, heads) for heads in groups], []
     for index, s in enumerate(tqdm(sets, desc="balance", unit="set", delay=2, leave=False)):
         batch = pack([s], model.pad_id)
-        intact = capture(model, batch, inputs=True)
+        # of a server it is not known whether its attention gives weights: the capture finds out
+        intact = capture(model, batch, inputs=True, pattern=bool(model.remote))
         rows = in_choices(_balanced(model, s, batch, intact, members), len(members))
         tables += [outcome_table(part, s, number, index) for number, part in enumerate(rows)]
     return pd.concat(tables, ignore_index=True)

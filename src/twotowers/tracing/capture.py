@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
 
+from ..errors import ModelError
 from ..models.architecture import submodule
 from ..models.model import Model
 from ..models.parallel import all_heads
@@ -185,7 +186,7 @@ def capture(
     """Run one forward and read it at the last position of every prompt, in float32 on the CPU.
 
     Raises:
-        RuntimeError: patterns are asked for but the model's attention returns none.
+        ModelError: patterns are asked for but the model's attention returns none.
     """
     sites = Sites.of(model)
     layers = list(zip(sites.blocks, sites.attentions, sites.out_projs, sites.added, sites.mlps, strict=True))
@@ -286,10 +287,24 @@ def require_weights(attended: Sequence[Tensor | None]) -> None:
     """Refuse a forward that gave no attention weights.
 
     Raises:
-        RuntimeError: one of them is None.
+        ModelError: one of them is None.
     """
     if any(weights is None for weights in attended):
-        raise RuntimeError("the model's attention returns no weights; load it with attn_implementation='eager'")
+        raise ModelError("The model's attention returns no weights; use a server that has it with eager attention.")
+
+
+def require_eager(model: Model) -> None:
+    """Refuse a network that was switched to an attention of which no weights can be read, or with other masks.
+
+    Raises:
+        ModelError: with its name.
+    """
+    found = "eager" if model.remote is True else model.nn._module.config._attn_implementation
+    if found != "eager":
+        raise ModelError(
+            f"The attention of {model.name} was switched to {found}, of which no weights can be read; switch it back "
+            f'with model.nn._module.set_attn_implementation("eager"), or load the model again.'
+        )
 
 
 def mask_of(model: Model, batch: Batch, allowed: Bool[Tensor, "B T K"]) -> Float[Tensor, "B h T K"]:
@@ -305,7 +320,12 @@ def mask_of(model: Model, batch: Batch, allowed: Bool[Tensor, "B T K"]) -> Float
 
 
 def inputs_of(model: Model, batch: Batch) -> dict[str, Tensor]:
-    """Model inputs with the packing's own mask and positions, never a padding side."""
+    """Model inputs with the packing's own mask and positions, never a padding side.
+
+    Raises:
+        ModelError: the network's attention is no longer the one it was loaded with.
+    """
+    require_eager(model)
     return {
         "input_ids": batch.input_ids.to(model.device),
         "position_ids": batch.position_ids.to(model.device),

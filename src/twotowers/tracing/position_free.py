@@ -55,7 +55,7 @@ def without_position(
         in the same way.
 
     Raises:
-        RuntimeError: the model's attention returns no weights.
+        ModelError: the model's attention returns no weights.
     """
     if not batch.even:
         raise ValueError("every row of the batch needs as many prompts as the others")

@@ -1,0 +1,224 @@
+"""Is anything silently wrong? Every public function, on every family, in every way that it may be run, is sorted.
+
+    python tests/silent.py [FAMILY ...] > silent.md
+
+Each outcome is one of `KINDS`; equal means: to plain transformers with hooks (`plain`), prompt by prompt. `make test`
+takes each function and family once (`tests/models/test_silent.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import twotowers
+from conftest import make_sets, tiny_config, tiny_tokenizer
+from family_configs import CONFIGS, network_of
+from odd_configs import ODD
+from plain import Plain
+from silent_cases import CASES, Numbers, Sets
+from twotowers.models.model import Model
+
+EQUAL, DEGRADED, REFUSED, WRONG, CRASHED = KINDS = (
+    "equal",
+    "degraded, said so",
+    "refused by name",
+    "silently wrong",
+    "stopped without a name",
+)
+TOLERANCE, ROUNDED = 1e-4, 1e-1  # of the largest number beside it, in float32 and in bfloat16
+SHAKEN = 8.0  # or in bfloat16 so many times what the same network changes when its weights are shaken
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a function is run.
+
+    Attributes:
+        options: of `twotowers.load`.
+        asks: what the folder's configuration says of attention; `switch` is what the loaded network is changed to.
+        turned: sets and queries in the opposite order; `apart`: prompts of a set share no prefix.
+    """
+
+    options: tuple[tuple[str, object], ...] = ()
+    asks: str | None = None
+    switch: str | None = None
+    turned: bool = False
+    apart: bool = False
+
+    @property
+    def rounded(self) -> bool:
+        return ("dtype", "bfloat16") in self.options
+
+
+WAYS = {
+    "float32": Way(),
+    "bfloat16": Way(options=(("dtype", "bfloat16"),)),
+    "turned round": Way(turned=True),
+    "not packed": Way(apart=True),
+    "folder asks for sdpa": Way(asks="sdpa"),
+    "folder asks for flash_attention_2": Way(asks="flash_attention_2"),
+    "switched to sdpa": Way(switch="sdpa"),
+    "switched to flex_attention": Way(switch="flex_attention"),
+    "as on a server": Way(options=(("remote", "local"),)),
+}
+FAMILIES = {family: tiny_config(family) for family in ("gpt2", "llama-mha", "llama-gqa")} | CONFIGS
+
+
+def save(config: object, folder: Path, way: Way = Way()) -> Path:
+    """A tiny random model in a folder."""
+    network_of(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    if way.asks:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"attn_implementation": way.asks}))
+    return folder
+
+
+def load(folder: Path, way: Way) -> Model:
+    model = twotowers.load(folder, **dict(way.options))
+    if way.switch:
+        try:
+            model.nn._module.set_attn_implementation(way.switch)
+        except ValueError as error:
+            raise twotowers.UserError(f"transformers says: {str(error).split('. ')[0]}.") from None
+    return model
+
+
+def sets_for(model: Model, way: Way) -> Sets:
+    sets = tuple(make_sets(model))
+    return (
+        tuple(replace(s, queries=s.queries[::-1], prompts=s.prompts[::-1]) for s in sets[::-1]) if way.turned else sets
+    )
+
+
+def outcome(
+    ours: Callable[[], Numbers], theirs: Callable[[], Numbers], shaken: Callable[[], Numbers] | None = None
+) -> tuple[str, str]:
+    """Which of `KINDS` it is, and what is to be said of it.
+
+    Args:
+        shaken: for what is rounded, `theirs` from weights that are changed by as much as rounding changes numbers.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            found = ours()
+        except twotowers.UserError as error:
+            return REFUSED, str(error)
+        except Exception as error:
+            return CRASHED, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    of_ours = [str(w.message) for w in said if issubclass(w.category, UserWarning) and "twotowers" in w.filename]
+    different = differences(found, theirs(), shaken and shaken())
+    if of_ours:
+        return DEGRADED, of_ours[0]
+    return (WRONG, different) if different else (EQUAL, "")
+
+
+def differences(found: Numbers, expected: Numbers, shaken: Numbers | None) -> str:
+    """Names and sizes of what differs by more than the tolerance."""
+    if set(found) != set(expected):
+        return f"other names: {', '.join(sorted(set(found) ^ set(expected)))}"
+    told = []
+    for name, own in found.items():
+        other = expected[name]
+        if own.shape != other.shape:
+            told.append(f"{name} has the shape {own.shape} and not {other.shape}")
+            continue
+        if shaken is not None and name.startswith("decided"):
+            continue
+        by, allowed = (furthest(own, other), TOLERANCE * max(1.0, size(other)))
+        if shaken is not None:
+            allowed = max(ROUNDED * size(other), SHAKEN * furthest(shaken[name], other))
+        if not by <= allowed:  # also where it is nan
+            told.append(f"{name} by {by:.1e} (allowed {allowed:.0e})")
+    return ", ".join(told)
+
+
+def size(x: np.ndarray) -> float:
+    return float(np.abs(x).max(initial=0))
+
+
+def furthest(a: np.ndarray, b: np.ndarray) -> float:
+    return size(a - b)
+
+
+Row = tuple[str, str, str, str, str]  # family, way, function, kind of outcome, and what is to be said of it
+
+
+def sort(
+    family: str, ways: Sequence[str], cases: Sequence[str], scratch: Path, *, most: int | None = None
+) -> Iterator[Row]:
+    """Every outcome of a family.
+
+    Args:
+        most: prompt sets; all of them, of different lengths and templates, if it is left out.
+    """
+    config = (FAMILIES | ODD)[family]
+    expect = functools.cache(lambda case, plain, sets: CASES[case][1](plain, sets))
+    beside = functools.cache(lambda: save(config, scratch / "plain"))
+    plain = functools.cache(lambda rounded, shaken: Plain(beside(), rounded=rounded, shaken=shaken))
+    for name in ways:
+        way = WAYS[name]
+        try:
+            model = load(save(config, scratch / name / "tiny", way), way)
+        except twotowers.UserError as error:
+            yield from ((family, name, case, REFUSED, str(error)) for case in cases)
+            continue
+        sets = sets_for(model, way)[:most]
+        given = tuple(replace(s, shared=0) for s in sets) if way.apart else sets
+        for case in cases:
+            ours, theirs, shaken = (
+                partial(CASES[case][0], model, given),
+                *(partial(expect, case, plain(way.rounded, moved), sets) for moved in (False, way.rounded)),
+            )
+            yield family, name, case, *outcome(ours, theirs, shaken if way.rounded else None)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A row a function, a column a way, counts of families in the cells; then everything that is not equal."""
+    ways = list(dict.fromkeys(way for _, way, *_ in rows))
+    counts = Counter((case, way, kind) for _, way, case, kind, _ in rows)
+    lines = [f"| function | {' | '.join(ways)} |", f"|---|{'---|' * len(ways)}"]
+    for case in dict.fromkeys(case for _, _, case, *_ in rows):
+        cells = [", ".join(f"{n} {kind}" for kind in KINDS if (n := counts[case, way, kind])) for way in ways]
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    lines.append("")
+    told: dict[tuple[str, str, str], set[str]] = {}
+    for family, way, case, kind, note in rows:
+        if kind != EQUAL:
+            named = f"{family}: {case}" if kind in (WRONG, CRASHED) else case
+            told.setdefault((kind, way, note), set()).add(named)
+    lines += [f"- {kind}, {way} ({', '.join(sorted(own))}): {note}" for (kind, way, note), own in told.items()]
+    lines += ["", *(f"{kind}: {sum(row[3] == kind for row in rows)}" for kind in KINDS)]
+    return "\n".join(lines)
+
+
+def main(families: Sequence[str]) -> int:
+    torch.set_num_threads(1)
+    rows = []
+    for family in families or [*FAMILIES, *ODD]:
+        ways = list(WAYS)[: 1 if family in ODD else None]
+        with tempfile.TemporaryDirectory() as scratch:
+            for row in sort(family, ways, list(CASES), Path(scratch)):
+                rows.append(row)
+                if row[3] in (WRONG, CRASHED):
+                    print(*row, sep=" | ", file=sys.stderr, flush=True)
+        print(family, file=sys.stderr, flush=True)
+    print(table(rows))
+    return int(any(row[3] in (WRONG, CRASHED) for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
