@@ -50,7 +50,7 @@ class Facts:
     family: str
     template: str
     rotary: bool
-    labels: tuple[str, str]
+    labels: tuple[str, ...]
     n_layers: int
     n_heads: int
     scale: str

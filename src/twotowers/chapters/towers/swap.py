@@ -13,6 +13,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from ...errors import LabelError
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...prompts.variants import swapped
@@ -43,7 +44,7 @@ def swap(before: pd.DataFrame, after: pd.DataFrame, *, same_demonstrations: bool
     Args:
         before, after: `towers.read_heads` of the prompt sets and of their `swapped` versions, same heads.
         same_demonstrations: compare the positions of the same demonstrations instead, whose label is another
-            one afterwards; values are then read towards the label that was there before.
+            one afterwards; values are then read towards the label that was there before. Of two labels only.
 
     Returns:
         a row per `layer, head, set, gold` (right answer before) and `label` (which the positions carry), with
@@ -52,11 +53,14 @@ def swap(before: pd.DataFrame, after: pd.DataFrame, *, same_demonstrations: bool
 
     Raises:
         ValueError: the tables do not belong together.
+        LabelError: the same demonstrations are asked for, with more than two labels.
     """
     if not before[ROW].equals(after[ROW]) or (before["label"] == after["label"]).any():
         raise ValueError("before and after must be the same heads on the same prompts, with all labels exchanged")
     after = after.assign(gold=before["gold"])
     if same_demonstrations:
+        if before["label"].nunique() > 2:
+            raise LabelError("To compare the same demonstrations needs two labels; leave out same_demonstrations.")
         after = after.assign(label=before["label"], value=-after["value"])
     keys = [*HEAD, "set", "gold", "label"]
     columns = {"weight": "attention", "value": "value"}
@@ -110,9 +114,14 @@ def directed_changes(changes: pd.DataFrame) -> pd.DataFrame:
 
     Attention to a label should fall where it was the answer and rise where it was not. Changes in that direction
     count as positive, others as negative, over the sum of |before|. A head that looks at fixed positions changes
-    alike for both answers, which cancels.
+    alike for both answers, which cancels. Of more than two labels, attention should rise at the next label, which the
+    gold one has become; what happens at further labels does not count.
     """
     direction = (changes["label"] != changes["gold"]) * 2 - 1
+    labels = sorted(changes["gold"].unique())
+    if len(labels) > 2:
+        following = changes["gold"].map(dict(zip(labels, (*labels[1:], labels[0]), strict=True)))
+        direction = direction.where((changes["label"] == changes["gold"]) | (changes["label"] == following), 0)
     total = changes.assign(
         moved=direction * (changes["attention_after"] - changes["attention_before"]), size=changes["attention_before"]
     )
