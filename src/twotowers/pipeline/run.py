@@ -263,8 +263,6 @@ def prepare(model: str, task: str, scale: str, seed: int, loading: Loading, *, b
     load_task(task)  # before a model is looked for, which may take longer
     model = str(Path(model).resolve()) if model not in REGISTRY and is_local(model) else model
     study = open_study(model, task, scale, seed, loading)
-    if study.task.classes > 2:
-        raise UserError("The book's pages are for two classes so far; use such prompts from Python, or leave out :classes.")
     require_fit(study)
     runs = root / "book" / "runs"
     run = RunFolder((runs / SEEDS / str(seed) if beside else runs) / run_name(study))

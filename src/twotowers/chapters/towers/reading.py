@@ -20,6 +20,7 @@ from ...tracing.labels import at_labels, described, label_positions, values_at_l
 from ...tracing.projection import carried_back, label_direction
 
 PROMPT = [*HEAD, "set", "query", "gold"]  # one head in one prompt
+BEFORE = "value_before"
 CLASSES = {"same": "same class", "other": "other class"}  # columns of `attention_by_class`, in words
 
 
@@ -33,7 +34,8 @@ def read_heads(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads
         equal to `score` in families that embed positions instead (GPT-2: its position embedding is left in);
         `cosine` of the two residuals entering the layer, at the last and at the label position;
         `value`: logit minus of vo towards the position's own label, not weighted (equation eq-logit-minus): its logit
-        minus the other label's, or minus the mean of all others.
+        minus the other label's, or minus the mean of all others;
+        `value_before`, of more than two labels: the same towards the label before in their order.
     """
     parts = [
         _read_layer(model.arch, batch, captured, label_positions(members, first), layer, numbers)
@@ -98,7 +100,8 @@ def _read_layer(
     value = values_at_labels(arch, captured, batch, frame, layer, heads)
     number = (torch.tensor(frame["token"].to_numpy())[:, None] == batch.label_ids[prompt]).int().argmax(1)
     directions = torch.stack(list(directions_of_labels(arch, captured, batch, layer, heads)))
-    minus = (value * directions[number, prompt]).sum(-1)  # [R, h]
+    minus, many = (value * directions[number, prompt]).sum(-1), len(directions) > 2  # [R, h]
+    before = (value * directions[number - 1, prompt]).sum(-1) if many else -minus
     queries, keys = arch.queries(layer, arch.norm_in(layer, last)), arch.keys(layer, arch.norm_in(layer, at))
     parts = []
     for i, head in enumerate(heads):
@@ -113,6 +116,7 @@ def _read_layer(
             "score_unrotated": (q[prompt] * k).sum(-1) * arch.score_scale(layer),
             "cosine": cosine,
             "value": minus[:, i],
+            **({BEFORE: before[:, i]} if many else {}),
         }
         own = described(frame, layer, head)
         parts.append(own.assign(**{name: column.double().numpy() for name, column in columns.items()}))

@@ -13,13 +13,12 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from ...errors import LabelError
 from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...prompts.variants import swapped
 from ...statistics import estimate, summarise
 from ...tracing.heads import HEAD, Head, is_in
-from .reading import read_heads
+from .reading import BEFORE, read_heads
 
 ROW = [*HEAD, "set", "query", "demonstration"]
 
@@ -44,7 +43,7 @@ def swap(before: pd.DataFrame, after: pd.DataFrame, *, same_demonstrations: bool
     Args:
         before, after: `towers.read_heads` of the prompt sets and of their `swapped` versions, same heads.
         same_demonstrations: compare the positions of the same demonstrations instead, whose label is another
-            one afterwards; values are then read towards the label that was there before. Of two labels only.
+            one afterwards; values are then read towards the label that was there before.
 
     Returns:
         a row per `layer, head, set, gold` (right answer before) and `label` (which the positions carry), with
@@ -53,15 +52,13 @@ def swap(before: pd.DataFrame, after: pd.DataFrame, *, same_demonstrations: bool
 
     Raises:
         ValueError: the tables do not belong together.
-        LabelError: the same demonstrations are asked for, with more than two labels.
     """
     if not before[ROW].equals(after[ROW]) or (before["label"] == after["label"]).any():
         raise ValueError("before and after must be the same heads on the same prompts, with all labels exchanged")
     after = after.assign(gold=before["gold"])
     if same_demonstrations:
-        if before["label"].nunique() > 2:
-            raise LabelError("To compare the same demonstrations needs two labels; leave out same_demonstrations.")
-        after = after.assign(label=before["label"], value=-after["value"])
+        was = after[BEFORE] if BEFORE in after else -after["value"]
+        after = after.assign(label=before["label"], value=was)
     keys = [*HEAD, "set", "gold", "label"]
     columns = {"weight": "attention", "value": "value"}
     means = [table.groupby(keys)[list(columns)].mean().rename(columns=columns) for table in (before, after)]
