@@ -1,7 +1,8 @@
 """One style for all figures: what each colour means, markers, sizes. No other module names a colour.
 
-Of two labels blue is foo and orange is bar, and neither is anything else. The colours differ for colour-blind readers; of two that
-look alike in grey, what they draw differs by marker, line or hatch, too. Each has a counterpart for dark pages.
+Of two labels blue is foo and orange is bar, and neither is anything else. The colours differ for colour-blind readers;
+of two that look alike in grey, what they draw differs by marker, line or hatch, too. Each has a counterpart for dark
+pages.
 """
 
 from __future__ import annotations
