@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--chapter", nargs="+", metavar="NAME", help="only these chapters (default: all)")
     run.add_argument("--task", default="words", metavar="T", help="a task of the list, or a file or folder of yours")
     run.add_argument(
-        "--labels", metavar="L", help="two words, as foo,bar (default); or natural, flipped: classes' names"
+        "--labels", metavar="L", help="words, one a class, as foo,bar (default); or natural, flipped: classes' names"
     )
     run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
     run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
