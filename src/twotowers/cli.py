@@ -334,7 +334,8 @@ def _tasks(options: argparse.Namespace) -> None:
     for data in SETS.values():
         kept = "yes" if kept_at(data).is_file() else "no"
         print(f"{data.key:21} {', '.join(data.classes):38} {kept:4}  {data.source}")
-    print("Two classes make a task, as in ag-news:world,sports; what is not kept here is read from the hub, once.")
+    print("Two classes make a task, as in ag-news:world,sports, or more at a time, as in ag-news:classes=all;")
+    print("what is not kept here is read from the hub, once.")
 
 
 if __name__ == "__main__":
