@@ -1,12 +1,13 @@
 """A task of four classes from end to end: verdicts, evidence, and every chapter in its own order."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import twotowers.chapters.chapter as chapters
 from twotowers.chapters.registry import CHAPTERS, needs_two_labels
 from twotowers.clustering import clustered_error
 from twotowers.paper import CLAIMS
@@ -81,18 +82,37 @@ def four(tmp_path):
     return f"{tmp_path / 'four.csv'}:classes=all"
 
 
-def test_every_chapter_runs_on_a_file_of_four_classes(four, tmp_path, monkeypatch, light_figures):
-    """As its cells stand, one after the other, in a folder by hand."""
-    said = {}
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(chapters, "display", lambda made, metadata: said.update({metadata["item"]: made.data}))
-    for name in CHAPTERS:
-        known = {}
-        for cell in notebook_of(text_of(project_root(), name), 4).cells:
-            if cell.cell_type == "code":
-                exec(cell.source, known)
-                if "parameters" in cell.metadata.get("tags", []):
-                    known |= {"model": "toy-gpt2", "task": four, "scale": "smoke"}
+# All chapters as their cells stand, one after the other, in a folder by hand; figures are laid out, and not written.
+RUN = """
+import json, sys
+import twotowers.chapters.chapter as chapters, twotowers.publishing.shown as shown
+from twotowers.chapters.registry import CHAPTERS
+from twotowers.pipeline.freshness import text_of
+from twotowers.pipeline.texts import notebook_of
+from pathlib import Path
+
+said, root = {}, Path(sys.argv[2])
+chapters.display = lambda made, metadata: said.update({metadata["item"]: made.data})
+def write_figure(stem, drawing, **_):
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    drawing.draw_without_rendering()
+shown.write_figure = write_figure
+for name in CHAPTERS:
+    known = {}
+    for cell in notebook_of(text_of(root, name), 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, known)
+            if "parameters" in cell.metadata.get("tags", []):
+                known |= {"model": "toy-gpt2", "task": sys.argv[1], "scale": "smoke"}
+print(json.dumps(said))
+"""
+
+
+def test_every_chapter_runs_on_a_file_of_four_classes(four, tmp_path):
+    command = [sys.executable, "-c", RUN, four, str(project_root())]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
     claims = {name: text for name, text in said.items() if name.startswith("claim-")}
     assert sorted(claims) == sorted(f"claim-{name}" for name in CLAIMS)
     for name, claim in CLAIMS.items():
