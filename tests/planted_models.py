@@ -10,6 +10,7 @@ and from the colon to the label. What answers is planted in the deep half, in on
 does as `CHOICE` does where nobody reads it |
 | `nearest` | `COPY` reads the last label, `BESIDE` its class; an MLP compares that with the query's | |
 | `table` | `COPY` attends to all labels alike and reads which class has which; an MLP looks the query up | |
+| `three` | as `towers`, for three labels: `CHOICE` alone | |
 | `bias` | `BIAS` writes one label, always | |
 | `ignored` | nothing: `IGNORED` writes what nobody reads | |
 | `nothing` | nothing | |
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,7 @@ SLOW = 10  # pairs from here on do not turn noticeably
 
 
 LABELS = LabelPair().names
+THREE = ("foo", "bar", "baz")
 
 
 def basis() -> dict[str, Tensor]:
@@ -75,6 +78,7 @@ class Planted:
         self.o = torch.randn(LAYERS, HEADS, self.size, WIDTH, generator=draw) * 0.005
         self.units: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in range(LAYERS)}
         self.classes = list(range(12)) if family == "gpt2" else [*range(SLOW, 16), *range(16 + SLOW, 32)]
+        self.labels: tuple[str, ...] = LABELS
         self.flag = 12 if family == "gpt2" else SLOW - 1
 
     def head(self, where: tuple[int, int], **parts: Sequence[tuple[str, Sequence[int], float]]) -> None:
@@ -118,7 +122,11 @@ class Planted:
         else:  # the third pair turns by a tenth of a radian a place, and half a circle in a prompt
             key.append(("is_label", [2], 1.0))
             query.append(("constant", [2], NEW / 2 / LARGE))
-        self.head(where, q=query, k=key, v=[("label", [0], 1.0)], o=[(target, [0], 1.0)])
+        if len(self.labels) == 2:
+            self.head(where, q=query, k=key, v=[("label", [0], 1.0)], o=[(target, [0], 1.0)])
+        else:  # a direction for each label
+            each = range(SPACES["bound"])
+            self.head(where, q=query, k=key, v=[("bound", each, 1.0)], o=[("read", each, 1.0)])
 
     def biased(self, where: tuple[int, int]) -> None:
         """A head that writes the second label, whatever it sees."""
@@ -144,7 +152,9 @@ def planted(kind: str, family: str = "gpt2") -> Planted:
     made = Planted(family)
     made.at_distance(TO_COLON, 1, "text", "colon")
     made.at_distance(TO_LABEL, 1, "colon", "merged")
-    if kind == "towers":
+    if kind == "three":
+        made.labels = THREE
+    if kind in ("towers", "three"):
         made.choosing(CHOICE, "answer")
     if kind in ("towers", "ignored"):
         made.choosing(IGNORED, "unread", 0.75 * SHARP)
@@ -180,6 +190,8 @@ def planted_study(kind: str, family: str, folder: Path) -> Study:
     """A planted model, saved in a folder with the toy's tokenizer, a token for every word; and a small study of it."""
     planted(kind, family).network().save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
+    if kind == "three":
+        return Study(open_model(str(folder)), load_task("words:classes=3"), replace(SMALL, queries=6), seed=0)
     return Study(open_model(str(folder)), load_task("words"), SMALL, seed=0)
 
 
@@ -206,13 +218,18 @@ def _embedded_turns() -> Tensor:
 def _embeddings(made: Planted) -> tuple[Tensor, Tensor]:
     """Of tokens, and from residuals to logits: [V, WIDTH] each."""
     tokenizer, of = make_tokenizer(), made.of
-    words, labels = read_words(tokenizer), tokenizer.convert_tokens_to_ids(list(LABELS))
+    words, labels = read_words(tokenizer), tokenizer.convert_tokens_to_ids(list(made.labels))
     draw = torch.Generator().manual_seed(3)
     own = torch.randn(len(tokenizer), SPACES["word"], generator=draw) / math.sqrt(SPACES["word"])
     tokens = LARGE * of["constant"] + own @ of["word"]
     for i, ids in enumerate(words.ids[: words.n_book]):
         tokens[torch.tensor(ids[ids >= 0])] += of["text"][i]
     logits = torch.zeros(len(tokenizer), WIDTH)
+    if len(labels) > 2:
+        for i, label in enumerate(labels):
+            tokens[label] += of["bound"][i] + of["is_label"][0]
+            logits[label] = 2 * NAMED * of["read"][i] + CLEAR / LARGE * of["constant"][0]
+        return tokens, logits
     for label, sign in zip(labels, np.where(np.array(LABELS) == max(LABELS), 1.0, -1.0), strict=True):
         tokens[label] += sign * of["label"][0] + of["is_label"][0]
         logits[label] = sign * NAMED * of["answer"][0] + CLEAR / LARGE * of["constant"][0]

@@ -11,7 +11,7 @@ from twotowers.paper import CLAIMS
 PACKAGE = Path(twotowers.__file__).parent
 LAYERS = (
     "paper errors",
-    "arguments",
+    "arguments clustering",
     "statistics",
     "hub",
     "models",

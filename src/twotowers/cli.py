@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--chapter", nargs="+", metavar="NAME", help="only these chapters (default: all)")
     run.add_argument("--task", default="words", metavar="T", help="a task of the list, or a file or folder of yours")
     run.add_argument(
-        "--labels", metavar="L", help="two words, as foo,bar (default); or natural, flipped: classes' names"
+        "--labels", metavar="L", help="words, one a class, as foo,bar (default); or natural, flipped: classes' names"
     )
     run.add_argument("--scale", default="book", help="smoke, book (default) or paper")
     run.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the prompts (default 0)")
@@ -334,7 +334,8 @@ def _tasks(options: argparse.Namespace) -> None:
     for data in SETS.values():
         kept = "yes" if kept_at(data).is_file() else "no"
         print(f"{data.key:21} {', '.join(data.classes):38} {kept:4}  {data.source}")
-    print("Two classes make a task, as in ag-news:world,sports; what is not kept here is read from the hub, once.")
+    print("Two classes make a task, as in ag-news:world,sports, or more at a time, as in ag-news:classes=all;")
+    print("what is not kept here is read from the hub, once.")
 
 
 if __name__ == "__main__":

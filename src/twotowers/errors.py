@@ -36,7 +36,7 @@ class TaskError(UserError):
 
 
 class LabelError(UserError):
-    """A label that is not exactly one token, or labels that are not exactly two."""
+    """A label that is not exactly one token, or more or fewer labels than a question can be asked of."""
 
 
 class PromptError(UserError):

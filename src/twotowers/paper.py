@@ -19,6 +19,7 @@ class Claim:
         needs: which evidence that takes, by the names of `statistics.judge`.
         percent: whether the effect is printed in percent.
         paper: the paper's number, with its source, if one is known.
+        two_labels: whether it asks for one of two labels, so that it has no meaning with more.
     """
 
     chapter: str
@@ -30,6 +31,7 @@ class Claim:
     needs: tuple[str, ...] = ()
     percent: bool = False
     paper: str = ""
+    two_labels: bool = False
 
 
 # Smallest effects of interest: 5 points of an accuracy, a probability, its slope or an attention; 0.1 of a rank
@@ -155,6 +157,7 @@ CLAIMS: dict[str, Claim] = {
         unit="slope",
         control="more than in all deep heads but these together, and than in random groups of as many",
         needs=("control", "random"),
+        two_labels=True,
     ),
     "C12": Claim(
         "order",
@@ -166,6 +169,7 @@ CLAIMS: dict[str, Claim] = {
         control="more than in random groups of as many heads",
         needs=("random",),
         percent=True,
+        two_labels=True,
     ),
     "C13": Claim(
         "imbalance",
@@ -177,6 +181,7 @@ CLAIMS: dict[str, Claim] = {
         needs=("control", "random", "before"),
         percent=True,
         paper="fluctuation -22 %, relative: less is better (abstract of version 3)",
+        two_labels=True,
     ),
     "C14": Claim(
         "order",
@@ -188,6 +193,7 @@ CLAIMS: dict[str, Claim] = {
         needs=("random", "before"),
         percent=True,
         paper="standard deviation -17 %, relative: less is better (abstract of version 3)",
+        two_labels=True,
     ),
 }
 # The registry's keys of its models. Source: the authors' public notebooks and version 3.

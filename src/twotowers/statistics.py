@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 
 from .arguments import require_judged, require_ledger
-from .errors import ArgumentError
+from .clustering import clustered_error
 
 Values = Sequence[Any] | np.ndarray | pd.Series | pd.Index  # numbers, one per prompt or per head
 
@@ -63,6 +63,7 @@ class Verdict:
         smallest: the smallest effect of interest.
         random_p: share of random groups that do as well, the heads themselves counted; None without random groups.
         control, before, accuracy: of those that were given.
+        chance: what that accuracy has to be above: one over the number of labels.
     """
 
     verdict: str
@@ -80,6 +81,7 @@ class Verdict:
     control: Estimate | None = None
     before: Estimate | None = None
     accuracy: Estimate | None = None
+    chance: float = CHANCE
 
     @property
     def estimate(self) -> Estimate:
@@ -105,6 +107,7 @@ def judge(
     folds: Values | None = None,
     before: pd.DataFrame | None = None,
     accuracy: pd.DataFrame | None = None,
+    chance: float = CHANCE,
     alpha: float = ALPHA,
 ) -> Verdict:
     """The verdict on one claim by itself, before `holm`.
@@ -117,11 +120,12 @@ def judge(
         effects: `set, effect`; positive if the claim is right.
         smallest: the smallest effect of interest, above zero.
         random: one effect for each random group of heads.
-        categories: `set, first, second`: the two categories of each set.
+        categories: `set, first, second`: the two categories of each set; of more, `third` and so on.
         control: `set, effect`: a second contrast, which must be above zero as well.
         folds: one effect for each selection fold or seed.
         before: `set, effect`: the size of a bias before its cure.
         accuracy: `set, effect`: two-way accuracy at the shots at which the effect is measured.
+        chance: of that accuracy: one over the number of labels.
 
     Raises:
         ArgumentError: a frame lacks a column or a set its categories; a number is none, or not above zero.
@@ -135,6 +139,7 @@ def judge(
         random_p=None if random is None else _random_p(random, mean),
         before=None if before is None else _estimate(_means(before), categories),
         accuracy=None if accuracy is None else _estimate(_means(accuracy), categories),
+        chance=chance,
     )
     if reason := _untestable(verdict):
         return replace(verdict, verdict=UNTESTABLE, reason=reason)
@@ -173,11 +178,15 @@ def _untestable(verdict: Verdict) -> str:
         return "an effect is not finite"
     if verdict.before is not None and not verdict.before.known:
         return "it is not known what there was to cure"
-    if verdict.accuracy is None or verdict.accuracy.low > CHANCE:
+    if verdict.accuracy is None or verdict.accuracy.low > verdict.chance:
         return ""
     if not verdict.accuracy.known:
         return "the accuracy of the model is not known"
-    return f"the interval of two-way accuracy {'lies below' if verdict.accuracy.high < CHANCE else 'includes'} one half"
+    lies = "lies below" if verdict.accuracy.high < verdict.chance else "includes"
+    what = "two-way accuracy" if verdict.chance == CHANCE else "accuracy between the labels"
+    return (
+        f"the interval of {what} {lies} {'one half' if verdict.chance == CHANCE else f'chance, {verdict.chance:.1%}'}"
+    )
 
 
 def _unstable(folds: Values, verdict: Verdict) -> str:
@@ -281,39 +290,11 @@ def _interval(means: _Means, categories: pd.DataFrame | None, alpha: float) -> t
         return centre, centre - width, centre + width, 0.0, float(max(0.0, 1 - abs(centre)) ** n)
     error, freedom = float(x.std(ddof=1) / np.sqrt(n)), n - 1
     if categories is not None:
-        clustered, number = _clustered_error(means.sets, x - centre, categories)
+        clustered, number = clustered_error(means.sets, x - centre, categories)
         error, freedom = (clustered, number - 1) if clustered > error else (error, freedom)
     half = error * float(scipy.special.stdtrit(freedom, 1 - alpha / 2))
     p = 2 * float(scipy.special.stdtr(freedom, -abs(centre) / error))
     return centre, centre - half, centre + half, error, p
-
-
-def _clustered_error(sets: np.ndarray, residuals: np.ndarray, categories: pd.DataFrame) -> tuple[float, int]:
-    """Standard error of a mean over sets that are related if they share a category, and the number of categories.
-
-    The products of residuals of related sets, each with itself, summed, over n^2: the dyadic sandwich of Aronow, Samii
-    and Assenova (2015), over 1 - d/n, by which it is too small if a set is related to d, itself counted; for unrelated
-    sets that leaves the usual one. 0 where all sets are related.
-
-    Raises:
-        ArgumentError: a set has no categories.
-    """
-    known = categories.drop_duplicates("set").set_index("set")
-    if lacking := set(sets) - set(known.index):
-        raise ArgumentError(f"The categories of {len(lacking)} sets are missing, set {min(lacking)} first; give them.")
-    pairs = np.sort(known.loc[sets, ["first", "second"]].to_numpy(dtype=str), axis=1)
-    names, place = np.unique(pairs, return_inverse=True)
-    first, second = place.reshape(pairs.shape).T
-    both = first * len(names) + second
-
-    def related(weights: np.ndarray) -> float:
-        """Sum of the products of the weights of related sets: those of each category, less those counted twice."""
-        shared = np.bincount(first, weights, len(names)) + np.bincount(second, weights, len(names))
-        return float((shared**2).sum() - (np.bincount(both, weights) ** 2).sum())
-
-    n = len(residuals)
-    left = 1 - related(np.ones(n)) / n**2
-    return (float(np.sqrt(max(0.0, related(residuals)) / n**2 / left)) if left > 1e-9 else 0.0), len(names)
 
 
 def per_set(effects: pd.DataFrame) -> pd.DataFrame:

@@ -28,7 +28,7 @@ class Scale:
         selection_sets: demonstration sets on which heads are selected (every head's query is exchanged on each).
         evaluation_sets: demonstration sets, of other words, on which everything is reported.
         shots: demonstrations of each label, fewer if the task says so; `queries` per demonstration set, balanced over
-            the labels.
+            two labels: of each of more labels there are as many as there would be of each of two.
         draws: random choices of control heads for each number of heads removed.
     """
 
@@ -95,6 +95,7 @@ class Study:
             "the way of loading": self.loading.words() or "the usual",
             "the task's texts": self.task.digest,
             "the labels": self.task.labels.asked,
+            **({"the classes": self.task.classes} if self.task.classes != 2 else {}),
             "the scale": str(self.scale),
             "the seed": self.seed,
         }
@@ -134,5 +135,6 @@ def open_study(
     """
     require_seed(seed)
     texts, size, how = load_task(task), find_scale(scale), loading or Loading()
-    fewer = replace(size, shots=min(size.shots, texts.shots or size.shots))
+    queries = size.queries // 2 * texts.classes
+    fewer = replace(size, shots=min(size.shots, texts.shots or size.shots), queries=queries)
     return Study(open_model(model, **asdict(how)), texts, fewer, seed, how)

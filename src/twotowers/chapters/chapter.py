@@ -16,9 +16,10 @@ from IPython.display import Markdown, display
 from ..errors import DamagedRunError
 from ..models.loading import Loading
 from ..models.model import Model
+from ..paper import CLAIMS
 from ..prompts.sets import PromptSet, categories_of
 from ..publishing.evidence import Evidence
-from ..publishing.ledger import claim_text, read_ledger
+from ..publishing.ledger import NEEDS_TWO, claim_text, read_ledger
 from ..publishing.provenance import RUN_NOTE, facts_of
 from ..publishing.publish import Figure, Text
 from ..publishing.run_folder import RunFolder, digest_of, effects_file, handed_file
@@ -88,8 +89,8 @@ class Page:
         return self.evaluation[: max(2, len(self.evaluation) // 2)]
 
     @property
-    def labels(self) -> tuple[str, str]:
-        """The two labels, sorted."""
+    def labels(self) -> tuple[str, ...]:
+        """The labels, sorted."""
         return self.study.evaluation[0].labels
 
     @property
@@ -136,6 +137,15 @@ class Page:
             claim, self.seed, effects, categories_of(self.evaluation), control, before, gate, random, folds
         )
         self._put(claim_text(claim), {"evidence": evidence.record()}, {"evidence": effects_file(claim)})
+
+    def needs_two_labels(self) -> None:
+        """Say that the chapter's question has no meaning with more than two labels; its claims are not testable."""
+        own = [name for name, claim in CLAIMS.items() if claim.chapter == self.shown.chapter]
+        self.tell(NEEDS_TWO, claims=own)
+        nothing, categories = pd.DataFrame({"set": [], "effect": []}, dtype=float), categories_of(self.evaluation)
+        for claim in own:
+            evidence = Evidence(claim, self.seed, nothing, categories)
+            self._put(claim_text(claim), {"evidence": evidence.record()}, {"evidence": effects_file(claim)})
 
     def hand_on(self, name: str, value: Any) -> None:
         """Keep a result, as JSON, for later chapters of the same run."""

@@ -52,6 +52,12 @@ def find(name: str) -> Chapter:
     raise UnknownNameError("chapter", name, CHAPTERS)
 
 
+def needs_two_labels(name: str) -> bool:
+    """Whether a chapter's question has no meaning with more than two labels: it is so of all its claims."""
+    own = [claim.two_labels for claim in CLAIMS.values() if claim.chapter == find(name).name]
+    return bool(own) and all(own)
+
+
 def files_read(name: str) -> dict[str, str]:
     """What a chapter reads of its run's folder, with the chapter that makes it."""
     makers = {handed: chapter.name for chapter in REGISTRY for handed in chapter.hands_on}

@@ -33,6 +33,7 @@ PACKAGE = Path(__file__).parents[1]
 # What measures stand on.
 BELOW = (
     "arguments.py",
+    "clustering.py",
     "statistics.py",
     "errors.py",
     "hub.py",

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jupytext
 import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
@@ -23,6 +22,7 @@ from papermill.exceptions import PapermillExecutionError
 from .. import errors
 from ..errors import ChapterError, RunFolderError, UserError
 from .machine import peak_memory
+from .texts import notebook_of
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would log, we say in one sentence
 
@@ -90,11 +90,13 @@ def execute(
     stream: Any,
     *,
     threads: int | None = None,
+    labels: int = 2,
 ) -> None:
     """Execute the chapter at `source` in `folder`, where it leaves its files, and write it there, cleaned.
 
     Args:
         threads: of the kernel's arithmetic; by default as many as PyTorch likes.
+        labels: of a prompt.
 
     Raises:
         UserError: a mistake of the user's that showed only in the kernel.
@@ -116,7 +118,7 @@ def execute(
         variables["OMP_NUM_THREADS"] = str(threads)
     try:
         executed = papermill.execute_notebook(
-            jupytext.read(source),
+            notebook_of(source, labels),
             None,
             dict(parameters),
             kernel_name="python3",

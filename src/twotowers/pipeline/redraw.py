@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import nbformat
 
 from ..paper import CLAIMS
-from ..publishing.ledger import claim_text
+from ..publishing.ledger import NEEDS_TWO, claim_text
 from ..publishing.provenance import RUN_NOTE
 from ..publishing.publish import Figure, Text
 from ..publishing.run_folder import RunFolder, is_drawn
 from ..publishing.shown import Item, Shown
 from ..publishing.specification import specification_digest
+from .texts import notebook_of
 
 
 def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Mapping[str, Any], revision: str) -> bool:
@@ -57,7 +57,7 @@ def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Map
             if item_id is not None:
                 output.data["text/markdown"] = texts[item_id]
                 output.data["text/plain"] = "<IPython.core.display.Markdown object>"
-    executed.cells = _woven(jupytext.read(text).cells, outputs)
+    executed.cells = _woven(notebook_of(text, len(shown.facts.labels)).cells, outputs)
     nbformat.write(executed, workplace / f"{chapter}.ipynb")
     return True
 
@@ -72,7 +72,7 @@ def items_of(chapter: str) -> dict[str, Item]:
     names = [module.name for module in pkgutil.iter_modules(folder.__path__) if module.name.endswith("page")]
     pages = [importlib.import_module(f"{folder.__name__}.{name}") for name in names]
     own = [item for page in pages for item in vars(page).values() if isinstance(item, Figure | Text)]
-    return {item.id: item for item in (RUN_NOTE, *map(claim_text, CLAIMS), *own)}
+    return {item.id: item for item in (RUN_NOTE, NEEDS_TWO, *map(claim_text, CLAIMS), *own)}
 
 
 def _woven(cells: list[Any], executed: list[Any]) -> list[Any]:

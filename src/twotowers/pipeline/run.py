@@ -187,7 +187,7 @@ class Prepared:
             return
         progress.say(f"{self.name}: checking the identities")
         try:
-            table = require(self.study.model, self.study.evaluation[0].words)
+            table = require(self.study.model, self.study.evaluation[0].words[:2])
         except BaseException:
             self.run.forget_if_nothing_was_made()
             raise
@@ -237,7 +237,8 @@ class Prepared:
         stream = progress.begin(name)
         try:
             parameters = dict(self.parameters) | {"folder": str(workplace), "reads": reads}
-            execute(text_of(self.root, name), parameters, workplace, kernels, stream, threads=threads)
+            text, labels = text_of(self.root, name), self.study.task.classes
+            execute(text, parameters, workplace, kernels, stream, threads=threads, labels=labels)
         finally:
             progress.end(name)
 

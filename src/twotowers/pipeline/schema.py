@@ -109,7 +109,7 @@ FACTS = _object(
         ),
         "run": RUN_NAME,
         "rotary": BOOL,
-        "labels": {"type": "array", "items": WORD, "minItems": 2, "maxItems": 2},
+        "labels": {"type": "array", "items": WORD, "minItems": 2, "maxItems": 8},
         "scale": {"enum": list(SCALES)},
         "provenance": PROVENANCE,
     }

@@ -1,4 +1,4 @@
-"""Sentence tasks: public data sets, of which two classes make a task.
+"""Sentence tasks: public data sets, of which two classes make a task, or more where it asks for them.
 
 A data set is read once from the hub. Its sentences are filtered by length and drawn with a fixed seed, and what was
 drawn is kept in the cache folder: a second run needs no network and sees the same sentences. Every row that is left
@@ -118,21 +118,26 @@ class Sample:
     facts: Mapping[str, Any]
 
 
-def choose(key: str, classes: str = "") -> tuple[str, str]:
-    """The two classes that `classes` names (`world,sports`), in the data set's order; its own pair if it is empty.
+def choose(key: str, classes: str = "", *, many: bool = False) -> tuple[str, ...]:
+    """The classes that `classes` names (`world,sports`), in the data set's order; its own pair if it is empty.
+
+    Args:
+        many: there may be more than two; all of them, if none are named.
 
     Raises:
-        TaskError: not two different classes of this data set.
+        TaskError: not so many different classes of this data set.
     """
     data = SETS[key]
     if not classes:
-        return data.pair
+        return data.classes if many else data.pair
     known, named = ", ".join(data.classes), [name.strip().lower() for name in classes.split(",")]
     for name in named:
         if name not in data.classes:
             close = difflib.get_close_matches(name, data.classes, n=1, cutoff=0.5)
             meant = f" (did you mean '{close[0]}'?)" if close else ""
             raise TaskError(f"The task {key} has no class '{name}'{meant}; its classes are {known}.")
+    if many and len(named) == len(set(named)) > 1:
+        return tuple(sorted(named, key=data.classes.index))
     if len(named) != 2 or len(set(named)) != 2:
         raise TaskError(f"The task {key} needs two different classes, as in {key}:{','.join(data.pair)}, of: {known}.")
     first, second = sorted(named, key=data.classes.index)
@@ -144,11 +149,12 @@ def account(facts: Mapping[str, Any]) -> str:
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in facts["dropped"].items())
     names = facts["sentences"]
     left = " and ".join(f"{facts['left'][name]:,} '{name}'" for name in names)
+    each = "the two" if len(names) == 2 else f"the {len(names)}"
     over = sum(facts["passed_over"][name] for name in names)
     number = next(iter(names.values()))
     revision = f", revision {facts['revision'][:12]}" if facts["revision"] else ""
     return (
         f"The source is '{facts['source']}' ({' and '.join(facts['splits'])}{revision}) with {facts['rows']:,} rows. "
-        f"Left out were {dropped}; that leaves {left}. From each of the two classes {number:,} were drawn at random "
+        f"Left out were {dropped}; that leaves {left}. From each of {each} classes {number:,} were drawn at random "
         f"with a fixed seed, passing over {over:,} that are part of another sentence."
     )

@@ -1,7 +1,8 @@
-"""Which two words are written for the labels of a prompt set: two given ones, or the names of its own classes.
+"""Which words are written for the labels of a prompt set: given ones, or the names of its own classes.
 
-With two given words either stands for either class equally often (`design`). With names of classes the labels are
-called *first* and *second* in every table, since the words change from set to set.
+A prompt set shows two classes unless a task says otherwise, and has as many labels. With given words each stands for
+each class equally often (`design`). With names of classes the labels are called *first*, *second* and so on in every
+table, since the words change from set to set.
 """
 
 from __future__ import annotations
@@ -9,36 +10,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..clustering import OF_SET
 from ..errors import TaskError
 from .written import shown
 
-NATURAL, FLIPPED = "natural", "flipped"  # the classes' own names, and each the name of the other class
-ROLES = ("first", "second")
+NATURAL, FLIPPED = "natural", "flipped"  # the classes' own names, and each the name of another class
+ROLES = OF_SET
+WORDS = ("foo", "bar", "baz", "qux", "quux", "corge", "grault", "garply")  # without a meaning, if none are given
+MOST = len(WORDS)  # classes of a prompt set
 
 
 @dataclass(frozen=True)
 class LabelPair:
-    """The labels of a task.
+    """The labels of a task: a pair, or one for each class where more are shown.
 
     Attributes:
-        asked: `natural`, `flipped`, or two words with a comma between them.
-        names: how tables call the two labels; the words themselves, where they are given.
+        asked: `natural`, `flipped`, or words with a comma between them.
+        names: how tables call the labels; the words themselves, where they are given.
         own: category -> its name as a label, where that is not the category's.
     """
 
     asked: str = "foo,bar"
-    names: tuple[str, str] = ("foo", "bar")
+    names: tuple[str, ...] = ("foo", "bar")
     own: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def usual(self) -> bool:
+        """Whether they are those that a task of so many classes has unless others are asked for."""
+        return self == usual_labels(len(self.names))
+
     def words(self, categories: Sequence[str]) -> dict[str, str]:
-        """What is written for each label, by its name, in a set of two categories, that of the first label first."""
+        """What is written for each label, by its name, in a set of so many categories, that of the first label first.
+
+        Flipped, each category has the name of the next, the last that of the first.
+        """
         if self.asked not in (NATURAL, FLIPPED):
             return {name: name for name in self.names}
         written = [self.own.get(category, category) for category in categories]
-        return dict(zip(self.names, written if self.asked == NATURAL else written[::-1], strict=True))
+        return dict(zip(self.names, written if self.asked == NATURAL else [*written[1:], written[0]], strict=True))
 
     def account(self) -> str:
         """What a reader is told of them, in plain text."""
+        if len(self.names) > 2:
+            return self._account_of_many()
         second, first = sorted(self.names, reverse=True)  # in the place of foo, of bar
         instead = f" Where the text says foo and bar, read {second} and {first}." if self != LabelPair() else ""
         if self.asked == NATURAL:
@@ -55,19 +69,63 @@ class LabelPair:
             )
         return said + instead
 
+    def _account_of_many(self) -> str:
+        number, last = len(self.names), self.names[-1]
+        named = f"{', '.join(self.names[:-1])} and {last}"
+        if self.asked == NATURAL:
+            said = f"Each category is labelled with its own name; the {number} of a set are called {named}."
+        elif self.asked == FLIPPED:
+            said = (
+                f"Each category is labelled with the name of another of its set, so that only the demonstrations say "
+                f"which is which; the {number} of a set are called {named}."
+            )
+        else:
+            said = (
+                f"The {number} categories of a set are labelled {named}, and the draw is made anew for every "
+                f"demonstration set, so only the demonstrations say which is which."
+            )
+        return (
+            f"{said} Where the text says foo and bar, read these {number}; where it says the other label, or the other "
+            f"class, read all others, or, of an exchange, the next of {', '.join(sorted(self.names))}, in a circle."
+        )
 
-def label_pair(asked: str, own: Mapping[str, str] | None = None) -> LabelPair:
-    """The labels that were asked for: `natural`, `flipped`, or two words; their order does not matter.
+
+def usual_labels(classes: int) -> LabelPair:
+    """The labels of a task of so many classes, unless others are asked for."""
+    return label_pair(",".join(WORDS[:classes]), classes=classes)
+
+
+def label_pair(asked: str, own: Mapping[str, str] | None = None, *, classes: int = 2) -> LabelPair:
+    """The labels that were asked for: `natural`, `flipped`, or as many words as classes; their order does not matter.
 
     Raises:
         TaskError: it is none of these.
     """
     if asked in (NATURAL, FLIPPED):
-        return LabelPair(asked, ROLES, dict(own or {}))
+        return LabelPair(asked, ROLES[:classes], dict(own or {}))
     words = sorted((word.strip() for word in asked.split(",")), reverse=True)
-    if len(words) != 2 or not all(map(shown, words)) or len(set(map(shown, words))) < 2 or not asked.isprintable():
+    wrong = len(words) != classes or not all(map(shown, words)) or len(set(map(shown, words))) < classes
+    if wrong or not asked.isprintable():
+        number = "two" if classes == 2 else str(classes)
         raise TaskError(
-            f"The labels '{asked}' cannot be used; give two different words with a comma between them, or {NATURAL}, "
-            f"or {FLIPPED}."
+            f"The labels '{asked}' cannot be used; give {number} different words with a comma between them, or "
+            f"{NATURAL}, or {FLIPPED}."
         )
-    return LabelPair(",".join(words), (words[0], words[1]))
+    return LabelPair(",".join(words), tuple(words))
+
+
+def number_shown(task: str, there: int, shows: str) -> int:
+    """How many categories each prompt set of a task shows, of all that are there: so many, or `all`.
+
+    Raises:
+        TaskError: the task has too few, or too many to show all.
+    """
+    number = there if shows == "all" else int(shows)
+    if number > there:
+        raise TaskError(f"The task '{task}' has {there} categories, so it cannot show {number}; ask for fewer.")
+    if number > MOST:
+        raise TaskError(
+            f"The task '{task}' has {there} categories, but a prompt set shows {MOST} at most; ask for "
+            f":classes={MOST}, or fewer."
+        )
+    return number

@@ -25,7 +25,7 @@ class Batch:
         allowed: True where a token (second axis) may attend to another (third axis): to those of the batch, behind
             those that the model remembers from an earlier forward (`lasts`, `tail`).
         row, last: for each prompt its row and the packed index of its last token.
-        label_ids: for each prompt the tokens of its two labels, `gold` the index of the right one.
+        label_ids: for each prompt the tokens of its k labels, `gold` the index of the right one.
         index: packed index of every token of each prompt, padded with -1.
         remembered: positions of the tokens that the model remembers, if it does.
     """
@@ -35,7 +35,7 @@ class Batch:
     allowed: Bool[Tensor, "B T K"]
     row: Int[Tensor, " N"]
     last: Int[Tensor, " N"]
-    label_ids: Int[Tensor, "N 2"]
+    label_ids: Int[Tensor, "N k"]
     gold: Int[Tensor, " N"]
     index: Int[Tensor, "N S"]
     remembered: Int[Tensor, "B M"] | None = None

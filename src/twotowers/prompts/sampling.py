@@ -25,16 +25,16 @@ WORDS = (5, 40)  # fewest and most words of a sentence, counted between spaces
 _SEED = 240202872  # the sample belongs to the task, not to a run: it never changes with a run's seed
 
 
-def balanced(key: str, pair: tuple[str, str]) -> Sample:
-    """The sentences of two classes of a data set, as many of one as of the other.
+def balanced(key: str, classes: tuple[str, ...]) -> Sample:
+    """The sentences of some classes of a data set, as many of one as of another.
 
     Raises:
         TaskError: library, network, columns or cache folder are not there; the message says what to do.
     """
     drawn = sample(SETS[key])
-    number = min(len(drawn.texts[name]) for name in pair)
-    texts = {name: drawn.texts[name][:number] for name in pair}
-    return Sample(texts, dict(drawn.facts) | {"sentences": dict.fromkeys(pair, number)})
+    number = min(len(drawn.texts[name]) for name in classes)
+    texts = {name: drawn.texts[name][:number] for name in classes}
+    return Sample(texts, dict(drawn.facts) | {"sentences": dict.fromkeys(classes, number)})
 
 
 def sample(data: DataSet) -> Sample:

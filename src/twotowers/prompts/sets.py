@@ -16,9 +16,10 @@ import pandas as pd
 
 from ..arguments import brief, require_seed, require_whole
 from ..errors import LabelError, PromptError
-from .design import category_pairs
+from .design import category_groups
 from .encoding import Reader, Span, encode, require_reader, require_text, tokens_of
-from .label_pairs import LabelPair
+from .label_pairs import ROLES, LabelPair
+from .label_tokens import label_tokens, template_parts
 from .tasks import Task, find_half
 
 CONTENT_FREE = "N/A"
@@ -59,7 +60,7 @@ class PromptSet:
 
     Attributes:
         demonstrations, queries: (text, label) pairs.
-        labels: the two labels, sorted; `label_ids` are their tokens, and `words` what is written for them, in the same
+        labels: two or more, sorted; `label_ids` are their tokens, and `words` what is written for them, in the same
             order.
         prompts: one per query.
         shared: number of leading tokens that all prompts share (0 if the tokenizer merges across the boundary).
@@ -68,12 +69,12 @@ class PromptSet:
 
     demonstrations: tuple[Pair, ...]
     queries: tuple[Pair, ...]
-    labels: tuple[str, str]
-    label_ids: tuple[int, int]
+    labels: tuple[str, ...]
+    label_ids: tuple[int, ...]
     prompts: tuple[Prompt, ...]
     shared: int
-    categories: tuple[str, str] = ("", "")
-    words: tuple[str, str] = ("", "")
+    categories: tuple[str, ...] = ("", "")
+    words: tuple[str, ...] = ("", "")
 
     def __post_init__(self) -> None:
         if not any(self.words):
@@ -107,13 +108,14 @@ def prompt_set(
 
     Args:
         model: gives tokenizer and context length; its weights are not needed.
-        demonstrations, queries: (text, label) pairs; exactly two labels among them, written without a space.
+        demonstrations, queries: (text, label) pairs; two labels or more among them, written without a space.
         template: contains `{text}` and then `{label}`; a query is cut before its label.
         separator: stands between demonstrations.
         words: what is written for each label; left out, the label itself.
 
     Raises:
-        LabelError: labels that are not two, or not one token each.
+        LabelError: fewer than two labels, labels that are not one token each, or one of more than two that no
+            demonstration has.
         PromptError: empty texts, a template that cannot be used, or a prompt longer than the model's context.
     """
     require_reader(model)
@@ -122,9 +124,11 @@ def prompt_set(
     if not demonstrations or not queries:
         raise PromptError("A prompt set needs at least one demonstration and one query; give both lists.")
     found = sorted({label for _, label in (*demonstrations, *queries)})
-    if len(found) != 2:
-        raise LabelError(f"A prompt set needs exactly two labels, not {len(found)} ({', '.join(found)}).")
-    labels = (found[0], found[1])
+    if len(found) < 2:
+        raise LabelError(f"A prompt set needs at least two labels, not only '{found[0]}'; add texts of another.")
+    labels, demonstrated = tuple(found), {label for _, label in demonstrations}
+    if len(found) > 2 and (never := [label for label in found if label not in demonstrated]):
+        raise LabelError(f"No demonstration has the label '{never[0]}', which a query has; add some, or change it.")
     written = _words(labels, words)
     ids = label_tokens(model, [*written.values()], template)
     shown = [(text, written[label]) for text, label in demonstrations]
@@ -140,10 +144,10 @@ def prompt_set(
         demonstrations=demonstrations,
         queries=queries,
         labels=labels,
-        label_ids=(ids[written[labels[0]]], ids[written[labels[1]]]),
+        label_ids=tuple(ids[written[label]] for label in labels),
         prompts=tuple(prompts),
         shared=_shared_prefix(model, prompts),
-        words=(written[labels[0]], written[labels[1]]),
+        words=tuple(written[label] for label in labels),
     )
 
 
@@ -164,21 +168,35 @@ def as_sets(model: Any, prompt_sets: PromptSet | Sequence[PromptSet]) -> list[Pr
     return sets
 
 
+def require_two(sets: Sequence[PromptSet], what: str) -> None:
+    """Refuse prompt sets of more than two labels where a question is asked of two.
+
+    Raises:
+        LabelError: a set has more.
+    """
+    if found := next((s.labels for s in sets if len(s.labels) != 2), None):
+        raise LabelError(f"{what} needs two labels, but a prompt set has {len(found)} ({', '.join(found)}); give two.")
+
+
 def _listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, Iterable) else []
 
 
-def _words(labels: tuple[str, str], words: Mapping[str, str] | None) -> dict[str, str]:
+def _words(labels: tuple[str, ...], words: Mapping[str, str] | None) -> dict[str, str]:
     """What is written for each label."""
     if words is None:
         return {label: label for label in labels}
     if not isinstance(words, Mapping) or not set(labels) <= set(words):
-        raise LabelError(f"The words {brief(words)} do not say what is written for {' and '.join(labels)}; name both.")
+        all_of = "both" if len(labels) == 2 else "all"
+        named = " and ".join(labels)
+        raise LabelError(f"The words {brief(words)} do not say what is written for {named}; name {all_of}.")
     written = {label: words[label] for label in labels}
     for word in written.values():
         require_text(word, "word for a label")
-    if len(set(written.values())) < 2:
-        raise LabelError(f"Both labels are written '{written[labels[0]]}'; give two different words.")
+    if len(set(written.values())) < len(labels):
+        if len(labels) == 2:
+            raise LabelError(f"Both labels are written '{written[labels[0]]}'; give two different words.")
+        raise LabelError(f"Two labels are written alike ({', '.join(written.values())}); give different words.")
     return written
 
 
@@ -196,37 +214,6 @@ def _as_pairs(given: Sequence[Any]) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[str, int]:
-    """The single token with which each label continues a prompt. Needs no weights.
-
-    Raises:
-        LabelError: a label is several tokens, or two labels are the same token.
-    """
-    before, between, _ = _parts(template)
-    stem = encode(model, f"{before}a{between.rstrip()}")[0]
-    tokens: dict[str, int] = {}
-    for label in labels:
-        if not label.strip():
-            raise LabelError("A label is empty; give a word that is one token with its leading space.")
-        ids = encode(model, f"{before}a{between}{label}")[0]
-        if ids[: len(stem)] != stem:
-            raise LabelError(
-                f"The tokenizer of {model.name} joins the label '{label}' with what stands before it; use a "
-                f"template with a space or line break there."
-            )
-        pieces = model.tokenizer.convert_ids_to_tokens(ids[len(stem) :])
-        if len(pieces) != 1:
-            shown = " ".join(repr(piece) for piece in pieces)
-            raise LabelError(
-                f"The label '{label}' is {len(pieces)} tokens ({shown}) for the tokenizer of {model.name}; "
-                f"choose a label that is one token with its leading space."
-            )
-        tokens[label] = ids[-1]
-    if len(set(tokens.values())) < len(tokens):
-        raise LabelError(f"The labels {', '.join(labels)} are the same token for {model.name}; choose others.")
-    return tokens
-
-
 def sample_sets(
     model: Reader,
     task: Task,
@@ -240,7 +227,8 @@ def sample_sets(
     separator: str = TEMPLATES["lines"][1],
     labels: LabelPair | None = None,
 ) -> list[PromptSet]:
-    """Draw prompt sets: two categories each, by `category_pairs`, `shots` demonstrations a label, shuffled.
+    """Draw prompt sets: as many categories each as there are labels, by `category_groups`, `shots` demonstrations a
+    label, shuffled.
 
     Queries are balanced over the labels and differ from the demonstrations. Set i depends on (seed, half, i)
     only, so a longer list begins with the shorter one; its queries are the same for any number of shots. The labels are
@@ -254,13 +242,17 @@ def sample_sets(
     require_seed(seed)
     for name, number in (("n_sets", n_sets), ("shots", shots), ("n_queries", n_queries)):
         require_whole(name, number)
-    if n_queries % 2:
-        raise PromptError(f"{n_queries} queries cannot be balanced over two labels; ask for an even number.")
-    each, pair = n_queries // 2, labels or task.labels
+    pair = labels or task.labels
+    number = len(pair.names)
+    if n_queries % number:
+        many = "two" if number == 2 else str(number)
+        asked = "an even number" if number == 2 else f"a multiple of {number}"
+        raise PromptError(f"{n_queries} queries cannot be balanced over {many} labels; ask for {asked}.")
+    each = n_queries // number
     task.require(shots + each)
     design = np.random.default_rng([seed, half == "selection"])
     sets = []
-    for i, categories in enumerate(category_pairs(task.categories, n_sets, design)):
+    for i, categories in enumerate(category_groups(task.categories, n_sets, design, shown=number)):
         rng = np.random.default_rng([seed, half == "selection", i])
         demonstrations: list[Pair] = []
         queries: list[Pair] = []
@@ -272,30 +264,19 @@ def sample_sets(
         words = pair.words(categories)
         made = prompt_set(model, demonstrations, queries, template=template, separator=separator, words=words)
         behind = dict(zip(pair.names, categories, strict=True))
-        sets.append(replace(made, categories=(behind[made.labels[0]], behind[made.labels[1]])))
+        sets.append(replace(made, categories=tuple(behind[label] for label in made.labels)))
     return sets
 
 
 def categories_of(prompt_sets: Sequence[PromptSet]) -> pd.DataFrame:
-    """The two categories of each set, as `statistics.judge` takes them: `set, first, second`, by label 0 and 1."""
+    """The categories of each set, as `statistics.judge` takes them: `set, first, second`, and of more labels `third`
+    and so on, in the order of labels."""
     rows = [(i, *s.categories) for i, s in enumerate(prompt_sets)]
-    return pd.DataFrame(rows, columns=["set", "first", "second"])
-
-
-def _parts(template: str) -> tuple[str, str, str]:
-    """Split a template into what stands before the text, between text and label, and after the label."""
-    require_text(template, "template")
-    before, _, rest = template.partition("{text}")
-    between, found, after = rest.partition("{label}")
-    if not found or not between or any(place in after + between + before for place in ("{text}", "{label}")):
-        raise PromptError(
-            f"The template {brief(template)} cannot be used; it must be like '{{text}}: {{label}}', with each once."
-        )
-    return before, between, after
+    return pd.DataFrame(rows, columns=["set", *ROLES[: len(prompt_sets[0].categories)]])
 
 
 def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str) -> Prompt:
-    before, between, after = _parts(template)
+    before, between, after = template_parts(template)
     text = ""
     spans: list[tuple[Span, Span]] = []  # characters of each demonstration's text and label
     for words, label in (*demonstrations, query):

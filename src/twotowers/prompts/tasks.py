@@ -22,14 +22,14 @@ import yaml
 
 from ..errors import TaskError, UnknownNameError
 from . import datasets, sampling, tables
-from .label_pairs import LabelPair, label_pair
+from .label_pairs import MOST, LabelPair, label_pair, number_shown, usual_labels
 from .tables import Row
 from .written import is_path, shown, unwritable, writable
 
 Half = Literal["selection", "evaluation"]
 HALVES: tuple[Half, Half] = ("selection", "evaluation")
 BUILT_IN = ("words", *datasets.SETS)
-_OPTIONS = (":shots=", ":labels=")  # what may follow a task's name
+_OPTIONS = (":shots=", ":labels=", ":classes=")  # what may follow a task's name
 _ONE_WORD = {  # names of our categories that are several words, in one
     "bad_qualities": "negative",
     "good_qualities": "positive",
@@ -48,7 +48,7 @@ class Task:
         texts: category -> half -> texts; the two halves of a category are disjoint.
         digest: SHA-256 of the texts and their split.
         shots: most demonstrations of each label in a prompt; None leaves it to the scale.
-        labels: which words are written for the two labels of a prompt set.
+        labels: which words are written for the labels of a prompt set, one for each class that it shows.
         own: the texts are a user's file or folder, whose name says little.
         facts: where the texts come from and what was left out, for the provenance; `account` says it, in plain text.
     """
@@ -61,6 +61,11 @@ class Task:
     own: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     account: str = ""
+
+    @property
+    def classes(self) -> int:
+        """How many of the categories a prompt set shows."""
+        return len(self.labels.names)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -82,7 +87,8 @@ def load_task(name: str | Path) -> Task:
     """Load a task: `words`, a data set of sentences, or a user's own file or folder by path.
 
     A data set may be followed by two of its classes (`ag-news:world,sports`), and every task by the most
-    demonstrations of each label and by the labels (`ag-news:world,sports:shots=2:labels=natural`).
+    demonstrations of each label, by the labels (`ag-news:world,sports:shots=2:labels=natural`), and by how many
+    categories a prompt set shows, where that is not two (`words:classes=4`, `ag-news:classes=all`).
 
     Raises:
         UnknownNameError: neither a built-in task nor an existing file or folder.
@@ -92,6 +98,7 @@ def load_task(name: str | Path) -> Task:
         raise UnknownNameError("task", name, BUILT_IN)
     asked, options = _options(str(name))
     key, _, classes = asked.partition(":")
+    shows = options.get(":classes=", "2")
     if asked == "words":
         source = resources.files(__package__) / "words.yaml"
         lists: dict[str, list[str]] = yaml.safe_load(source.read_text(encoding="utf-8"))
@@ -99,15 +106,21 @@ def load_task(name: str | Path) -> Task:
         account = f"The source is our own list of {number:,} words in {len(lists)} categories; none is left out."
         task = replace(_split(asked, lists), account=account)
     elif key in datasets.SETS:
-        task = _of_sentences(key, classes)
+        task = _of_sentences(key, classes, many=shows != "2")
     elif is_path(asked):
         task = _own(Path(asked), tables.read(Path(asked)))
     else:
         raise UnknownNameError(
             "task", asked, BUILT_IN, hint=" (or give a CSV file with the columns text,label, or a folder)"
         )
-    labels = label_pair(options.get(":labels=", LabelPair().asked), _ONE_WORD if asked == "words" else None)
-    said = {":shots=": options.get(":shots="), ":labels=": labels.asked if labels != LabelPair() else None}
+    number = number_shown(task.name, len(task.categories), shows)
+    words, own = options.get(":labels=", usual_labels(number).asked), _ONE_WORD if asked == "words" else None
+    labels = label_pair(words, own, classes=number)
+    said = {
+        ":classes=": number if number != 2 else None,
+        ":shots=": options.get(":shots="),
+        ":labels=": labels.asked if not labels.usual else None,
+    }
     return replace(
         task,
         name=task.name + "".join(f"{option}{value}" for option, value in said.items() if value),
@@ -133,7 +146,7 @@ def portable(name: str) -> str:
 
 
 def _options(name: str) -> tuple[str, dict[str, str]]:
-    """A task's name without what follows it, and that: the number of shots and the labels, as they were asked for."""
+    """A task's name without what follows it, and that: shots, labels and classes, as they were asked for."""
     found = dict[str, str]()
     while place := max(((name.rfind(option), option) for option in _OPTIONS if option in name), default=None):
         asked, option, value = name.rpartition(place[1])
@@ -143,13 +156,18 @@ def _options(name: str) -> tuple[str, dict[str, str]]:
     number = found.get(":shots=")
     if number is not None and not re.fullmatch("[1-9][0-9]{0,5}", number):
         raise TaskError(f"The task '{name}' asks for '{number[:20]}' demonstrations; give a whole number from 1.")
+    shows = found.get(":classes=", "all")
+    if shows != "all" and not (re.fullmatch("[1-9][0-9]{0,2}", shows) and 2 <= int(shows) <= MOST):
+        raise TaskError(
+            f"The task '{name}' shows '{shows[:20]}' classes; give a whole number from 2 to {MOST}, or all."
+        )
     return name, found
 
 
-def _of_sentences(key: str, classes: str) -> Task:
-    pair = datasets.choose(key, classes)
-    drawn = sampling.balanced(key, pair)
-    name = key if len(datasets.SETS[key].classes) == 2 else f"{key}:{','.join(pair)}"
+def _of_sentences(key: str, classes: str, *, many: bool = False) -> Task:
+    chosen = datasets.choose(key, classes, many=many)
+    drawn = sampling.balanced(key, chosen)
+    name = key if chosen == datasets.SETS[key].classes else f"{key}:{','.join(chosen)}"
     task = _split(name, drawn.texts)
     return replace(task, shots=datasets.SHOTS, facts=drawn.facts, account=datasets.account(drawn.facts))
 

@@ -81,10 +81,11 @@ def rebuilt(
 def swapped(s: PromptSet) -> PromptSet:
     """The prompt set with its two labels exchanged, in the demonstrations and so in the right answers.
 
-    Labels are one token each, so the tokens are exchanged in place and nothing else can change.
+    Of more labels each becomes the next, the last the first. Labels are one token each, so the tokens are exchanged in
+    place and nothing else can change.
     """
-    names = dict(zip(s.labels, reversed(s.labels), strict=True))
-    tokens = dict(zip(s.label_ids, reversed(s.label_ids), strict=True))
+    names = dict(zip(s.labels, (*s.labels[1:], s.labels[0]), strict=True))
+    tokens = dict(zip(s.label_ids, (*s.label_ids[1:], s.label_ids[0]), strict=True))
 
     def exchange(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
         return tuple((text, names[label]) for text, label in pairs)
@@ -100,7 +101,7 @@ def swapped(s: PromptSet) -> PromptSet:
         demonstrations=exchange(s.demonstrations),
         queries=exchange(s.queries),
         prompts=tuple(retokenise(prompt) for prompt in s.prompts),
-        categories=(s.categories[1], s.categories[0]),
+        categories=(s.categories[-1], *s.categories[:-1]),
     )
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..clustering import OF_SET
 from ..errors import DamagedRunError, UnknownNameError
 from ..paper import CLAIMS
-from ..statistics import NEGLIGIBLE, SUPPORTED, Values, Verdict, judge
+from ..statistics import CHANCE, NEGLIGIBLE, SUPPORTED, UNTESTABLE, Values, Verdict, judge
 from .run_folder import RunFolder, effects_file
 
 TABLES = ("effects", "control", "before", "accuracy")  # of `set, effect`
@@ -47,11 +48,25 @@ class Evidence:
         """By today's specification, before `holm`; without a control that it names there is no support."""
         claim = CLAIMS[self.claim]
         given = {name: getattr(self, name) for name in (*TABLES[1:], *LISTS, "categories")}
-        made = judge(self.effects, claim.smallest, **given)
+        made = judge(self.effects, claim.smallest, chance=self.chance, **given)
+        if claim.two_labels and self.labels > 2:
+            return replace(
+                made, verdict=UNTESTABLE, reason=f"its question needs two labels, and here are {self.labels}"
+            )
         lacking = [WORDS[name] for name in claim.needs if given[name] is None]
         if lacking and made.verdict in (SUPPORTED, NEGLIGIBLE):
             return made.withdrawn(f"its control was not measured: {', '.join(lacking)}")
         return made
+
+    @property
+    def labels(self) -> int:
+        """How many there are in a prompt: as many as a set shows categories."""
+        return 2 if self.categories is None else len(self.categories.columns) - 1
+
+    @property
+    def chance(self) -> float:
+        """Of accuracy between the labels."""
+        return CHANCE if self.labels == 2 else 1 / self.labels
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -72,7 +87,8 @@ class Evidence:
             raise ValueError("these are no claim's effects")
         tables = {name: _frame(record[name], {"set": int, "effect": _number}) for name in TABLES}
         lists = {name: None if record[name] is None else [_number(x) for x in record[name]] for name in LISTS}
-        categories = _frame(record["categories"], {"set": int, "first": str, "second": str})
+        shown = max(2, len(record["categories"] or ()) - 1)
+        categories = _frame(record["categories"], {"set": int, **dict.fromkeys(OF_SET[:shown], str)})
         given: dict[str, Any] = {**tables, **lists, "categories": categories}
         return cls(record["claim"], int(record["seed"]), **given)
 

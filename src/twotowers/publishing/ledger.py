@@ -8,7 +8,7 @@ set with what controls it. Verdicts are made when they are read: `statistics.jud
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from ..errors import RunFolderError
 from ..paper import CLAIMS, Claim
 from ..statistics import DECIDED, Estimate, Verdict, holm
 from .evidence import Evidence, read_evidence
-from .markdown import table_text
-from .publish import Text
+from .markdown import escape, table_text
+from .publish import Facts, Text
 from .run_folder import RunFolder, effects_file
 from .specification import short_digest
 
@@ -52,6 +52,18 @@ def sentence(evidence: Mapping[str, Any]) -> str:
 def claim_text(claim: str) -> Text:
     """The sentence of a claim's verdict, of its `evidence`."""
     return Text(f"claim-{claim}", sentence)
+
+
+def _needs_two(facts: Facts, claims: Sequence[str]) -> str:
+    named = " and ".join(claims)
+    shown = ", ".join(map(escape, facts.labels))
+    return (
+        f"This chapter asks for one of two labels. Here a prompt has {len(facts.labels)} ({shown}), so nothing is "
+        f"measured, and {named} {'is' if len(claims) == 1 else 'are'} not testable; run a task that shows two classes."
+    )
+
+
+NEEDS_TWO = Text("needs-two-labels", write=_needs_two)  # of a chapter whose question has no meaning with more
 
 
 def ledger(folder: str | Path) -> pd.DataFrame:

@@ -41,10 +41,12 @@ def few_ticks(ax: Axes) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.6g}"))
 
 
-def accuracy_axis(ax: Axes) -> None:
+def accuracy_axis(ax: Axes, labels: int = 2) -> None:
+    """An axis of accuracy, with a line at chance between so many labels."""
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.axhline(0.5, color=GREY, linestyle=":", linewidth=1.3, label="chance between two labels")
+    named = f"chance between {'two' if labels == 2 else labels} labels"
+    ax.axhline(1 / labels, color=GREY, linestyle=":", linewidth=1.3, label=named)
 
 
 def head_map(table: pd.DataFrame, value: str, *, title: str, marked: Iterable[tuple[int, int]] = ()) -> Figure:

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..models.model import Model
 from ..models.registry import REGISTRY, WHEELS
-from ..prompts.label_pairs import LabelPair
 from ..prompts.tasks import Task
 from ..study import Study
 from .markdown import code, escape
@@ -45,7 +44,7 @@ def _of_labels(task: Task) -> str:
     """What tells labels apart that a name does not: two words may be alike in small letters, or cut off."""
     asked = task.labels.asked
     told = slug(task.name).endswith(f"labels-{asked.replace(',', '-')}")
-    return "" if told or task.labels == LabelPair() else hashlib.sha256(asked.encode()).hexdigest()[:8]
+    return "" if told or task.labels.usual else hashlib.sha256(asked.encode()).hexdigest()[:8]
 
 
 def run_title(study: Study) -> str:

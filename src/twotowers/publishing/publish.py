@@ -37,7 +37,7 @@ class Facts:
         run: the run's name, which anchors begin with; `title` is what a reader is told.
         model, family, template: as in the provenance; `rotary`: whether positions enter q·k
             alone, be it by a rotation, and are not embedded.
-        labels: the two labels, in sorted order.
+        labels: of a prompt, two or more, in sorted order.
         n_layers, n_heads: of the model; heads of one layer.
         scale, selection_sets, evaluation_sets, shots, queries, draws: as in `study.Scale`.
         task, account: the task's name, and what it says of itself.
@@ -50,7 +50,7 @@ class Facts:
     family: str
     template: str
     rotary: bool
-    labels: tuple[str, str]
+    labels: tuple[str, ...]
     n_layers: int
     n_heads: int
     scale: str
@@ -73,6 +73,16 @@ class Facts:
     def half(self) -> int:
         """The first layer of the deep half."""
         return -(-self.n_layers // 2)
+
+    @property
+    def chance(self) -> float:
+        """Of accuracy between the labels."""
+        return 1 / len(self.labels)
+
+    @property
+    def between(self) -> str:
+        """Of which labels one is the most likely, in words."""
+        return "between the two labels" if len(self.labels) == 2 else f"between the {len(self.labels)} labels"
 
     @property
     def all_heads(self) -> int:

@@ -1,13 +1,14 @@
 """One style for all figures: what each colour means, markers, sizes. No other module names a colour.
 
-Blue is foo and orange is bar, and neither is anything else. The colours differ for colour-blind readers; of two that
-look alike in grey, what they draw differs by marker, line or hatch, too. Each has a counterpart for dark pages.
+Of two labels blue is foo and orange is bar, and neither is anything else. The colours differ for colour-blind readers;
+of two that look alike in grey, what they draw differs by marker, line or hatch, too. Each has a counterpart for dark
+pages.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -50,8 +51,18 @@ DARK = {
 }  # on dark pages
 
 MARKERS = ("o", "s", "^", "D")
+# Of labels, where there are more than two: no colour of theirs is another's, and hatches and markers differ, too
+_OF_MANY = (BAR, FOO, _VIOLET, _GREEN, _WINE, _OLIVE, INK, GREY)
+_HATCHES = ("//", "", "..", "xx", "--", "++", "oo", "||")
+_LABEL_MARKERS = ("s", "o", "^", "D", "v", "P", "X", "*")
 WIDTH = 6.4  # inches
 SHADES = 47  # of a map; as few as are drawn as vectors, and odd, so that zero is white
+
+
+def label_looks(labels: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """For each label, in sorted order: it, its colour, its hatch and its marker."""
+    return list(zip(labels, _OF_MANY, _HATCHES, _LABEL_MARKERS, strict=False))
+
 
 STYLE: dict[Any, Any] = {
     "font.size": 10.5,

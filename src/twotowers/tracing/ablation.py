@@ -16,6 +16,7 @@ from ..models.model import Model
 from ..prompts.packing import Batch
 from .answers import Answers, reading
 from .capture import OPTIONS, Sites, inputs_of
+from .contrasts import mean_of_others
 
 
 def ablate(
@@ -107,12 +108,12 @@ def subtract(model: Model, batch: Batch, layer: int, head: int) -> Answers:
 def attributions(model: Model, batch: Batch) -> Float[Tensor, "L H B"]:
     """First-order estimate of the margin that each row's prompts lose, on average, without each head.
 
-    The margin is the gold label's logit minus the other's. To first order, zeroing z costs z times the margin's
-    gradient, summed over positions: one forward and one backward pass for all heads.
+    The margin is the gold label's logit minus the other's, or minus the mean of all others. To first order, zeroing z
+    costs z times the margin's gradient, summed over positions: one forward and one backward pass for all heads.
     """
     sites, row, last, n_heads, label_ids = Sites.of(model), batch.row, batch.last, model.arch.n_heads, batch.label_ids
     first, out_projs, norm, unembed = sites.blocks[0], sites.out_projs, sites.final_norm, sites.unembed
-    sign = torch.nn.functional.one_hot(batch.gold, 2) * 2 - 1  # of each label's logit in the margin
+    sign = mean_of_others(batch.gold, label_ids.shape[1])  # of each label's logit in the margin
     shares = sign / row.bincount()[row, None]
     with torch.enable_grad(), model.nn.trace(inputs_of(model, batch), backend=model.backend(), **OPTIONS):
         first.input = first.input.detach().requires_grad_()  # a server's weights may be frozen

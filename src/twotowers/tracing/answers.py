@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..prompts.packing import Batch
-from ..prompts.sets import PromptSet
+from ..prompts.sets import PromptSet, require_two
+from .contrasts import differences, margin_against
 
 SAME = ("set", "query", "label")  # what names a prompt, whatever its demonstrations are
 
@@ -34,7 +35,12 @@ def require_finite(*numbers: Tensor) -> None:
 
 
 def answer_table(rows: Answers, sets: Sequence[PromptSet], start: int) -> pd.DataFrame:
-    """A row per prompt: answers, probabilities and accuracies; sets are numbered from `start`."""
+    """A row per prompt: answers, probabilities and accuracies; sets are numbered from `start`.
+
+    Raises:
+        LabelError: a set has more than two labels.
+    """
+    require_two(sets, "The probability of the second label")
     require_finite(rows.labels, rows.log_norm)
     gold = torch.tensor([s.label_ids[g] for s in sets for g in s.gold])
     labels = rows.labels.double()
@@ -58,12 +64,18 @@ def two_way(difference: pd.Series, gold: pd.Series, s: PromptSet) -> dict[str, p
     }
 
 
-def outcome_table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.DataFrame:
-    """Rows of `outcomes` for one group and one prompt set, the `index`-th."""
+def outcome_table(
+    rows: Answers, s: PromptSet, group: int, index: int, target: Int[Tensor, " N"] | None = None
+) -> pd.DataFrame:
+    """Rows of `outcomes` for one group and one prompt set, the `index`-th.
+
+    Args:
+        target: the label of each prompt that the margin is taken against; left out, the mean of all others.
+    """
     require_finite(rows.labels, rows.log_norm)
-    prompts, gold_index = torch.arange(len(s.gold)), torch.tensor(s.gold)
-    gold, other = rows.labels[prompts, gold_index], rows.labels[prompts, 1 - gold_index]
-    correct = rows.best == torch.tensor(s.label_ids)[gold_index]
+    prompts, gold = torch.arange(len(s.gold)), torch.tensor(s.gold)
+    apart = differences(rows.labels, gold)
+    correct = rows.best == torch.tensor(s.label_ids)[gold]
     return pd.DataFrame(
         {
             "group": group,
@@ -71,23 +83,26 @@ def outcome_table(rows: Answers, s: PromptSet, group: int, index: int) -> pd.Dat
             "query": prompts.numpy(),
             "label": [label for _, label in s.queries],
             "accuracy": correct.double().numpy(),
-            "accuracy_two_way": (gold > other).double().numpy(),
-            "margin": (gold - other).double().numpy(),
+            "accuracy_two_way": (apart > 0).all(-1).double().numpy(),
+            "margin": margin_against(apart, gold, target).double().numpy(),
         }
     )
 
 
-def two_way_table(margins: Float[Tensor, "G N"], s: PromptSet, index: int) -> pd.DataFrame:
-    """As `outcome_table` of G groups, from margins alone: without `accuracy`, which needs the whole vocabulary."""
-    require_finite(margins)
-    groups, n = margins.shape
+def two_way_table(
+    apart: Float[Tensor, "G N k1"], s: PromptSet, index: int, target: Int[Tensor, " N"] | None = None
+) -> pd.DataFrame:
+    """As `outcome_table` of G groups, from labels' `differences` alone: without `accuracy`, which needs all logits."""
+    require_finite(apart)
+    groups, n, _ = apart.shape
+    margins = margin_against(apart, torch.tensor(s.gold), target)
     return pd.DataFrame(
         {
             "group": np.repeat(np.arange(groups), n),
             "set": index,
             "query": np.tile(np.arange(n), groups),
             "label": [label for _, label in s.queries] * groups,
-            "accuracy_two_way": (margins > 0).double().flatten().numpy(),
+            "accuracy_two_way": (apart > 0).all(-1).double().flatten().numpy(),
             "margin": margins.double().flatten().numpy(),
         }
     )
@@ -117,12 +132,12 @@ class Answers:
     """What N prompts answer. Logits are natural, over the full vocabulary.
 
     Attributes:
-        labels: logits of each prompt's two labels.
+        labels: logits of each prompt's labels.
         log_norm: log of the sum of exponentials over the vocabulary, so that `labels - log_norm` is log p.
         best: the most probable token.
     """
 
-    labels: Float[Tensor, "N 2"]
+    labels: Float[Tensor, "N k"]
     log_norm: Float[Tensor, " N"]
     best: Int[Tensor, " N"]
 

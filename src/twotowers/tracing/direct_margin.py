@@ -20,15 +20,16 @@ from ..models.architecture import Architecture
 from ..prompts.packing import Batch
 from ..statistics import Values
 from .capture import Capture
+from .contrasts import differences, margin_against, mean_of_others
 from .projection import carried_back, label_direction
 
 
 @dataclass(frozen=True)
 class DirectMargin:
-    """Margins of N prompts, gold label's logit minus the other's, and the part of each that is written directly.
+    """Margins of N prompts, and the part of each that is written directly.
 
     Attributes:
-        margin: the model's own.
+        margin: the model's own, the gold label's logit minus the other's, or minus the mean of all others.
         embedding: what enters layer 0.
         attention, mlp: of each layer, biases included.
         heads: each by itself; those of a layer add up to `attention`, up to the output's bias.
@@ -49,16 +50,18 @@ class DirectMargin:
 
 def direct_margin(arch: Architecture, captured: Capture, batch: Batch) -> DirectMargin:
     """The margin of each prompt of a captured batch, part by part; logits."""
-    prompts, gold = torch.arange(len(batch.gold)), batch.gold
-    towards = label_direction(arch, captured, batch) * (2 * gold - 1)[:, None]
-    labels, heads = captured.answers.labels, range(arch.n_heads)
+    gold, labels = batch.gold, captured.answers.labels
+    towards = label_direction(arch, captured, batch, mean_of_others(gold, labels.shape[1]))
 
     def written(x: Float[Tensor, "*L N d"]) -> Float[Tensor, "*L N"]:
         return (arch.norm_shape(x) * towards).sum(-1)
 
-    by_head = [(z * carried_back(arch, layer, heads, towards)).sum(-1).T for layer, z in enumerate(captured.parts())]
+    by_head = [
+        (z * carried_back(arch, layer, range(arch.n_heads), towards)).sum(-1).T
+        for layer, z in enumerate(captured.parts())
+    ]
     return DirectMargin(
-        margin=labels[prompts, gold] - labels[prompts, 1 - gold],
+        margin=margin_against(differences(labels, gold), gold),
         embedding=written(captured.resid_pre[0]),
         attention=written(captured.attn_out),
         mlp=written(captured.mlp_out),

@@ -4,6 +4,9 @@ z of each head is computed from queries, keys and values of the intact run, of w
 in; later layers run on (method page, equation eq-exchange). Donors are fixed, so that anyone can check a result: the
 query of rank r among its label takes the other label's query of rank r, or its own label's of rank r + 1; the i-th
 position of one label is exchanged with the i-th of the other, and what is left over stays.
+
+Of more than two labels the other one is each prompt's target (`contrasts`): the next label, or a chosen one. Positions
+of the gold label and of the target change places, those of further labels stay.
 """
 
 from __future__ import annotations
@@ -22,14 +25,21 @@ from ..prompts.packing import Batch, pack
 from ..prompts.sets import PromptSet, as_sets
 from .answers import Answers, outcome_table, two_way_table
 from .capture import Capture, capture
+from .contrasts import NEXT, margin_against, targets
 from .heads import Head, Heads, as_heads, by_layer
 from .projection import values_of
-from .rewriting import Choice, rewrite, rewritten_margins
+from .rewriting import Choice, rewrite, rewritten_differences
 
 PARTS = ("none", "query-other", "query-same", "keys", "values", "keys-values")
 
 
-def exchange(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Heads, part: str) -> pd.DataFrame:
+def exchange(
+    model: Model,
+    prompt_sets: PromptSet | Sequence[PromptSet],
+    heads: Heads,
+    part: str,
+    towards: str = NEXT,
+) -> pd.DataFrame:
     """Answer every prompt with one part of some heads exchanged.
 
     | part | what is exchanged |
@@ -43,37 +53,51 @@ def exchange(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
 
     Args:
         heads: (layer, head) pairs, all exchanged together.
+        towards: which label is the other one: `next` in the order of the set's labels (of two, simply the other), or a
+            label by its name; then prompts whose answer it is are left out.
 
     Returns:
-        a row per prompt: `group` (0), `set, query, label, accuracy, accuracy_two_way, margin`, as `outcomes`.
+        a row per prompt: `group` (0), `set, query, label, accuracy, accuracy_two_way, margin`, as `outcomes`, but the
+        margin is the gold label's logit minus that of the other one.
 
     Raises:
-        HeadError, UnknownNameError, PromptError: no such head; no such part; a set whose queries share one label.
+        HeadError, UnknownNameError, PromptError: no such head; no such part or label; a set without queries of one of
+            the labels.
     """
     sets = as_sets(model, prompt_sets)
-    found = enumerate(_rewritings(model, sets, [(heads, part)]))
-    tables = [outcome_table(rewrite(model, batch, intact, new), s, 0, i) for i, (s, batch, intact, new) in found]
-    return pd.concat(tables, ignore_index=True)
+    found = enumerate(_rewritings(model, sets, [(heads, part)], towards))
+    tables = [
+        outcome_table(rewrite(model, batch, intact, new), s, 0, i, targets(s, towards))
+        for i, (s, batch, intact, new) in found
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return table if towards == NEXT else table[table["label"] != towards].reset_index(drop=True)
 
 
 def exchanges(model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]) -> pd.DataFrame:
     """As `exchange` for several choices of heads and part, which are the groups, in one pass over the sets.
 
-    `accuracy` is left out: it needs logits of the whole vocabulary, about half the work.
+    `accuracy` is left out: it needs logits of the whole vocabulary, about half the work. The other label is the next.
     """
-    found = zip(sets, exchanged_margins(model, sets, choices), strict=True)
-    return pd.concat([two_way_table(own, s, index) for index, (s, own) in enumerate(found)], ignore_index=True)
+    tables = [
+        two_way_table(rewritten_differences(model, batch, intact, new), s, index, targets(s))
+        for index, (s, batch, intact, new) in enumerate(_rewritings(model, sets, choices))
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def exchanged_margins(
     model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]
 ) -> list[Float[Tensor, "choices N"]]:
     """Margins of `exchanges`, set by set."""
-    return [rewritten_margins(model, batch, intact, new) for _, batch, intact, new in _rewritings(model, sets, choices)]
+    return [
+        margin_against(rewritten_differences(model, batch, intact, new), batch.gold, targets(s))
+        for s, batch, intact, new in _rewritings(model, sets, choices)
+    ]
 
 
 def _rewritings(
-    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]
+    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]], towards: str = NEXT
 ) -> Iterator[tuple[PromptSet, Batch, Capture, list[Choice]]]:
     """Set by set what is written where, for each of the choices."""
     groups = [as_heads(model, heads) for heads, _ in choices]
@@ -81,12 +105,13 @@ def _rewritings(
         if part not in PARTS:
             raise UnknownNameError("part", part, PARTS)
     for s in tqdm(sets, desc="exchange", unit="set", delay=2, leave=False):
+        target = targets(s, towards)
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
         wanted: dict[str, set[Head]] = {part: set() for part in PARTS}
         for own, (_, part) in zip(groups, choices, strict=True):
             wanted[part].update(own)
-        z = exchanged_parts(model, s, batch, intact, wanted)
+        z = exchanged_parts(model, s, batch, intact, wanted, target)
         yield (
             s,
             batch,
@@ -103,22 +128,38 @@ def in_choices(rows: Answers, number: int) -> list[Answers]:
 
 
 def exchanged_z(
-    model: Model, s: PromptSet, batch: Batch, intact: Capture, heads: Sequence[Head], part: str
+    model: Model,
+    s: PromptSet,
+    batch: Batch,
+    intact: Capture,
+    heads: Sequence[Head],
+    part: str,
+    target: Int[Tensor, " N"] | None = None,
 ) -> dict[Head, Float[Tensor, "N d_h"]]:
-    """z of each head at the last position of one packed prompt set, with a part exchanged."""
-    return exchanged_parts(model, s, batch, intact, {part: heads})[part]
+    """z of each head at the last position of one packed prompt set, with a part exchanged.
+
+    Args:
+        target: the label of each prompt that it is exchanged with; left out, the next.
+    """
+    return exchanged_parts(model, s, batch, intact, {part: heads}, target)[part]
 
 
 def exchanged_parts(
-    model: Model, s: PromptSet, batch: Batch, intact: Capture, wanted: Mapping[str, Collection[Head]]
+    model: Model,
+    s: PromptSet,
+    batch: Batch,
+    intact: Capture,
+    wanted: Mapping[str, Collection[Head]],
+    target: Int[Tensor, " N"] | None = None,
 ) -> dict[str, dict[Head, Float[Tensor, "N d_h"]]]:
     """`exchanged_z` of several parts, of some heads each, for which keys and values are computed once.
 
     Args:
         wanted: part -> heads.
+        target: as of `exchanged_z`.
     """
-    donors = {part: _donors(s, part) for part, heads in wanted.items() if heads}
-    stays, moved = torch.arange(batch.index.shape[1]).expand_as(batch.index), label_partners(s, batch)
+    donors = {part: _donors(s, part, target) for part, heads in wanted.items() if heads}
+    stays, moved = torch.arange(batch.index.shape[1]).expand_as(batch.index), label_partners(s, batch, target)
     found: dict[str, dict[Head, Tensor]] = {part: {} for part in wanted}
     for layer, every in by_layer(sorted({head for heads in wanted.values() for head in heads})).items():
         q = queries(model, batch, intact, layer, every)
@@ -135,10 +176,10 @@ def exchanged_parts(
     return found
 
 
-def _donors(s: PromptSet, part: str) -> Int[Tensor, " N"]:
+def _donors(s: PromptSet, part: str, target: Int[Tensor, " N"] | None) -> Int[Tensor, " N"]:
     if not part.startswith("query"):
         return torch.arange(len(s.prompts))
-    return query_donors(s, other=part == "query-other")
+    return query_donors(s, other=part == "query-other", target=target)
 
 
 def queries(model: Model, batch: Batch, intact: Capture, layer: int, heads: Sequence[int]) -> Float[Tensor, "N h d_h"]:
@@ -182,34 +223,40 @@ def take(x: Float[Tensor, "N S h d_h"], source: Int[Tensor, "N S"]) -> Float[Ten
     return x[torch.arange(len(x))[:, None], source]
 
 
-def query_donors(s: PromptSet, *, other: bool) -> Int[Tensor, " N"]:
+def query_donors(s: PromptSet, *, other: bool, target: Int[Tensor, " N"] | None = None) -> Int[Tensor, " N"]:
     """Whose query each prompt takes: the other label's of its rank, or its own label's of the next rank, in a circle.
 
+    Args:
+        target: which label is the other one, for each prompt; left out, the next.
+
     Raises:
-        PromptError: all queries have one label.
+        PromptError: there are no queries of the other label.
     """
-    gold = s.gold
-    by_label = [[i for i, own in enumerate(gold) if own == label] for label in (0, 1)]
-    if other and not all(by_label):
-        raise PromptError("Queries are exchanged between labels, so a prompt set needs queries of both; add some.")
+    gold, towards = s.gold, (targets(s) if target is None else target).tolist()
+    by_label = [[i for i, own in enumerate(gold) if own == label] for label in range(len(s.labels))]
+    if other and not all(by_label[label] for label in towards):
+        every = "both" if len(s.labels) == 2 else "all of them"
+        raise PromptError(f"Queries are exchanged between labels, so a prompt set needs queries of {every}; add some.")
     donors = []
     for i, label in enumerate(gold):
-        rank, from_label = by_label[label].index(i), by_label[1 - label if other else label]
+        rank, from_label = by_label[label].index(i), by_label[towards[i] if other else label]
         donors.append(from_label[(rank if other else rank + 1) % len(from_label)])
     return torch.tensor(donors)
 
 
-def label_pairs(s: PromptSet) -> list[tuple[int, int]]:
-    """Demonstrations that are exchanged: the i-th of one label with the i-th of the other."""
-    first, second = ([i for i, (_, own) in enumerate(s.demonstrations) if own == label] for label in s.labels)
+def label_pairs(s: PromptSet, one: int = 0, other: int = 1) -> list[tuple[int, int]]:
+    """Demonstrations that are exchanged: the i-th of one label, by its number, with the i-th of another."""
+    first, second = ([i for i, (_, own) in enumerate(s.demonstrations) if own == s.labels[n]] for n in (one, other))
     return list(zip(first, second, strict=False))
 
 
-def label_partners(s: PromptSet, batch: Batch) -> Int[Tensor, "N S"]:
-    """For every position of each prompt where it takes from: a label position from its partner, others from itself."""
+def label_partners(s: PromptSet, batch: Batch, target: Int[Tensor, " N"] | None = None) -> Int[Tensor, "N S"]:
+    """For every position of each prompt where it takes from: a position of its gold label from its partner of the
+    target, and the other way round; others from themselves."""
     source = torch.arange(batch.index.shape[1]).repeat(len(s.prompts), 1)
+    towards = (targets(s) if target is None else target).tolist()
     for n, prompt in enumerate(s.prompts):
-        for a, b in label_pairs(s):
+        for a, b in label_pairs(s, s.gold[n], towards[n]):
             first, second = prompt.label_positions[a], prompt.label_positions[b]
             source[n, first], source[n, second] = second, first
     return source

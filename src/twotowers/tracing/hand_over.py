@@ -25,6 +25,7 @@ from ..prompts.sets import Prompt, PromptSet, as_sets
 from ..prompts.variants import swapped
 from .answers import Answers, outcome_table, reading
 from .capture import OPTIONS, Capture, Sites, capture, inputs_of, remembered
+from .contrasts import targets
 from .exchange import label_pairs, query_donors
 
 PLACES = ("text", "text+separator", "label", "query", "last")
@@ -54,13 +55,18 @@ def hand_over(
     Where positions are embedded, texts and labels do not take the embedding of their place along; what lower layers
     made of it they do.
 
+    Of more than two labels, the query and last position are exchanged with those of the next label in the set's order;
+    labels are those of the prompt in which each label is the next; and texts come from the label before, so that the
+    answer moves to the next label each time. What is left over stays.
+
     Args:
         layers: the residual that enters these, 0 to the number of layers, which is the final residual; all by default.
         within: the control: each exchange is made within a class, with the next demonstration of the same label, or
             the next query of it.
 
     Returns:
-        a row per layer and prompt: `place, layer, set, query, label, accuracy, accuracy_two_way, margin`.
+        a row per layer and prompt: `place, layer, set, query, label, accuracy, accuracy_two_way, margin`, the margin
+        against the next label, as in `exchange`.
 
     Raises:
         UserError: no such place or layer; a set whose queries share one label.
@@ -92,7 +98,7 @@ def hand_overs(
     tables = []
     for index, s in enumerate(tqdm(sets, desc="hand over", unit="set", delay=2, leave=False)):
         for (place, within), layer, rows in _of_set(model, s, choices):
-            table = outcome_table(rows, s, 0, index).drop(columns="group")
+            table = outcome_table(rows, s, 0, index, targets(s)).drop(columns="group")
             tables.append(table.assign(place=place, within=within, layer=layer))
     return pd.concat(tables, ignore_index=True)[["place", "within", "layer", *table.columns]]
 
@@ -172,13 +178,19 @@ def _moves(s: PromptSet, place: str, within: bool) -> list[Move]:
         return [(n, a, donor, b) for n, donor in enumerate(donors) for a, b in _aligned(spans[n], spans[donor])]
     if place == "label" and not within:
         return [(n, i, n, i) for n, p in enumerate(s.prompts) for i in p.label_positions]
-    partners = _within_labels(s) if within else {a: b for pair in label_pairs(s) for a, b in (pair, pair[::-1])}
+    partners = _within_labels(s) if within else _from_label_before(s)
     return [
         (n, i, n, j)
         for n, p in enumerate(s.prompts)
         for a, b in partners.items()
         for i, j in _aligned(_span(p, a, place), _span(p, b, place))
     ]
+
+
+def _from_label_before(s: PromptSet) -> dict[int, int]:
+    """For each demonstration the one of its rank of the label before, of the first label of the last."""
+    k = len(s.labels)
+    return {a: b for label in range(k) for a, b in label_pairs(s, label, (label - 1) % k)}
 
 
 def _within_labels(s: PromptSet) -> dict[int, int]:

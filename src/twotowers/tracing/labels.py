@@ -66,8 +66,9 @@ def described(frame: pd.DataFrame, layer: int, head: int) -> pd.DataFrame:
 
 
 def position_kinds(sets: Sequence[PromptSet], batch: Batch) -> Int[Tensor, "N S"]:
-    """Of each position of each prompt: 0 or 1 if it holds the first or second label, 2 if another token, -1 if none."""
-    kinds = torch.where(batch.index >= 0, 2, -1)
+    """Of each position of each prompt: the number of the label that it holds (of two, 0 or 1), or as many as there are
+    labels if it holds another token, -1 if none."""
+    kinds = torch.where(batch.index >= 0, batch.label_ids.shape[1], -1)
     prompts = [(s, prompt) for s in sets for prompt in s.prompts]
     for n, (s, prompt) in enumerate(prompts):
         for (_, label), position in zip(s.demonstrations, prompt.label_positions, strict=True):
@@ -78,7 +79,7 @@ def position_kinds(sets: Sequence[PromptSet], batch: Batch) -> Int[Tensor, "N S"
 def label_places(sets: Sequence[PromptSet], batch: Batch) -> tuple[Int[Tensor, "P 2"], list[int]]:
     """Row and packed position of every label, once however many queries share it, and which label it is."""
     kinds = position_kinds(sets, batch)
-    is_label: Bool[Tensor, "N S"] = (kinds == 0) | (kinds == 1)
+    is_label: Bool[Tensor, "N S"] = (kinds >= 0) & (kinds < batch.label_ids.shape[1])
     rows = batch.row[:, None].expand_as(kinds)
     found = torch.stack([rows[is_label], batch.index[is_label], kinds[is_label]], dim=1).unique(dim=0)
     return found[:, :2], found[:, 2].tolist()

@@ -32,7 +32,9 @@ def outcomes(
 
     Returns:
         a row per group and prompt: `group, set, query, label, accuracy, accuracy_two_way, margin`, where the
-        accuracies are 0 or 1 and `label` is the gold label.
+        accuracies are 0 or 1 and `label` is the gold label. The margin is the gold label's logit minus the other's, and
+        of more than two labels minus the mean of all others; `accuracy_two_way` says whether the gold label beats all
+        others, of which there is one, or more.
     """
     sets = as_sets(model, prompt_sets)
     members = [as_heads(model, group) for group in groups]

@@ -100,10 +100,18 @@ def values_of(arch: Architecture, captured: Capture, layer: int, heads: Sequence
     return torch.einsum("btd,hde->bthe", arch.norm_in(layer, captured.inputs[layer]), weight[heads]) + bias[heads]
 
 
-def label_direction(arch: Architecture, captured: Capture, batch: Batch) -> Float[Tensor, "N d"]:
-    """M(x) is the product of `norm_shape(x)` with this: the labels' rows of W_U, second minus first, scaled."""
+def label_direction(
+    arch: Architecture, captured: Capture, batch: Batch, counts: Float[Tensor, "N k"] | None = None
+) -> Float[Tensor, "N d"]:
+    """M(x) is the product of `norm_shape(x)` with this: the labels' rows of W_U, each as it counts, scaled.
+
+    Args:
+        counts: of each label's logit, as `contrasts` gives them; left out, of two labels the second minus the first.
+    """
     labels = arch.w_u()[batch.label_ids]
-    return (labels[:, 1] - labels[:, 0]) * arch.norm_scale(captured.resid_pre[-1])
+    if counts is None:
+        counts = torch.tensor([-1.0, 1.0]).expand(len(labels), -1)
+    return (counts.to(labels)[:, :, None] * labels).sum(1) * arch.norm_scale(captured.resid_pre[-1])
 
 
 def carried_back(

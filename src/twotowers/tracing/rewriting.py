@@ -19,6 +19,7 @@ from ..models.model import Model
 from ..prompts.packing import Batch
 from .answers import Answers, Reading, reading, require_finite
 from .capture import OPTIONS, Capture, Sites, at_lasts, inputs_of, remembered
+from .contrasts import others_of
 from .heads import Head
 
 Choice = Mapping[Head, Float[Tensor, "N d_h"]]  # heads, and what each one's z becomes in all N prompts
@@ -43,25 +44,28 @@ def rewrite(model: Model, batch: Batch, intact: Capture, choices: Sequence[Choic
     return Answers.cat(parts)
 
 
-def rewritten_margins(
+def rewritten_differences(
     model: Model, batch: Batch, intact: Capture, choices: Sequence[Choice]
-) -> Float[Tensor, "choices N"]:
-    """Margins alone, the gold label's logit minus the other's: the vocabulary, most of the work, is not read.
+) -> Float[Tensor, "choices N k1"]:
+    """The gold label's logit minus that of each other label (`contrasts.differences`), and nothing else.
+
+    The vocabulary, most of the work, is not read.
 
     Args:
         batch, intact, choices: as of `rewrite`.
     """
     w_u, bias = model.arch.w_u(), model.arch.unembed_bias()
-    gold, other = (batch.label_ids.gather(1, own[:, None])[:, 0] for own in (batch.gold, 1 - batch.gold))
-    towards = w_u[gold] - w_u[other]  # [N, d]
+    gold = batch.label_ids.gather(1, batch.gold[:, None])  # [N, 1]
+    other = batch.label_ids.gather(1, others_of(batch.gold, batch.label_ids.shape[1]))  # [N, k - 1]
+    towards = w_u[gold] - w_u[other]  # [N, k - 1, d]
     constant = 0.0 if bias is None else bias[gold] - bias[other]
     normed = [
         _rewrite(model, batch, intact, part, None)[0].unflatten(0, (len(part), -1))
         for part in _parts(batch, intact, choices)
     ]
-    margins = (torch.cat(normed) * towards).sum(-1) + constant
-    require_finite(margins)
-    return margins
+    apart = (torch.cat(normed)[:, :, None] * towards).sum(-1) + constant
+    require_finite(apart)
+    return apart
 
 
 def _parts(batch: Batch, intact: Capture, choices: Sequence[Choice]) -> list[Sequence[Choice]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import expit
 
 from ...models.model import Model
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, require_two
 from ...statistics import estimate, summarise
 from ...tracing.balancing import balanced
 from ...tracing.controls import INTACT, fold_effects, is_fold, is_random, more_than_others, random_effects, removed
@@ -30,6 +30,7 @@ def balanced_answers(
     """
     names, tables = dict(enumerate((INTACT, *groups))), []
     for share, sets in prompt_sets_by_share.items():
+        require_two(sets, "The probability of the second label")
         table = balanced(model, sets, [[], *groups.values()])
         towards = table["margin"].where(table["label"] == sets[0].labels[1], -table["margin"])
         tables.append(table.assign(heads=table["group"].map(names), share=share, p_foo_two_way=expit(towards)))

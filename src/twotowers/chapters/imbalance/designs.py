@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from ...prompts.sets import CONTENT_FREE, Pair, PromptSet
+from ...prompts.sets import CONTENT_FREE, Pair, PromptSet, require_two
 from ...prompts.tasks import Half
 from ...prompts.variants import all_dealt, rebuilt
 from ...study import Study
@@ -69,6 +69,7 @@ def number_of_demonstrations(study: Study) -> int:
 
 def sources(study: Study, half: Half) -> list[PromptSet]:
     """Sets with demonstrations to choose from, n - 1 of each label: longer than any prompt that is made of them."""
+    require_two(getattr(study, half), "A share of one label")
     n = number_of_demonstrations(study)
     return getattr(study, half) if study.scale.shots >= n - 1 else study.of_any_length().sets(half, shots=n - 1)
 

@@ -20,7 +20,7 @@ from ...errors import HeadError, PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.encoding import require_reader
-from ...prompts.sets import PromptSet, as_sets
+from ...prompts.sets import PromptSet, as_sets, require_two
 from ...statistics import estimate, summarise
 from ...tracing.answers import SAME, answer_table
 from ...tracing.capture import Batch, Capture, captures
@@ -62,6 +62,8 @@ def imbalance(
     for share in prompt_sets_by_share:
         require_between("A share of foo", share, 0, 1)
     by_share = {share: as_sets(model, sets) for share, sets in prompt_sets_by_share.items()}
+    for sets in by_share.values():
+        require_two(sets, "The imbalance of labels")
     tables = []
     for share, sets in by_share.items():
         for part, start, batch, captured in captures(model, sets, f"imbalance, {share:.0%} foo"):

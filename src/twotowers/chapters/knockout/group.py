@@ -22,7 +22,7 @@ from ...tracing.capture import batches, capture
 from ...tracing.controls import FOLD, GROUPS
 from ...tracing.heads import HEAD, Head, deep_heads, different, is_deep, random_heads
 from ...tracing.outcomes import outcomes
-from ...tracing.rewriting import rewritten_margins
+from ...tracing.rewriting import rewritten_differences
 
 INTACT, ZEROED, RANDOM = "nothing removed", "in-context heads zeroed", "random heads zeroed, same layers"
 AT_MEAN, OTHERS, ALL_DEEP = (
@@ -83,7 +83,7 @@ def at_mean(
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
         new = [{h: mean[h].expand(len(s.prompts), -1) for h in own} for own in choices.values()]
-        tables.append(two_way_table(rewritten_margins(model, batch, intact, new), s, index))
+        tables.append(two_way_table(rewritten_differences(model, batch, intact, new), s, index))
     return _named(pd.concat(tables, ignore_index=True), [(name, -1) for name in choices])
 
 

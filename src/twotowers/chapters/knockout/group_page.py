@@ -13,7 +13,7 @@ from ...publishing.markdown import escape, table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.wording import head_names, intervals
-from ...statistics import rank_agreement
+from ...statistics import CHANCE, rank_agreement
 from ...tracing.heads import pairs
 from .group import ALL_DEEP, AT_MEAN, INTACT, OTHERS, RANDOM, ZEROED
 from .scores import SCORES
@@ -86,12 +86,13 @@ MEASURES = {"margin": "margin (logits)", "accuracy_two_way": "two-way accuracy"}
 ORDER = (INTACT, ZEROED, RANDOM, AT_MEAN, OTHERS, ALL_DEEP)
 
 
-def group_figure(conditions: pd.DataFrame) -> Drawing:
+def group_figure(conditions: pd.DataFrame, facts: Facts | None = None) -> Drawing:
     """Margin and accuracy, a row for each condition; a mark for each random group.
 
     Columns `name, draw, measure, mean, low, high`.
     """
     figure, axes = panels(2, height=3.2, sharey=True)
+    guessing = facts.chance if facts else CHANCE
     names = [name for name in ORDER if name in set(conditions["name"])]
     for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         for y, name in enumerate(names):
@@ -101,19 +102,19 @@ def group_figure(conditions: pd.DataFrame) -> Drawing:
                 continue
             whiskers = [(part["mean"] - part["low"]).fillna(0), (part["high"] - part["mean"]).fillna(0)]
             ax.errorbar(part["mean"], [y] * len(part), xerr=whiskers, fmt="o", color=style.TESTED, capsize=3)
-        ax.axvline(0.5 if measure != "margin" else 0, color=style.GREY, linestyle=":", linewidth=1.3)
-        ax.set(xlabel=title)
+        ax.axvline(guessing if measure != "margin" else 0, color=style.GREY, linestyle=":", linewidth=1.3)
+        ax.set(xlabel=title if measure == "margin" or guessing == CHANCE else "accuracy between labels")
     axes[1].set_xlim(0, 1.02)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
 
 
-def _group_caption(conditions: pd.DataFrame, sets: int) -> str:
+def _group_caption(facts: Facts, conditions: pd.DataFrame, sets: int) -> str:
     drawn = conditions[conditions["name"] == RANDOM]["draw"].nunique()
     bars = f"a bar each for {drawn} random groups of the same layers" if drawn else "there are no random groups"
     return (
-        "Margin, and accuracy between the two labels, on the evaluation half: without the in-context heads (zeroed at "
+        f"Margin, and accuracy {facts.between}, on the evaluation half: without the in-context heads (zeroed at "
         f"every position; {bars}), and with heads replaced at the last position by their mean over the selection half. "
         f"Dotted: no margin, and guessing. {intervals('Whiskers', sets)}"
     )

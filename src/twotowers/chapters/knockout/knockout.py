@@ -35,7 +35,8 @@ def knockout(
 
     Returns:
         `layer, head` (only for `"each"`), `accuracy` (the label is the most probable token of the vocabulary),
-        `accuracy_two_way` (it beats the other label) and `margin` (mean of its logit minus the other label's).
+        `accuracy_two_way` (it beats the other label, or all others) and `margin` (mean of its logit minus the other
+        label's, or minus the mean of all others).
 
     Raises:
         HeadError: a head that the model does not have.

@@ -78,7 +78,7 @@ def dose_figure(curve: pd.DataFrame) -> Drawing:
             banded_line(ax, part, "removed", label=name, colour=colour, marker=marker, line=line)
         ax.set(xlabel="heads removed", title=f"gold label {label}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        accuracy_axis(ax)
+        accuracy_axis(ax, max(2, len(labels)))
     axes[0].set_ylabel("accuracy")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9)
@@ -97,13 +97,14 @@ def _dose_caption(facts: Facts, curve: pd.DataFrame, sets: int) -> str:
 
 def _dose_alt(curve: pd.DataFrame) -> str:
     number = curve["label"].nunique()
+    which = "all" if number > 2 else "both"
     charts = "Line chart." if number == 1 else f"{'Two' if number == 2 else number} line charts, one per gold label."
     sentences = []
     for n in sorted({int(n) for n in curve["removed"]}):
         (top, _), (random, zeroed) = _overall(curve, n, "top"), _overall(curve, n, "random")
-        what = f"With {counted(n, 'head')} removed, accuracy over both labels is {percent(top)}"
+        what = f"With {counted(n, 'head')} removed, accuracy over {which} labels is {percent(top)}"
         if n == 0:
-            sentences.append(f"With no head removed, accuracy over both labels is {percent(top)}.")
+            sentences.append(f"With no head removed, accuracy over {which} labels is {percent(top)}.")
         elif zeroed == 0:
             sentences.append(f"{what} for the most harmful; there are no random heads.")
         else:
@@ -159,18 +160,21 @@ def _change(facts: Facts, split: pd.DataFrame, serving: pd.DataFrame) -> str:
     """What the heads of each label cost its own prompts and the other's."""
     mean: dict[tuple[str, str], Any] = {(str(r.name), str(r.label)): r.mean for r in split.itertuples(index=False)}
     sentences, groups = [], []
-    for own, other in (facts.labels, facts.labels[::-1]):
+    for own in facts.labels:
+        others = [label for label in facts.labels if label != own]
         table = serving[serving["label"] == own]
         groups.append({(layer, head) for layer, head in zip(table["layer"], table["head"], strict=True)})
         if table.empty:
             continue
         own_change, other_change = (
-            _points(mean[f"{own}-heads", label] - mean["none", label]) for label in (own, other)
+            _points(float(np.mean([mean[f"{own}-heads", label] - mean["none", label] for label in labels])))
+            for labels in ([own], others)
         )
+        elsewhere = f"*{escape(others[0])}*" if len(others) == 1 else "another"
         worst = int(table["worse_rank"].max())
         sentences.append(
             f"Removing the {_placed(own, len(table), worst)}, changes accuracy by {own_change} where the answer is "
-            f"*{escape(own)}* and by {other_change} where it is *{escape(other)}*."
+            f"*{escape(own)}* and by {other_change} where it is {elsewhere}."
         )
     if not sentences:
         missing = " or ".join(f"{escape(label)}-heads" for label in facts.labels)

@@ -14,6 +14,7 @@ from ...models.model import Model
 from ...prompts.packing import Batch, pack
 from ...prompts.sets import PromptSet, as_sets
 from ...tracing.capture import capture
+from ...tracing.contrasts import one_other, targets
 from ...tracing.exchange import exchanged_margins, exchanged_z
 from ...tracing.heads import HEAD, Head, every_head, is_deep, pairs
 from ...tracing.label_edges import label_edges, margin_gradients
@@ -32,7 +33,9 @@ def head_scores(
     seed: int = 0,
     by_set: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """What every head does, each by itself; means over both gold labels alike, so that a label's bias cancels.
+    """What every head does, each by itself; means over all gold labels alike, so that a label's bias cancels.
+
+    Margins are against the other label; of more than two labels that is the next, as in `exchange`.
 
     Args:
         exact: how many heads are exchanged at most; in a model with more those are whose exchange moves the margin
@@ -129,10 +132,11 @@ def exchange_estimates(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:
     for s in sets:
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
-        gradients = margin_gradients(model, batch, intact)
+        gradients = margin_gradients(model, batch, intact, one_other(batch.gold, targets(s), len(s.labels)))
         other, same = (exchanged_z(model, s, batch, intact, heads, part) for part in ("query-other", "query-same"))
         lost = [((same[head] - other[head]) * gradients[head[0]][:, head[1]]).sum(-1).numpy() for head in heads]
-        found.append(np.mean([np.compress(np.equal(s.gold, g), lost, axis=1).mean(1) for g in (0, 1)], axis=0))
+        labels = range(len(s.labels))
+        found.append(np.mean([np.compress(np.equal(s.gold, g), lost, axis=1).mean(1) for g in labels], axis=0))
     return pd.DataFrame(heads, columns=HEAD).assign(estimate=np.mean(found, axis=0))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...models.model import Model
 from ...prompts.packing import Batch
-from ...prompts.sets import PromptSet, as_sets
+from ...prompts.sets import PromptSet, as_sets, require_two
 from ...prompts.variants import Order, reorder, rotations
 from ...study import Study
 from ...tracing.answers import Answers
@@ -109,6 +109,7 @@ def in_orders(
         strengths: see `trace.without_position`.
         template: as in `reorder`.
     """
+    require_two(prompt_sets, "The order of labels")
     groups = {name: list(heads) for name, heads in groups.items() if heads}
     jobs = pd.DataFrame(
         [(i, s, permutation) for i, permutation in enumerate(orders) for s in range(len(prompt_sets))],

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...models.model import Model
 from ...prompts.packing import pack
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, require_two
 from ...prompts.variants import Order, reorder, rotations
 from ...statistics import estimate
 from ...study import Study
@@ -90,6 +90,7 @@ def answers_in(
         a row per group, order and prompt: `heads` (the group's name, or `intact`), `set, order, query, label` (gold),
         `accuracy, accuracy_two_way, margin, p_foo, p_gold` (between the two labels).
     """
+    require_two([*prompt_sets.values()], "The probability of the second label")
     names, tables = (INTACT, *groups), []
     for number, s in tqdm(prompt_sets.items(), desc="order", unit="set", delay=2, leave=False):
         for i, order in enumerate(orders[number]):

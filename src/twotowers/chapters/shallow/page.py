@@ -29,7 +29,7 @@ NAMED = 3  # layers that share a maximum and are still named
 # Cutting attention edges
 
 
-def blocking_figure(curve: pd.DataFrame) -> Drawing:
+def blocking_figure(curve: pd.DataFrame, facts: Facts | None = None) -> Drawing:
     """Accuracy by first layer of the window, intact where it is empty.
 
     Columns `kind, start, stop, control, mean, low, high`.
@@ -52,7 +52,7 @@ def blocking_figure(curve: pd.DataFrame) -> Drawing:
         ax.set(xlabel="first layer of the window", title=PANELS[kind])
         ax.xaxis.label.set_fontsize("small")  # three of them beside each other
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        accuracy_axis(ax)
+        accuracy_axis(ax, len(facts.labels) if facts else 2)
     axes[0].set_ylabel("accuracy")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=9)
@@ -90,14 +90,16 @@ COSTLIEST = Text("shallow-costliest", write=_costliest)
 # What a label position knows
 
 
-def probe_figure(places: pd.DataFrame, categories: int) -> Drawing:
+def probe_figure(places: pd.DataFrame, categories: int, facts: Facts | None = None) -> Drawing:
     """Accuracy of the probe by layer. Columns `layer, where, mean, low, high`; `categories` sets the chance line."""
     figure, (ax,) = panels(height=3.8)
     for where, (name, colour, marker, line) in PLACES.items():
         part = places[places["where"] == where].sort_values("layer")
         banded_line(ax, part, "layer", label=name, colour=colour, marker=marker, line=line)
-    ax.axhline(0.5, color=style.GREY, linestyle="--", linewidth=1.0, label="one of the set's two categories")
-    if categories > 2:
+    shown = len(facts.labels) if facts else 2
+    of_set = f"one of the set's {'two' if shown == 2 else shown} categories"
+    ax.axhline(1 / shown, color=style.GREY, linestyle="--", linewidth=1.0, label=of_set)
+    if categories > shown:
         ax.axhline(
             1 / categories, color=style.GREY, linestyle=":", linewidth=1.3, label=f"one of {categories} categories"
         )
@@ -118,8 +120,8 @@ def _probe_caption(facts: Facts, places: pd.DataFrame) -> str:
     )
 
 
-def _probe_alt(places: pd.DataFrame, categories: int) -> str:
-    levels = "two chance levels" if categories > 2 else "one chance level"
+def _probe_alt(facts: Facts, places: pd.DataFrame, categories: int) -> str:
+    levels = "two chance levels" if categories > len(facts.labels) else "one chance level"
     found = [_highest(name, places[places["where"] == where]) for where, (name, *_) in PLACES.items()]
     return f"Line chart of probe accuracy by layer with {levels}. {' '.join(found)}"
 

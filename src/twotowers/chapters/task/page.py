@@ -14,7 +14,7 @@ from ...publishing import style
 from ...publishing.markdown import code, escape, fenced
 from ...publishing.plots import accuracy_axis, banded_line, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import INK, LABEL_COLOURS, MARKERS, MEASURES
+from ...publishing.style import INK, MARKERS, MEASURES
 from ...publishing.wording import counted, intervals, percent
 from ...statistics import CHANCE
 from .accuracy import FULL, TWO_WAY
@@ -38,15 +38,17 @@ PROMPT = Text("task-prompt", write=_prompt)
 # Accuracy by the number of demonstrations
 
 
-def shots_figure(shots: pd.DataFrame) -> Drawing:
+def shots_figure(shots: pd.DataFrame, facts: Facts | None = None) -> Drawing:
     """Accuracy by demonstrations a label. Columns `shots, measure, mean, low, high`."""
     figure, (ax,) = panels()
+    named = {TWO_WAY: facts.between if facts else TWO_WAY}
     for (measure, part), colour, marker in zip(shots.groupby("measure", sort=False), MEASURES, MARKERS, strict=False):
-        banded_line(ax, part, "shots", label=str(measure), colour=colour, marker=marker)
+        name = named.get(str(measure), str(measure))
+        banded_line(ax, part, "shots", label=name, colour=colour, marker=marker)
     ax.set_xscale("log", base=2)
     ax.set_xticks(sorted(shots["shots"].unique()), [str(n) for n in sorted(shots["shots"].unique())])
     ax.set(xlabel="demonstrations of each label", ylabel="accuracy")
-    accuracy_axis(ax)
+    accuracy_axis(ax, len(facts.labels) if facts else 2)
     ax.legend(loc="lower right")
     return figure
 
@@ -65,21 +67,21 @@ def _shots_caption(facts: Facts, shots: pd.DataFrame) -> str:
     return f"{what} {intervals('Bands', facts.evaluation_sets)}"
 
 
-def _shots_alt(shots: pd.DataFrame) -> str:
+def _shots_alt(facts: Facts, shots: pd.DataFrame) -> str:
     full, two_way = _ends(shots, FULL), _ends(shots, TWO_WAY)
     first, last = int(shots["shots"].min()), int(shots["shots"].max())
     if first == last:
         what = (
             f"Chart with one point a measure, for {_of_each(last)}: full-vocabulary accuracy is {percent(full[1])}, "
-            f"accuracy between the two labels {percent(two_way[1])}."
+            f"accuracy {facts.between} {percent(two_way[1])}."
         )
     else:
         what = (
             f"Line chart. Full-vocabulary accuracy goes from {percent(full[0])} with {_of_each(first)} to "
-            f"{percent(full[1])} with {last}; accuracy between the two labels goes from {percent(two_way[0])} to "
+            f"{percent(full[1])} with {last}; accuracy {facts.between} goes from {percent(two_way[0])} to "
             f"{percent(two_way[1])}."
         )
-    return f"{what} A dotted line marks chance at {100 * CHANCE:.0f} %."
+    return f"{what} A dotted line marks chance at {100 * facts.chance:.0f} %."
 
 
 SHOTS = Figure("task-shots", draw=shots_figure, caption=_shots_caption, alt=_shots_alt)
@@ -89,20 +91,18 @@ def _can(facts: Facts, accuracy: Mapping[str, float]) -> str:
     """Whether the model does the task, as the verdicts on the claims take it."""
     mean, *ends = (accuracy[name] for name in ("mean", "low", "high"))
     low, high = (float(np.clip(end, 0, 1)) for end in ends)  # a t interval may reach beyond what a share can be
+    chance = "one half" if facts.chance == CHANCE else f"chance, {percent(facts.chance, 1)}"
     untestable = "so the claims of the following chapters are not testable on this model"
     interval = f" ({percent(low, 1)} to {percent(high, 1)})"
     if not np.isfinite(mean):
         interval, verdict = "", f"it could not be measured, {untestable}"
     elif not np.isfinite([low, high]).all():
         interval, verdict = "", f"one demonstration set gives no interval, {untestable}"
-    elif low > CHANCE:
-        verdict = "its interval lies above one half, so the chapters that follow have a decision to explain"
+    elif low > facts.chance:
+        verdict = f"its interval lies above {chance}, so the chapters that follow have a decision to explain"
     else:
-        verdict = f"its interval {'lies below' if high < CHANCE else 'includes'} one half, {untestable}"
-    return (
-        f"With {_of_each(facts.shots)} the accuracy between the two labels is **{percent(mean, 1)}**{interval}: "
-        f"{verdict}."
-    )
+        verdict = f"its interval {'lies below' if high < facts.chance else 'includes'} {chance}, {untestable}"
+    return f"With {_of_each(facts.shots)} the accuracy {facts.between} is **{percent(mean, 1)}**{interval}: {verdict}."
 
 
 CAN = Text("task-can", write=_can)
@@ -115,16 +115,17 @@ def templates_figure(templates: pd.DataFrame) -> Drawing:
     """Accuracy by template and gold label. Columns `template, label, mean, low, high`."""
     names, labels = list(dict.fromkeys(templates["template"])), sorted(templates["label"].unique())
     figure, (ax,) = panels(height=3.2)
-    for i, label in enumerate(labels):
+    width = 0.68 / len(labels)
+    for i, (label, colour, hatch, _) in enumerate(style.label_looks(labels)):
         part = templates[templates["label"] == label].set_index("template").loc[names]
-        x = np.arange(len(names)) + (i - (len(labels) - 1) / 2) * 0.34
+        x = np.arange(len(names)) + (i - (len(labels) - 1) / 2) * width
         errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
-        ax.bar(x, part["mean"], 0.3, color=LABEL_COLOURS[i], yerr=errors, capsize=3, label=f"gold label {label}",
-               error_kw={"ecolor": INK, "elinewidth": 1.2}, hatch=("//", "")[i], edgecolor=style.PAPER)  # fmt: skip
+        ax.bar(x, part["mean"], width - 0.04, color=colour, yerr=errors, capsize=3, label=f"gold label {label}",
+               error_kw={"ecolor": INK, "elinewidth": 1.2}, hatch=hatch, edgecolor=style.PAPER)  # fmt: skip
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel="template", ylabel="accuracy")
     ax.grid(visible=False, axis="x")
-    accuracy_axis(ax)
+    accuracy_axis(ax, len(labels))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=9)
     return figure
 
@@ -154,7 +155,8 @@ def _taste(facts: Facts, templates: pd.DataFrame) -> str:
     reaches += "".join(f" and *{escape(name)}* {percent(mean, 1)}" for name, mean in others)
     used = templates[templates["template"] == facts.template].dropna(subset="mean")
     own = dict(zip(used["label"], used["mean"], strict=True))
-    text = f"Averaged over both labels, {reaches}. The chapters of this model use *{escape(facts.template)}*."
+    which = "both" if len(facts.labels) == 2 else "all"
+    text = f"Averaged over {which} labels, {reaches}. The chapters of this model use *{escape(facts.template)}*."
     if not own:
         return text
     better, worse = max(own, key=own.__getitem__), min(own, key=own.__getitem__)

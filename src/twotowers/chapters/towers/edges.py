@@ -25,9 +25,9 @@ def edge_effects(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:
 
     Returns:
         a row per set and head: `set, layer, head`; `attention`, to label positions of the query's class minus to the
-        others, each summed; `agreement`, Spearman's rank correlation, over the label positions of a prompt, of weight
-        and of what the position moves towards its own label by the gradient of the whole model (nan where one of them
-        does not vary).
+        others, each summed, and of more than two classes minus the mean of the others; `agreement`, Spearman's rank
+        correlation, over the label positions of a prompt, of weight and of what the position moves towards its own
+        label by the gradient of the whole model (nan where one of them does not vary).
     """
     heads = deep_heads(model)
     tables = [_of_set(edges, heads) for edges in label_edges(model, sets)]
@@ -37,11 +37,11 @@ def edge_effects(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:
 def _of_set(edges: LabelEdges, heads: Sequence[Head]) -> pd.DataFrame:
     frame, (layer, head) = edges.frame, zip(*heads, strict=True)
     n = frame["prompt"].nunique()
-    sign = torch.tensor(np.where(frame["same"], 1.0, -1.0))[:, None]
+    share = torch.tensor(np.where(frame["same"], 1.0, -1.0 / (frame["label"].nunique() - 1)))[:, None]
     weight = edges.weight[list(layer), :, list(head)].T.double()  # [R, heads]
-    moved = edges.moved[list(layer), :, list(head)].T.double() * sign  # towards the position's own label
+    moved = edges.own[list(layer), :, list(head)].T.double()  # towards the position's own label
     by_prompt = [x.reshape(n, -1, len(heads)).numpy() for x in (weight, moved)]  # [N, positions, heads]
-    attention = (weight * sign).reshape(n, -1, len(heads)).sum(1).mean(0).numpy()
+    attention = (weight * share).reshape(n, -1, len(heads)).sum(1).mean(0).numpy()
     agreement = rank_correlation(*by_prompt)
     known = ~np.isnan(agreement)
     mean = np.where(known.any(0), np.where(known, agreement, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from ...publishing import style
 from ...publishing.plots import banded_line, panels
-from ...publishing.publish import Figure, Text
+from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY
 from ...publishing.wording import head_names, intervals
 from .exchanging import ALL_DEEP, CHOSEN, INTACT, OTHERS, RANDOM, STRONGEST
@@ -103,7 +103,11 @@ EXCHANGE = Figure("towers-exchange", draw=exchange_figure, caption=_caption, alt
 
 
 def _found(
-    means: pd.DataFrame, accuracy: Mapping[str, float], shares: Mapping[str, float], random: Sequence[float]
+    facts: Facts,
+    means: pd.DataFrame,
+    accuracy: Mapping[str, float],
+    shares: Mapping[str, float],
+    random: Sequence[float],
 ) -> str:
     """What the exchanges do to margin and answers, beside the heads that are not in-context."""
     mean = means.groupby(["name", "part"])["mean"].mean().to_dict()
@@ -113,7 +117,7 @@ def _found(
     own = {part: mean[CHOSEN, part] for part in ROWS if (CHOSEN, part) in mean}
     words = [
         f"With the queries of the in-context heads exchanged between the classes, the margin goes from {intact:z.2f} "
-        f"to **{own['query-other']:z.2f}** and accuracy between the two labels from {accuracy['none']:.0%} to "
+        f"to **{own['query-other']:z.2f}** and accuracy {facts.between} from {accuracy['none']:.0%} to "
         f"**{accuracy['query-other']:.0%}**; within a class, to {own['query-same']:z.2f} and "
         f"{accuracy['query-same']:.0%}.",
         f"With their keys exchanged it goes to {own['keys']:z.2f}, with their values to {own['values']:z.2f}, with "

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ...publishing.markdown import escape
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure
-from ...publishing.style import GREY, INK, LABEL_COLOURS, ONE, PAPER, TESTED
+from ...publishing.style import GREY, INK, ONE, PAPER, TESTED, label_looks
 from ...publishing.wording import counted, percent
 from .exchange_page import ROWS
 from .exchanging import CHOSEN, INTACT
@@ -30,7 +30,7 @@ def explore_figure(
     rows, margins = rows_of(labels, first, head), margins_of(exchanged, first)
     figure, (ax, right) = panels(2, height=max(3.4, 0.21 * len(rows) + 1.3))
     y, parts = np.arange(len(rows)), [part for part in ROWS if part != "none"]
-    for label, colour, hatch in zip(facts.labels, LABEL_COLOURS, ("//", ""), strict=True):
+    for label, colour, hatch, _ in label_looks(facts.labels):
         own = (rows["label"] == label).to_numpy()
         ax.barh(y[own], rows["weight"][own], 0.7, color=colour, hatch=hatch, edgecolor=PAPER, label=label)
     ax.plot(rows[MOVED_WEIGHTS["query-other"]], y, "D", color=INK, markersize=4.5, markerfacecolor="none",

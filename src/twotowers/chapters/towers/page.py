@@ -26,6 +26,7 @@ from .plane_page import plane_caption, plane_figure
 from .reading import CLASSES
 
 NOT_MEASURED = "not measured"
+BESIDE = 6  # names of bars that have room beside each other
 CUT = 3.0  # relative change at which the axis ends: beyond, the base was close to nothing, and other bars would vanish
 FEW = 0.001  # a weight below which an axis of weights is linear
 OF_CLASS = {CLASSES["same"]: style.SAME, CLASSES["other"]: style.OTHER}  # colours of measures; others in their order
@@ -211,7 +212,9 @@ def swap_figure(signed: pd.DataFrame) -> Drawing:
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, -CUT), min(high, CUT))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names])
+    crowded = len(names) > BESIDE
+    shown = [name if crowded else name.replace(", ", "\n") for name in names]
+    ax.set_xticks(range(len(names)), shown, rotation=90 if crowded else 0, fontsize=8.5 if crowded else None)
     ax.set(ylabel="relative change")
     ax.grid(visible=False, axis="x")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=9, frameon=False)
@@ -276,10 +279,11 @@ def _changes(unsigned: Mapping[str, float], follows: Mapping[str, float]) -> str
     return text
 
 
-def _same_demonstrations(unsigned: Mapping[str, float]) -> str:
+def _same_demonstrations(facts: Facts, unsigned: Mapping[str, float]) -> str:
+    whole = len(facts.labels) / (len(facts.labels) - 1)  # from 1 to minus one share of the mean of all others
     return (
         f"Followed at the *same demonstrations* instead, whose label is then another one, {_both(unsigned)}; "
-        "a value that copies its label perfectly would change by 200% there."
+        f"a value that copies its label perfectly would change by {whole:.0%} there."
     )
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from ...publishing import style
-from ...publishing.style import GREY, INK, LABEL_COLOURS, WIDTH
+from ...publishing.style import GREY, INK, WIDTH
 
 HEIGHT = 4.2  # inches of a panel with its title and axis
 PANEL = (WIDTH - 0.8, HEIGHT - 0.9)  # of what is within its axes, roughly
@@ -33,7 +33,7 @@ def plane_figure(points: pd.DataFrame, arrows: pd.DataFrame) -> Drawing:
     figure = Drawing(figsize=(WIDTH, HEIGHT * len(parts) + 0.4))
     axes = figure.subplots(len(parts), squeeze=False)[:, 0]
     for ax, ((layer, head), part) in zip(axes, parts, strict=True):
-        for label, colour, marker in zip(labels, LABEL_COLOURS, ("s", "o"), strict=False):
+        for label, colour, _, marker in style.label_looks(labels):
             for kind, name, face in (("query", "query", colour), ("key", "demonstration", style.PAPER)):
                 own = part[(part["label"] == label) & (part["kind"] == kind)]
                 ax.scatter(own["x"], own["y"], s=42, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.6,

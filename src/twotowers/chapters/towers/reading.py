@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -14,11 +14,13 @@ from ...models.model import Model
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...tracing.capture import Capture, captures
+from ...tracing.contrasts import mean_of_others
 from ...tracing.heads import HEAD, Head, by_layer
 from ...tracing.labels import at_labels, described, label_positions, values_at_labels, weights
 from ...tracing.projection import carried_back, label_direction
 
 PROMPT = [*HEAD, "set", "query", "gold"]  # one head in one prompt
+BEFORE = "value_before"
 CLASSES = {"same": "same class", "other": "other class"}  # columns of `attention_by_class`, in words
 
 
@@ -31,7 +33,9 @@ def read_heads(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads
         `score`: q.k as it enters the softmax, scaled and rotated; `score_unrotated`: the same without any rotation,
         equal to `score` in families that embed positions instead (GPT-2: its position embedding is left in);
         `cosine` of the two residuals entering the layer, at the last and at the label position;
-        `value`: logit minus of vo towards the position's own label, not weighted (equation eq-logit-minus).
+        `value`: logit minus of vo towards the position's own label, not weighted (equation eq-logit-minus): its logit
+        minus the other label's, or minus the mean of all others;
+        `value_before`, of more than two labels: the same towards the label before in their order.
     """
     parts = [
         _read_layer(model.arch, batch, captured, label_positions(members, first), layer, numbers)
@@ -66,9 +70,23 @@ def attention_by_class(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def attention_effects(classes: pd.DataFrame) -> pd.DataFrame:
-    """C7 from `attention_by_class`: same-class minus other attention, summed over heads. `set, query, effect`."""
+    """C7 from `attention_by_class`: same-class minus other attention, summed over heads. `set, query, effect`.
+
+    Of more than two classes, the attention to others is their mean.
+    """
     total = classes.groupby(["set", "query"], as_index=False)[["same", "other"]].sum()
-    return total.assign(effect=total["same"] - total["other"])[["set", "query", "effect"]]
+    others = classes["gold"].nunique() - 1 or 1
+    return total.assign(effect=total["same"] - total["other"] / others)[["set", "query", "effect"]]
+
+
+def directions_of_labels(
+    arch: Architecture, captured: Capture, batch: Batch, layer: int, heads: Sequence[int]
+) -> Iterator[Float[Tensor, "N h d_h"]]:
+    """For each label what a value of a head is multiplied with to give its logit minus the mean of all others."""
+    k = batch.label_ids.shape[1]
+    for label in range(k):
+        towards = label_direction(arch, captured, batch, mean_of_others(torch.full_like(batch.gold, label), k))
+        yield captured.scaled(layer, carried_back(arch, layer, heads, towards))
 
 
 def _read_layer(
@@ -80,9 +98,10 @@ def _read_layer(
     ends = (batch.index >= 0).sum(1) - 1  # position of each prompt's last token
     cosine = torch.cosine_similarity(last[prompt], at, dim=-1)
     value = values_at_labels(arch, captured, batch, frame, layer, heads)
-    direction = captured.scaled(layer, carried_back(arch, layer, heads, label_direction(arch, captured, batch)))
-    second = torch.tensor(frame["token"].to_numpy()) == batch.label_ids[prompt, 1]
-    minus = (value * direction[prompt]).sum(-1) * torch.where(second, 1, -1)[:, None]  # [R, h]
+    number = (torch.tensor(frame["token"].to_numpy())[:, None] == batch.label_ids[prompt]).int().argmax(1)
+    directions = torch.stack(list(directions_of_labels(arch, captured, batch, layer, heads)))
+    minus, many = (value * directions[number, prompt]).sum(-1), len(directions) > 2  # [R, h]
+    before = (value * directions[number - 1, prompt]).sum(-1) if many else -minus
     queries, keys = arch.queries(layer, arch.norm_in(layer, last)), arch.keys(layer, arch.norm_in(layer, at))
     parts = []
     for i, head in enumerate(heads):
@@ -97,6 +116,7 @@ def _read_layer(
             "score_unrotated": (q[prompt] * k).sum(-1) * arch.score_scale(layer),
             "cosine": cosine,
             "value": minus[:, i],
+            **({BEFORE: before[:, i]} if many else {}),
         }
         own = described(frame, layer, head)
         parts.append(own.assign(**{name: column.double().numpy() for name, column in columns.items()}))

@@ -18,7 +18,7 @@ from ...prompts.sets import PromptSet
 from ...prompts.variants import swapped
 from ...statistics import estimate, summarise
 from ...tracing.heads import HEAD, Head, is_in
-from .reading import read_heads
+from .reading import BEFORE, read_heads
 
 ROW = [*HEAD, "set", "query", "demonstration"]
 
@@ -57,7 +57,8 @@ def swap(before: pd.DataFrame, after: pd.DataFrame, *, same_demonstrations: bool
         raise ValueError("before and after must be the same heads on the same prompts, with all labels exchanged")
     after = after.assign(gold=before["gold"])
     if same_demonstrations:
-        after = after.assign(label=before["label"], value=-after["value"])
+        was = after[BEFORE] if BEFORE in after else -after["value"]
+        after = after.assign(label=before["label"], value=was)
     keys = [*HEAD, "set", "gold", "label"]
     columns = {"weight": "attention", "value": "value"}
     means = [table.groupby(keys)[list(columns)].mean().rename(columns=columns) for table in (before, after)]
@@ -110,9 +111,14 @@ def directed_changes(changes: pd.DataFrame) -> pd.DataFrame:
 
     Attention to a label should fall where it was the answer and rise where it was not. Changes in that direction
     count as positive, others as negative, over the sum of |before|. A head that looks at fixed positions changes
-    alike for both answers, which cancels.
+    alike for both answers, which cancels. Of more than two labels, attention should rise at the next label, which the
+    gold one has become; what happens at further labels does not count.
     """
     direction = (changes["label"] != changes["gold"]) * 2 - 1
+    labels = sorted(changes["gold"].unique())
+    if len(labels) > 2:
+        following = changes["gold"].map(dict(zip(labels, (*labels[1:], labels[0]), strict=True)))
+        direction = direction.where((changes["label"] == changes["gold"]) | (changes["label"] == following), 0)
     total = changes.assign(
         moved=direction * (changes["attention_after"] - changes["attention_before"]), size=changes["attention_before"]
     )

@@ -3,14 +3,18 @@
 The value of a position p is `vo` (method page, equation eq-vo), weighted by attention it is what p adds to the last
 position. Logit minus M (equation eq-logit-minus) says which of the two labels a vector favours. The final norm's scale
 is frozen at the prompt's own final residual, so M is linear and needs two rows of the unembedding only.
+
+Of more than two labels there is an M towards each of them: its logit minus the mean of all others.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +23,7 @@ from ...paper import PAPER_WEIGHTED
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
 from ...tracing.capture import captures
+from ...tracing.contrasts import mean_of_others
 from ...tracing.heads import Head, as_heads, by_layer, deep_heads, is_in
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
@@ -34,7 +39,8 @@ def position_logit_minus(
 ) -> pd.DataFrame:
     """Logit minus of each head's values, by the kind of position: M(x) = log p(second label) - log p(first label).
 
-    Labels are in sorted order, so with "foo" and "bar" a positive M favours foo.
+    Labels are in sorted order, so with "foo" and "bar" a positive M favours foo. Of more than two labels there are rows
+    for each label that M may be `towards`, in a column of that name.
 
     Returns:
         a row per head, kind of position (the label it holds, or "other") and prompt: `layer, head, kind, set, query`,
@@ -47,21 +53,39 @@ def position_logit_minus(
     heads = as_heads(model, heads)
     tables = []
     for members, first, batch, captured in captures(model, prompt_sets, "logit minus"):
-        kinds, towards = position_kinds(members, batch), label_direction(model.arch, captured, batch)
-        for layer, numbers in by_layer(heads).items():
+        kinds, labels = position_kinds(members, batch), members[0].labels
+        for (layer, numbers), label in itertools.product(by_layer(heads).items(), _towards(labels)):
+            counts = mean_of_others(torch.full_like(batch.gold, labels.index(label)), len(labels))
+            towards = label_direction(model.arch, captured, batch, counts)
             minus = values_minus(model.arch, captured, batch, layer, numbers, towards)
             assert captured.pattern is not None
             weights = captured.pattern[layer][:, numbers]
-            for code, kind in enumerate((*members[0].labels, OTHER)):
+            for code, kind in enumerate((*labels, OTHER)):
                 here = (kinds == code)[:, None]
                 weighted = (weights * minus * here).sum(-1)
                 unweighted = (minus * here).sum(-1) / here.sum(-1)
-                tables.append(_rows(members, first, layer, numbers, kind, weighted, unweighted))
+                rows = _rows(members, first, layer, numbers, kind, weighted, unweighted)
+                tables.append(rows if len(labels) == 2 else rows.assign(towards=label))
     return pd.concat(tables, ignore_index=True)
+
+
+def _towards(labels: Sequence[str]) -> Sequence[str]:
+    """The labels that M is read towards: of two the second, since M towards the first is minus that."""
+    return labels[1:] if len(labels) == 2 else labels
+
+
+def own_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Of more than two labels, M towards the label that a position holds, and at others towards the gold label."""
+    if "towards" not in table:
+        return table
+    meant = table["kind"].where(table["kind"] != OTHER, table["label"])
+    return table[table["towards"] == meant]
 
 
 def logit_minus_effect(table: pd.DataFrame, heads: Sequence[Head], column: str = "unweighted") -> pd.DataFrame:
     """M at positions of the second label (foo) minus M at those of the first (bar), mean over heads.
+
+    Of more than two labels: M towards a label at its own positions minus at those of the others, mean over labels.
 
     Args:
         table: result of `position_logit_minus`.
@@ -70,10 +94,20 @@ def logit_minus_effect(table: pd.DataFrame, heads: Sequence[Head], column: str =
         `set, query, label, effect`, a row per prompt, in logits; nan if a prompt has no position of one of them.
     """
     part = table[is_in(table, heads)]
+    if "towards" in table:
+        return _own_minus_others(part, column)
     first, second = sorted(set(table["kind"]) - {OTHER})
     wide = part.pivot_table(index=["set", "query", "label"], columns="kind", values=column)
     wide = wide.reindex(columns=[first, second])
     return (wide[second] - wide[first]).rename("effect").reset_index()
+
+
+def _own_minus_others(part: pd.DataFrame, column: str) -> pd.DataFrame:
+    prompt, effects = ["set", "query", "label"], []
+    for label, rows in part[part["kind"] != OTHER].groupby("towards"):
+        wide = rows.pivot_table(index=prompt, columns="kind", values=column)
+        effects.append(wide[label] - wide.drop(columns=str(label)).mean(axis=1))
+    return pd.concat(effects, axis=1).mean(axis=1, skipna=False).rename("effect").reset_index()
 
 
 def beside_paper(weighted: pd.DataFrame) -> pd.DataFrame:
@@ -125,7 +159,7 @@ def by_measure(prompts: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> p
     Returns:
         `group, kind, mean, low, high, measure`, means and intervals; a kind without positions has no row.
     """
-    grouped = by_group(prompts, groups)
+    grouped = by_group(own_rows(prompts), groups)
     parts = [
         summarise(grouped.dropna(subset=column), ["group", "kind"], column).assign(measure=measure)
         for measure, column in ((VALUE, "unweighted"), (WEIGHTED, "weighted"))

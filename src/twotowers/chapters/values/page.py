@@ -14,13 +14,13 @@ from ...paper import PAPER_WEIGHTED
 from ...publishing.markdown import code, escape, table_text
 from ...publishing.plots import panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import ATTENTION, FAINT, GREY, LABEL_COLOURS, WIDTH
+from ...publishing.style import ATTENTION, FAINT, GREY, WIDTH, label_looks
 from ...publishing.wording import counted, intervals, plural, said
 from ...statistics import Estimate
 from .direct import DEEP, OWN, SHARE
 from .logit_minus import CONTROL, OTHER
 
-KIND_MARKERS = ("o", "s", "^")
+KIND_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
 SHOWN = 3  # words of each cell
 LONGEST = 8  # characters of a word
 PARTS = ("value", "key", "layer input")  # columns of words
@@ -31,10 +31,11 @@ NOT_MEASURED = "not measured"
 
 def _exchanged(facts: Facts, exchanged: Mapping[str, Any], heads: Sequence[object]) -> str:
     """What is lost when values of the two labels change places, beside random groups."""
-    first, second = map(escape, facts.labels)
+    first, second, *more = map(escape, facts.labels)
     before, after, mean = (float(exchanged[name]) for name in ("intact", "exchanged", "mean"))
     whose = "in-context head" if len(heads) == 1 else f"{len(heads)} in-context heads"
-    begin = f"With the values of the {whose} exchanged between *{second}* and *{first}* positions, the mean margin "
+    between = "the right label's and the next one's" if more else f"*{second}* and *{first}*"
+    begin = f"With the values of the {whose} exchanged between {between} positions, the mean margin "
     if not np.isfinite([before, after]).all():
         return f"{begin}is {NOT_MEASURED}."
     begin += f"goes from {before:z.2f} to {after:z.2f} logits"
@@ -80,14 +81,15 @@ def logit_minus_figure(summary: pd.DataFrame) -> Drawing:
     """
     measures, groups = list(dict.fromkeys(summary["measure"])), list(dict.fromkeys(summary["group"]))
     labels = sorted(set(summary["kind"]) - {OTHER})
-    colours = dict(zip(labels, LABEL_COLOURS, strict=False)) | {OTHER: GREY}
+    colours = {label: colour for label, colour, *_ in label_looks(labels)} | {OTHER: GREY}
     figure, axes = panels(len(measures), height=1.5 + 0.52 * len(groups), sharey=True)
     for ax, measure in zip(axes, measures, strict=True):
         for i, kind in enumerate([*reversed(labels), OTHER]):
             chosen = (summary["measure"] == measure) & (summary["kind"] == kind)
             part = summary[chosen].set_index("group").reindex(groups)
             errors = [(part["mean"] - part["low"]).clip(lower=0), (part["high"] - part["mean"]).clip(lower=0)]
-            ax.errorbar(part["mean"], np.arange(len(groups)) + (i - 1) * 0.2, color=colours[kind], xerr=errors,
+            y = np.arange(len(groups)) + (i - len(labels) / 2) * 0.4 / len(labels)
+            ax.errorbar(part["mean"], y, color=colours[kind], xerr=errors,
                         marker=KIND_MARKERS[i], linestyle="", capsize=2.5, markersize=5.5,
                         label=f"{kind} positions")  # fmt: skip
         ax.axvline(0, color=GREY, linewidth=1)
@@ -107,8 +109,18 @@ def _logit_minus_caption(facts: Facts, groups: Mapping[str, Sequence[object]]) -
         f"Logit minus of values by the kind of position, on {counted(facts.evaluation_sets * facts.queries, 'prompt')} "
         "of the evaluation half. Left: of vo alone, mean over the positions of a kind. Right: of vo times its "
         "attention weight, summed over them. "
-        f"{control or 'There is no control, as every head of the deep half was selected.'} "
+        f"{_towards(facts)}{control or 'There is no control, as every head of the deep half was selected.'} "
         f"{intervals('Bars', facts.evaluation_sets)}"
+    )
+
+
+def _towards(facts: Facts) -> str:
+    """Of more than two labels, which of them a value is read towards."""
+    if len(facts.labels) == 2:
+        return ""
+    return (
+        "At a label's positions a value is read towards that label, elsewhere towards the right one: its logit minus "
+        "the mean of all others. "
     )
 
 
@@ -128,17 +140,18 @@ def _panels(summary: pd.DataFrame) -> str:
 
 
 def _differences(facts: Facts, differences: pd.DataFrame) -> str:
-    first, second = facts.labels
-    header = [
-        "heads",
-        "number",
-        f"$M(\\mathrm{{vo}})$ at {second} positions minus at {first} positions",
-    ]
+    first, second, *more = facts.labels
+    where = f"at {second} positions minus at {first} positions"
+    if more:
+        where = "towards a label at its own positions minus at those of others"
+    header = ["heads", "number", f"$M(\\mathrm{{vo}})$ {where}"]
     rows = [(escape(r.group), r.heads, _logits(r.mean, r.low, r.high)) for r in differences.itertuples()]
     return table_text(header, rows)
 
 
 def _beside_paper(facts: Facts, beside: pd.DataFrame) -> str:
+    if len(facts.labels) > 2:
+        return "The paper's numbers are of two labels, and so is their sign."
     if beside.empty:
         groups = " and ".join(dict.fromkeys(group for group, *_ in PAPER_WEIGHTED))
         return f"The paper's numbers are of {groups}, which this run does not have."
@@ -241,8 +254,9 @@ def _words_alt(read: pd.DataFrame) -> str:
 
 def _at_labels(facts: Facts, at_labels: pd.DataFrame) -> str:
     if at_labels.empty:
-        first, second = map(escape, facts.labels)
-        return f"The prompt holds neither *{second}* nor *{first}*, so no label position is read."
+        first, second, *more = map(escape, facts.labels)
+        holds = "none of the labels" if more else f"neither *{second}* nor *{first}*"
+        return f"The prompt holds {holds}, so no label position is read."
     hits, n, weight = int(at_labels["hit"].sum()), len(at_labels), at_labels["weight"].sum()
     hold = "Together these positions hold" if n > 1 else "This position holds"
     return (

@@ -32,7 +32,8 @@ def label_in_top(
 
     Returns:
         a row per head and label position: `layer, head, set, position` (packed), `label` (the position's), `rank`
-        (tokens ahead of the best form of the label), `in_top`, and `other_in_top`, the same for the other label.
+        (tokens ahead of the best form of the label), `in_top`, and `other_in_top`, the same for the other label, or the
+        share of all other labels for which it is so.
 
     Raises:
         HeadError: a head that the model does not have.
@@ -50,7 +51,10 @@ def label_in_top(
             }
         places, labels = label_places(members, batch)
         own = [forms[members[int(row)].words[code]] for (row, _), code in zip(places, labels, strict=True)]
-        other = [forms[members[int(row)].words[1 - code]] for (row, _), code in zip(places, labels, strict=True)]
+        others = [
+            [forms[_behind(members[int(row)].words, code, n)] for (row, _), code in zip(places, labels, strict=True)]
+            for n in range(1, len(members[0].words))
+        ]
         facts = pd.DataFrame(
             {
                 "set": first + places[:, 0].numpy(),
@@ -62,13 +66,21 @@ def label_in_top(
             value = values_of(model.arch, captured, layer, numbers)[places[:, 0], places[:, 1]]  # [P, h, d_h]
             shaped = model.arch.norm_shape(model.arch.w_o(layer))
             for i, head in enumerate(numbers):
-                rank, other_rank = ranks(value[:, i], shaped[head] @ w_u.T, own, other)
+                rank, *other_ranks = ranks(value[:, i], shaped[head] @ w_u.T, own, *others)
                 found = facts.assign(layer=layer, head=head, rank=rank.numpy())
                 tables.append(
-                    found.assign(in_top=(rank < k).double().numpy(), other_in_top=(other_rank < k).double().numpy())
+                    found.assign(
+                        in_top=(rank < k).double().numpy(),
+                        other_in_top=(torch.stack(other_ranks) < k).double().mean(0).numpy(),
+                    )
                 )
     table = pd.concat(tables, ignore_index=True)
     return table[["layer", "head", "set", "position", "label", "rank", "in_top", "other_in_top"]]
+
+
+def _behind(words: Sequence[str], code: int, steps: int) -> str:
+    """The word that stands so many steps behind another, in a circle."""
+    return words[(code + steps) % len(words)]
 
 
 def top_shares(found: pd.DataFrame, groups: Mapping[str, Sequence[Head]]) -> pd.DataFrame:

@@ -1,0 +1,154 @@
+"""More than two classes in one prompt: which are shown, with which labels, how a task asks for them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from conftest import message
+from twotowers.errors import LabelError, TaskError
+from twotowers.models.model import open_model
+from twotowers.prompts.design import category_groups, category_pairs
+from twotowers.prompts.label_pairs import MOST, WORDS
+from twotowers.prompts.sets import categories_of, prompt_set, sample_sets
+from twotowers.prompts.tasks import load_task, portable
+from twotowers.prompts.variants import few_queries, swapped
+from twotowers.publishing.provenance import run_name, run_title
+from twotowers.study import open_study
+
+NAMES = [f"c{i}" for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return open_model("toy-gpt2")
+
+
+@pytest.fixture
+def four(tmp_path):
+    """A file of four classes, each with texts of the word task."""
+    words = load_task("words").texts
+    rows = [
+        f"{word},{name}"
+        for name in ("animals", "countries", "family", "numbers")
+        for half in words[name].values()
+        for word in half
+    ]
+    (tmp_path / "four.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    return str(tmp_path / "four.csv")
+
+
+def deal(n, number, shown, seed=0):
+    return category_groups(NAMES[:n], number, np.random.default_rng(seed), shown=shown)
+
+
+@pytest.mark.parametrize(("n", "shown"), [(3, 3), (4, 4), (7, 3), (7, 5)])
+def test_in_as_many_sets_as_there_are_categories_each_has_each_label_once(n, shown):
+    groups = deal(n, 3 * n, shown)
+    for begin in range(0, 3 * n, n):
+        turn = groups[begin : begin + n]
+        assert all(len(set(group)) == shown for group in turn)
+        for place in range(shown):
+            assert Counter(group[place] for group in turn) == Counter(NAMES[:n])
+    assert groups[:n] != groups[n : 2 * n]  # the circle is drawn anew
+    assert deal(n, n + 1, shown) == groups[: n + 1]
+
+
+def test_two_at_a_time_are_the_pairs_of_always():
+    pairs = category_pairs(NAMES, 30, np.random.default_rng(3))
+    assert deal(7, 30, 2, seed=3) == pairs
+
+
+@pytest.mark.parametrize("classes", [3, 4])
+def test_sets_are_balanced_in_demonstrations_and_queries(toy, classes):
+    task = load_task(f"words:classes={classes}")
+    sets = sample_sets(toy, task, "evaluation", n_sets=12, shots=2, n_queries=2 * classes, seed=1)
+    for s in sets:
+        assert s.labels == tuple(sorted(WORDS[:classes]))
+        assert [len(set(x)) for x in (s.label_ids, s.categories)] == [classes, classes]
+        for pairs in (s.demonstrations, s.queries):
+            assert set(Counter(label for _, label in pairs).values()) == {2}
+        for text, label in (*s.demonstrations, *s.queries):
+            assert text in task.texts[s.categories[s.labels.index(label)]]["evaluation"]
+    table = categories_of(sets)
+    assert list(table.columns) == ["set", "first", "second", "third", "fourth"][: classes + 1]
+    for label in table.columns[1:]:
+        assert set(table[label].value_counts()) == {1}  # 12 sets of 12 categories
+
+
+def test_swapped_labels_move_on_by_one_and_come_back(toy):
+    (s,) = sample_sets(toy, load_task("words:classes=3"), "selection", n_sets=1, shots=2, n_queries=3, seed=0)
+    once = swapped(s)
+    following = dict(zip(s.labels, (*s.labels[1:], s.labels[0]), strict=True))
+    assert [label for _, label in once.demonstrations] == [following[label] for _, label in s.demonstrations]
+    assert dict(zip(once.categories, once.labels, strict=True)) == {
+        c: following[label] for c, label in zip(s.categories, s.labels, strict=True)
+    }
+    for prompt, (_, label) in zip(once.prompts, once.queries, strict=True):
+        shown = [toy.tokenizer.decode(prompt.ids[i]).strip() for i in prompt.label_positions]
+        assert shown == [label for _, label in once.demonstrations]
+        assert label in once.labels
+    assert swapped(swapped(once)) == s
+    assert [label for _, label in few_queries(s).queries] == [label for _, label in s.queries]
+
+
+def test_a_task_says_how_many_classes_it_shows_and_two_is_what_it_was(four):
+    task = load_task(f"{four}:classes=all")
+    assert (task.name, task.classes, task.labels.asked) == ("four.csv:classes=4", 4, "qux,foo,baz,bar")
+    assert load_task(f"{four}:classes=4:shots=2").name == "four.csv:classes=4:shots=2"
+    assert load_task("words:classes=2") == load_task("words")
+    own = load_task("words:labels=up,down,left:classes=3:shots=1")
+    assert own.name == "words:classes=3:shots=1:labels=up,left,down"
+    assert load_task(own.name) == own
+    assert portable(f"{four}:classes=all") == f"{four}:classes=all"
+    said = own.account
+    assert "The 3 categories of a set are labelled up, left and down" in said
+
+
+def test_natural_labels_are_the_classes_own_and_flipped_those_of_the_next(four):
+    for asked in ("natural", "flipped"):
+        task = load_task(f"{four}:classes=all:labels={asked}")
+        assert task.labels.names == ("first", "second", "third", "fourth")
+        words = task.labels.words(["a", "b", "c", "d"])
+        assert list(words.values()) == (["a", "b", "c", "d"] if asked == "natural" else ["b", "c", "d", "a"])
+
+
+def test_a_run_of_more_classes_has_a_name_and_facts_of_its_own(four):
+    two, many = (open_study("toy-gpt2", f"{four}{option}", "smoke") for option in ("", ":classes=all"))
+    assert "the classes" not in two.facts()
+    assert many.facts()["the classes"] == 4
+    assert run_name(many) != run_name(two)
+    assert "classes-4" in run_name(many)
+    assert run_title(many).endswith("four.csv:classes=4")
+    assert (two.scale.queries, many.scale.queries) == (2, 4)  # as many of each label
+    assert len(many.evaluation[0].queries) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("words:classes=1", "whole number from 2 to 8, or all"),
+        ("words:classes=some", "whole number from 2 to 8, or all"),
+        ("words:classes=all", "has 12 categories, but a prompt set shows 8 at most"),
+        (f"words:classes={MOST + 1}", "whole number from 2 to 8, or all"),
+        ("words:classes=3:classes=4", "says 'classes' twice"),
+        ("words:classes=3:labels=foo,bar", "give 3 different words"),
+        ("words:labels=foo,bar,baz", "give two different words"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_one_sentence(name, part):
+    assert part in message(TaskError, lambda: load_task(name))
+
+
+def test_too_few_categories_are_named(four):
+    assert "has 4 categories, so it cannot show 5" in message(TaskError, lambda: load_task(f"{four}:classes=5"))
+
+
+def test_a_word_of_several_tokens_is_refused_with_words_that_are_one():
+    model = open_model("smollm2-135m")
+    said = message(LabelError, lambda: open_study("smollm2-135m", "words:classes=3", "smoke").evaluation)
+    assert said.startswith("The label 'baz' is 2 tokens")
+    named = said.partition("such as ")[2].rstrip(".").split(", ")
+    assert len(named) > 3
+    pairs = [(f"text {i}", word) for i, word in enumerate(named)]
+    assert len(prompt_set(model, pairs, pairs).labels) == len(named)  # all of them can be labels at once
