@@ -19,6 +19,7 @@ from ..errors import LabelError, PromptError
 from .design import category_pairs
 from .encoding import Reader, Span, encode, require_reader, require_text, tokens_of
 from .label_pairs import LabelPair
+from .label_tokens import label_tokens, template_parts
 from .tasks import Task, find_half
 
 CONTENT_FREE = "N/A"
@@ -196,37 +197,6 @@ def _as_pairs(given: Sequence[Any]) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[str, int]:
-    """The single token with which each label continues a prompt. Needs no weights.
-
-    Raises:
-        LabelError: a label is several tokens, or two labels are the same token.
-    """
-    before, between, _ = _parts(template)
-    stem = encode(model, f"{before}a{between.rstrip()}")[0]
-    tokens: dict[str, int] = {}
-    for label in labels:
-        if not label.strip():
-            raise LabelError("A label is empty; give a word that is one token with its leading space.")
-        ids = encode(model, f"{before}a{between}{label}")[0]
-        if ids[: len(stem)] != stem:
-            raise LabelError(
-                f"The tokenizer of {model.name} joins the label '{label}' with what stands before it; use a "
-                f"template with a space or line break there."
-            )
-        pieces = model.tokenizer.convert_ids_to_tokens(ids[len(stem) :])
-        if len(pieces) != 1:
-            shown = " ".join(repr(piece) for piece in pieces)
-            raise LabelError(
-                f"The label '{label}' is {len(pieces)} tokens ({shown}) for the tokenizer of {model.name}; "
-                f"choose a label that is one token with its leading space."
-            )
-        tokens[label] = ids[-1]
-    if len(set(tokens.values())) < len(tokens):
-        raise LabelError(f"The labels {', '.join(labels)} are the same token for {model.name}; choose others.")
-    return tokens
-
-
 def sample_sets(
     model: Reader,
     task: Task,
@@ -282,20 +252,8 @@ def categories_of(prompt_sets: Sequence[PromptSet]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "first", "second"])
 
 
-def _parts(template: str) -> tuple[str, str, str]:
-    """Split a template into what stands before the text, between text and label, and after the label."""
-    require_text(template, "template")
-    before, _, rest = template.partition("{text}")
-    between, found, after = rest.partition("{label}")
-    if not found or not between or any(place in after + between + before for place in ("{text}", "{label}")):
-        raise PromptError(
-            f"The template {brief(template)} cannot be used; it must be like '{{text}}: {{label}}', with each once."
-        )
-    return before, between, after
-
-
 def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template: str, separator: str) -> Prompt:
-    before, between, after = _parts(template)
+    before, between, after = template_parts(template)
     text = ""
     spans: list[tuple[Span, Span]] = []  # characters of each demonstration's text and label
     for words, label in (*demonstrations, query):
