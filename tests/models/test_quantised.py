@@ -219,6 +219,16 @@ def test_what_cannot_be_is_refused(tiny_folders, options, kind, part, monkeypatc
     assert part in message(kind, lambda: open_model(tiny_folders["gpt2"], **options))
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq", "hqq", "fp8", "mxfp4", "compressed-tensors", "aqlm"])
+def test_weights_that_are_quantised_in_another_way_are_refused_by_its_name(folder, method):
+    settings = json.loads((folder / "config.json").read_text())
+    stored = {"quant_method": method, "bits": 4, "group_size": 128}
+    (folder / "config.json").write_text(json.dumps(settings | {"quantization_config": stored}))
+    for asked in (None, "nf4"):
+        text = message(ModelError, lambda asked=asked: open_model(folder, quantise=asked))
+        assert f"quantised by {method}, and cannot be read as matrices here" in text
+
+
 def test_without_bitsandbytes_it_is_named(tiny_folders, monkeypatch):
     monkeypatch.setattr(quantised, "version", lambda: None)
     assert "'.[quantised]'" in message(ModelError, lambda: open_model(tiny_folders["gpt2"], quantise="int8"))

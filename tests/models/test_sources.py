@@ -200,19 +200,14 @@ def convert(folder, tmp_path, monkeypatch):
     """`_converted` with a tiny network in place of a GGUF file, and with its count of conversions."""
     made = []
 
-    def from_pretrained(*arguments, gguf_file, **options):
-        made.append(gguf_file)
+    def read(file):
+        made.append(file.name)
         network = load(folder).arch.model
         network.config.quantization_config = {"quant_method": "gguf"}
-        return network
+        return network, tokenizer
 
     tokenizer = open_model(folder).tokenizer
-    monkeypatch.setattr(sources.AutoModelForCausalLM, "from_pretrained", patched_only_for_gguf(from_pretrained))
-    monkeypatch.setattr(
-        sources.AutoTokenizer,
-        "from_pretrained",
-        patched_only_for_gguf(lambda *a, **k: tokenizer, sources.AutoTokenizer.from_pretrained),
-    )
+    monkeypatch.setattr("twotowers.models.gguf_files.read", read)
 
     def run():
         return sources._converted("tiny", tmp_path / "weights.gguf", "0123456789abcdef" * 4)
@@ -220,13 +215,6 @@ def convert(folder, tmp_path, monkeypatch):
     run.made = made
     run.cache = tmp_path / "cache" / "models"
     return run
-
-
-def patched_only_for_gguf(replacement, plain=sources.AutoModelForCausalLM.from_pretrained):
-    def from_pretrained(*arguments, **options):
-        return (replacement if "gguf_file" in options else plain)(*arguments, **options)
-
-    return from_pretrained
 
 
 def test_the_converted_copy_is_made_once_and_is_a_model_with_the_same_weights(convert, folder):

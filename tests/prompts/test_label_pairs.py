@@ -66,7 +66,7 @@ def test_two_words_stand_for_either_class_as_often_and_in_any_order_are_the_same
 def test_natural_writes_a_class_by_its_own_name_and_flipped_by_the_other(reader):
     for labels, step in (("natural", 1), ("flipped", -1)):
         for s in study(labels, "book").evaluation:
-            named = [{"little_words": "grammar", "bad_qualities": "negative", "good_qualities": "positive",
+            named = [{"little_words": "function", "bad_qualities": "negative", "good_qualities": "positive",
                       "thinking_and_speaking": "thought"}.get(name, name) for name in s.categories]  # fmt: skip
             assert list(s.words) == named[::step]
             assert set(ONE_TOKEN) & set(s.categories) <= set(s.words)

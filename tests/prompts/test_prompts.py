@@ -8,8 +8,9 @@ import torch
 
 import twotowers
 from twotowers.errors import LabelError, PromptError
+from twotowers.prompts.label_tokens import label_tokens
 from twotowers.prompts.packing import pack
-from twotowers.prompts.sets import TEMPLATES, label_tokens, prompt_set
+from twotowers.prompts.sets import TEMPLATES, prompt_set
 from twotowers.tracing.capture import answers
 
 DEMONSTRATIONS = [("grandmother", "foo"), ("seven", "bar"), ("elephant", "foo"), ("two", "bar")]

@@ -18,13 +18,12 @@ from importlib import resources
 from pathlib import Path
 
 import psutil
-import torch
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import ModelError, UnknownNameError, UserError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
+from .gguf_files import convert
 from .registry import REGISTRY, WHEELS
 from .weights import weight_files
 
@@ -145,7 +144,7 @@ def _converted(key: str, gguf: Path, sha: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_left_behind(target.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-{os.getpid()}-", dir=target.parent))
-        _convert(gguf, temporary)
+        convert(gguf, temporary)
         digests = {file.name: _sha256([file]) for file in sorted(temporary.iterdir())}
         (temporary / COPY_DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
         temporary.chmod(0o755)
@@ -164,29 +163,6 @@ def _converted(key: str, gguf: Path, sha: str) -> Path:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write a GGUF model as a plain float32 one in Hugging Face layout.
-
-    Raises:
-        ModelError: transformers cannot read it.
-    """
-    try:
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except Exception as error:  # a damaged or unknown file may raise anything
-        raise ModelError(
-            f"{gguf} cannot be read ({first_line(error)}); give a GGUF file of a whole model of a family that "
-            f"transformers converts, or the model as a folder in Hugging Face layout."
-        ) from error
-    settings = quantised.config.to_dict()
-    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-        settings.pop(name, None)
-    plain = type(quantised)(type(quantised.config).from_dict(settings))
-    plain.load_state_dict(quantised.state_dict())
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _damage_of_copy(folder: Path) -> str:

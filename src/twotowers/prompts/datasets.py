@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import TaskError
@@ -27,6 +27,7 @@ class DataSet:
         text, label: names of the columns; labels are numbers that count through `classes`.
         pair: the two classes of the task unless others are named.
         holds: what the sentences are, for a list; `licence` is what the hub's card says of it.
+        written: what is written for a class as a label of its own name, where that is no single word.
     """
 
     key: str
@@ -40,6 +41,7 @@ class DataSet:
     licence: str
     revision: str | None = None
     folder: str | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
 
 
 # The loading scripts of the first set are no longer read by the library: the hub's own conversion of it is.
@@ -69,6 +71,7 @@ SETS: dict[str, DataSet] = {
             pair=("world", "sports"),
             holds="titles and first lines of news articles",
             licence="not stated",
+            written={"sci-tech": "technology"},
         ),
         DataSet(
             "amazon",
@@ -91,6 +94,7 @@ SETS: dict[str, DataSet] = {
             pair=("no-hate-speech", "hate-speech"),
             holds="comments on social media",
             licence="AGPL-3.0",
+            written={"no-hate-speech": "neutral", "hate-speech": "hate"},
         ),
         DataSet(
             "sst2",

@@ -30,10 +30,10 @@ Half = Literal["selection", "evaluation"]
 HALVES: tuple[Half, Half] = ("selection", "evaluation")
 BUILT_IN = ("words", *datasets.SETS)
 _OPTIONS = (":shots=", ":labels=", ":classes=")  # what may follow a task's name
-_ONE_WORD = {  # names of our categories that are several words, in one
+_ONE_WORD = {  # names of our categories that are several words, in one that tokenizers have whole
     "bad_qualities": "negative",
     "good_qualities": "positive",
-    "little_words": "grammar",
+    "little_words": "function",
     "thinking_and_speaking": "thought",
 }
 _SPLIT_SEED = 240202872  # the split belongs to the task, not to a run: it never changes with a run's seed
@@ -114,8 +114,7 @@ def load_task(name: str | Path) -> Task:
             "task", asked, BUILT_IN, hint=" (or give a CSV file with the columns text,label, or a folder)"
         )
     number = number_shown(task.name, len(task.categories), shows)
-    words, own = options.get(":labels=", usual_labels(number).asked), _ONE_WORD if asked == "words" else None
-    labels = label_pair(words, own, classes=number)
+    labels = label_pair(options.get(":labels=", usual_labels(number).asked), _own_names(key), classes=number)
     said = {
         ":classes=": number if number != 2 else None,
         ":shots=": options.get(":shots="),
@@ -128,6 +127,13 @@ def load_task(name: str | Path) -> Task:
         labels=labels,
         account=" ".join(filter(None, (task.account, labels.account()))),
     )
+
+
+def _own_names(key: str) -> Mapping[str, str]:
+    """What is written for the classes of a built-in task where they are called by their own names."""
+    if key in datasets.SETS:
+        return datasets.SETS[key].written
+    return _ONE_WORD if key == "words" else {}
 
 
 def find_half(name: str) -> Half:
