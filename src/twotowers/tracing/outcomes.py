@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..errors import MemoryLimitError
+from ..errors import MemoryLimitError, out_of_memory
 from ..models.model import Model
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet, as_sets
@@ -75,8 +75,7 @@ def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFr
 
 def _halved(error: Exception, rows: int) -> int:
     """Half as many rows, if memory ran out; raises the error again if it is another, or nothing is left to halve."""
-    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if not out_of_memory:
+    if not out_of_memory(error):
         raise error
     if rows == 1:
         raise MemoryLimitError(
