@@ -16,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from ..errors import ModelError, UnknownNameError, UserError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
@@ -173,7 +174,8 @@ def _convert(gguf: Path, folder: Path) -> None:
         ModelError: transformers cannot read it.
     """
     try:
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        how: dict[str, Any] = {"dtype": torch.float32, "generation_config": GenerationConfig()}
+        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **how)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:  # a damaged or unknown file may raise anything
         raise ModelError(

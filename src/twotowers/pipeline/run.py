@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 
+from ..chapters.chapter import keep_parts
 from ..chapters.registry import CHAPTERS, files_read, needs, with_needed
 from ..errors import OtherRunError
 from ..models.files import is_local
@@ -26,6 +27,7 @@ from ..models.model import Model
 from ..models.registry import REGISTRY
 from ..models.server import Traffic
 from ..prompts.tasks import load_task, portable
+from ..publishing.crowd import remove
 from ..publishing.provenance import revision_of, run_facts, run_name
 from ..publishing.run_folder import RunFolder, project_root
 from ..study import Study, find_scale, open_study
@@ -168,6 +170,8 @@ class Prepared:
                     record["chapters"][name]["redo"] = True
 
         self.run.update(mark)
+        for name in chapters:
+            remove(self.run.parts(name))
 
     def made_of(self, chapter: str) -> dict[str, Any]:
         return made_of(self.root, chapter, self.study, self.run)
@@ -208,6 +212,7 @@ class Prepared:
                     return self._outcome(name, "drawn anew")
                 progress.say(of + (f" ({'; '.join(found.reasons)})" if found.reasons else ""))
                 made = self.made_of(name)
+                keep_parts(workplace, self.run.parts(name), made["results"])
                 self.execute(name, workplace, progress, kernels, jobs)
                 traffic = Traffic.noted(workplace / ".traffic")
                 seconds = round(time.monotonic() - begun, 1)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedRunError, OtherRunError, RunFolderError, writing
-from .crowd import clear_left_behind, in_use, locked, own_folder, own_prefix, write_whole
+from .crowd import clear_left_behind, in_use, locked, own_folder, own_prefix, remove, write_whole
 from .run_record import EMPTY, FORMAT, parsed
 
 
@@ -181,6 +181,10 @@ class RunFolder:
         with self._writing(), own_folder(self.path, chapter) as folder:
             yield folder
 
+    def parts(self, chapter: str) -> Path:
+        """Where parts of a chapter's sweeps are kept while it is made, for one that is interrupted."""
+        return self.path / f".parts-{chapter}"
+
     def commit(self, chapter: str, workplace: Path, entry: Mapping[str, Any]) -> None:
         """Move what was made in a workplace into place, and take it into the record with its digests.
 
@@ -209,6 +213,7 @@ class RunFolder:
             record["chapters"][chapter] = {**entry, "files": digests}
             del record["moving"][chapter]
             self._write(record)
+            remove(self.parts(chapter))
 
     # Reading what was made
 
@@ -271,7 +276,7 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
     def _all_files(self) -> list[str]:
-        files = (file for file in _files(self.path) if not file.relative_to(self.path).parts[0].startswith(".tmp-"))
+        files = (file for file in _files(self.path) if not file.relative_to(self.path).parts[0].startswith("."))
         return sorted(str(file.relative_to(self.path)) for file in files if file.name != "run.json")
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:

@@ -8,13 +8,12 @@ position of one label is exchanged with the i-th of the other, and what is left 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import PromptError, UnknownNameError
 from ..models.model import Model
@@ -25,6 +24,7 @@ from .capture import Capture, capture
 from .heads import Head, Heads, as_heads, by_layer
 from .projection import values_of
 from .rewriting import Choice, rewrite, rewritten_margins
+from .sweep import sweep
 
 PARTS = ("none", "query-other", "query-same", "keys", "values", "keys-values")
 
@@ -51,9 +51,12 @@ def exchange(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
         HeadError, UnknownNameError, PromptError: no such head; no such part; a set whose queries share one label.
     """
     sets = as_sets(model, prompt_sets)
-    found = enumerate(_rewritings(model, sets, [(heads, part)]))
-    tables = [outcome_table(rewrite(model, batch, intact, new), s, 0, i) for i, (s, batch, intact, new) in found]
-    return pd.concat(tables, ignore_index=True)
+    choices = _as_choices(model, [(heads, part)])
+
+    def of_set(index: int, s: PromptSet) -> pd.DataFrame:
+        return outcome_table(rewrite(model, *_rewritings(model, s, choices)), s, 0, index)
+
+    return pd.concat(sweep(model, sets, "exchange one", choices, of_set), ignore_index=True)
 
 
 def exchanges(model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]) -> pd.DataFrame:
@@ -69,30 +72,33 @@ def exchanged_margins(
     model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]
 ) -> list[Float[Tensor, "choices N"]]:
     """Margins of `exchanges`, set by set."""
-    return [rewritten_margins(model, batch, intact, new) for _, batch, intact, new in _rewritings(model, sets, choices)]
+    known = _as_choices(model, choices)
+
+    def of_set(index: int, s: PromptSet) -> pd.DataFrame:
+        margins = rewritten_margins(model, *_rewritings(model, s, known)).numpy()
+        return pd.DataFrame({str(n): column for n, column in enumerate(margins.T)})  # a column a prompt
+
+    return [torch.tensor(table.to_numpy()) for table in sweep(model, sets, "exchange", known, of_set)]
 
 
-def _rewritings(
-    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]
-) -> Iterator[tuple[PromptSet, Batch, Capture, list[Choice]]]:
-    """Set by set what is written where, for each of the choices."""
-    groups = [as_heads(model, heads) for heads, _ in choices]
+def _as_choices(model: Model, choices: Sequence[tuple[Heads, str]]) -> list[tuple[list[Head], str]]:
     for _, part in choices:
         if part not in PARTS:
             raise UnknownNameError("part", part, PARTS)
-    for s in tqdm(sets, desc="exchange", unit="set", delay=2, leave=False):
-        batch = pack([s], model.pad_id)
-        intact = capture(model, batch, inputs=True)
-        wanted: dict[str, set[Head]] = {part: set() for part in PARTS}
-        for own, (_, part) in zip(groups, choices, strict=True):
-            wanted[part].update(own)
-        z = exchanged_parts(model, s, batch, intact, wanted)
-        yield (
-            s,
-            batch,
-            intact,
-            [{head: z[part][head] for head in own} for own, (_, part) in zip(groups, choices, strict=True)],
-        )
+    return [(as_heads(model, heads), part) for heads, part in choices]
+
+
+def _rewritings(
+    model: Model, s: PromptSet, choices: Sequence[tuple[Sequence[Head], str]]
+) -> tuple[Batch, Capture, list[Choice]]:
+    """What is written where in one set, for each of the choices."""
+    batch = pack([s], model.pad_id)
+    intact = capture(model, batch, inputs=True)
+    wanted: dict[str, set[Head]] = {part: set() for part in PARTS}
+    for own, part in choices:
+        wanted[part].update(own)
+    z = exchanged_parts(model, s, batch, intact, wanted)
+    return batch, intact, [{head: z[part][head] for head in own} for own, part in choices]
 
 
 def in_choices(rows: Answers, number: int) -> list[Answers]:
