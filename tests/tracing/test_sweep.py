@@ -1,10 +1,12 @@
 """Parts of a sweep: an interrupted one goes on where it stopped, with the same bits, and never with another's parts."""
 
 import functools
+import gc
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import twotowers
 from twotowers.chapters.knockout import group
@@ -97,6 +99,23 @@ def test_an_interrupted_sweep_goes_on_and_gives_the_same_bits(model, tmp_path, n
     pd.testing.assert_frame_equal(measure(model, sets), expected, check_exact=True)
     assert len(found) == 2
     assert made
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_nothing_of_a_set_stays_in_memory_but_its_part(model, name):
+    """Counted, not timed: tensors that are alive when a part is done are as many for the last as for the second."""
+    alive = []
+
+    class Counting(Parts):
+        def keep(self, name, tables):
+            gc.collect()
+            tensors = [x for x in gc.get_objects() if isinstance(x, torch.Tensor)]
+            alive.append((len(tensors), sum(x.nbytes for x in tensors if x.layout == torch.strided)))
+
+    model.parts = Counting()
+    SWEEPS[name](model, even_sets(model))
+    assert len(alive) >= 4
+    assert len(set(alive[1:])) == 1, alive
 
 
 def test_a_part_of_another_maker_set_or_question_is_never_found(model, tmp_path):
