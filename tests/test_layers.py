@@ -10,7 +10,7 @@ from twotowers.paper import CLAIMS
 
 PACKAGE = Path(twotowers.__file__).parent
 LAYERS = (
-    "paper errors",
+    "paper errors process",
     "arguments clustering",
     "statistics",
     "hub",

@@ -1,7 +1,7 @@
 """The command `twotowers`: argument parsing and exit statuses only.
 
 Exit status 0: done. 2: a user's mistake, told in one sentence. 1: a failure of ours, told in one sentence.
-130: interrupted.
+130, 143: interrupted, terminated. 141: nobody reads what it says.
 """
 
 from __future__ import annotations
@@ -14,31 +14,39 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
-from .errors import ChapterError, SiteError, UserError
+from .errors import ChapterError, SiteError, UserError, unforeseen
+from .process import as_process
 
+AGAIN = "Stopped; finished chapters are kept, run the same command to go on (without --force)."
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of transformers that are words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+    """Run the command and return its exit status; without arguments those of this process, which then ends with it."""
+    if arguments is None:
+        as_process(_do, _told)
     try:
-        options = _parser().parse_args(arguments)
-        return int(options.action(options) or 0)
-    except UserError as error:
+        return _do(arguments)
+    except (Exception, KeyboardInterrupt) as error:
+        return _told(error)
+
+
+def _do(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    return int(options.action(options) or 0)
+
+
+def _told(error: BaseException) -> int:
+    """Say in one sentence what went wrong, and give the exit status."""
+    if isinstance(error, UserError):
         return _fail(str(error), 2)
-    except (ChapterError, SiteError) as error:
+    if isinstance(error, ChapterError | SiteError):
         return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("Stopped; finished chapters are kept, run the same command to go on (without --force).", 130)
-    except OSError as error:
-        if os.environ.get("TWOTOWERS_DEBUG"):
-            raise
-        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
-    except Exception as error:
-        if os.environ.get("TWOTOWERS_DEBUG"):
-            raise
-        first = (str(error).strip().splitlines() or [""])[0]
-        return _fail(f"Stopped by {type(error).__name__}: {first} (TWOTOWERS_DEBUG=1 shows where)", 1)
+    if isinstance(error, KeyboardInterrupt):
+        return _fail(AGAIN, getattr(error, "status", 130))
+    if os.environ.get("TWOTOWERS_DEBUG"):
+        raise error
+    return _fail(*unforeseen(error))
 
 
 def _fail(message: str, status: int) -> int:
@@ -339,4 +347,4 @@ def _tasks(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,8 +5,11 @@ The command turns a `UserError` into one sentence and exit status 2; in Python i
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -71,7 +74,11 @@ class CheckError(UserError):
     """A model on which an identity of the check does not hold; it must not be interpreted."""
 
 
-class RunFolderError(UserError):
+class PlaceError(UserError):
+    """A folder or file that cannot be written."""
+
+
+class RunFolderError(PlaceError):
     """A run folder that cannot be written."""
 
 
@@ -93,3 +100,40 @@ class ChapterError(Exception):
 
 class SiteError(Exception):
     """A site that was built with warnings, or lacks a page or a figure."""
+
+
+NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "can't start new thread", "not enough memory")
+
+
+@contextlib.contextmanager
+def writing(what: str, place: Path, kind: type[PlaceError] = PlaceError) -> Iterator[None]:
+    """While something is written: an error of the disk becomes one sentence, which names what is not there now.
+
+    Args:
+        what: is written, as a sentence begins with it: "The site".
+        place: where; named if the error names no file of its own.
+    """
+    try:
+        yield
+    except OSError as error:
+        file = "" if error.filename in (None, str(place)) else f": {error.filename}"
+        raise kind(
+            f"{what} {place} cannot be written ({error.strerror or error}{file}); free space there or make it writable."
+        ) from error
+
+
+def unforeseen(error: BaseException) -> tuple[str, int]:
+    """What is said of an error that has no name here, in one line, and with which exit status."""
+    if out_of_memory(error):
+        return "There is too little memory for this; use a smaller scale or model, fewer --jobs, or another machine.", 2
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"Stopped by {type(error).__name__}: {first} (TWOTOWERS_DEBUG=1 shows where)", 1
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory, in whose words whatever."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in NO_MEMORY)

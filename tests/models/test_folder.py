@@ -149,6 +149,15 @@ def test_an_adapter_beside_weights_is_refused_and_by_itself_is_no_weights(folder
     assert "no whole model" in message(ModelError, lambda: open_model(folder))
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"cache_implementation": 3}', '{"max_length": "long"}'])
+def test_how_a_folder_would_generate_is_not_read_and_cannot_be_broken(folder, content):
+    """A broken file was told as damaged weights, though nothing is ever generated."""
+    expected = twotowers.load(folder).nn._module.state_dict()
+    (folder / "generation_config.json").write_text(content)
+    loaded = twotowers.load(folder).nn._module.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+
 # Tokens
 
 

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
+from ..errors import writing
+from ..publishing.crowd import own_folder, write_whole
 from ..publishing.markdown import code, escape, table_text
 from ..publishing.plots import panels
 from ..publishing.record import Place
@@ -23,19 +25,22 @@ from .bench import BARE, OURS, tables
 
 
 def write(result: dict[str, Any], folder: Path, stem: str) -> None:
-    """Write `<stem>.json`, and the figures beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write `<stem>.json`, and the figures beside it: all of them, or nothing."""
     rows, grown = tables(result)
     facts, compared = result["facts"], _compared(rows)
-    for name, draw, table, caption, alt in (
-        ("ratio", ratios, compared, _ratio_caption(rows, facts), _ratio_alt(rows)),
-        ("scaling", scaling, grown, _scaling_caption(grown), _scaling_alt(grown)),
-    ):
-        place = Place("performance.html", f"performance-{stem}-{name}")
-        write_alone(
-            folder / "figures", f"{stem}-{name}", draw, table, caption=caption, alt=alt, facts=facts, place=place
-        )
-    (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    with writing("The benchmark in", folder), own_folder(folder, "bench") as new:
+        for name, draw, table, caption, alt in (
+            ("ratio", ratios, compared, _ratio_caption(rows, facts), _ratio_alt(rows)),
+            ("scaling", scaling, grown, _scaling_caption(grown), _scaling_alt(grown)),
+        ):
+            place = Place("performance.html", f"performance-{stem}-{name}")
+            write_alone(
+                new / "figures", f"{stem}-{name}", draw, table, caption=caption, alt=alt, facts=facts, place=place
+            )
+        (folder / "figures").mkdir(exist_ok=True)
+        for file in sorted((new / "figures").iterdir()):
+            file.replace(folder / "figures" / file.name)
+        write_whole(folder / f"{stem}.json", json.dumps(result, indent=1) + "\n")
 
 
 def performance(folder: Path) -> str:

@@ -5,6 +5,7 @@ All that a page shows is stored first and drawn from what was stored, so that it
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from IPython.display import Markdown, display
 from ..errors import DamagedRunError
 from ..models.loading import Loading
 from ..models.model import Model
+from ..models.parts import Parts, PartsIn
 from ..paper import CLAIMS
 from ..prompts.sets import PromptSet, categories_of
 from ..publishing.evidence import Evidence
@@ -28,6 +30,7 @@ from ..statistics import Values
 from ..study import Scale, Study, open_study
 from ..tracing.heads import Head
 
+PARTS = ".parts"  # of a workplace: where parts are kept, and what makes them
 BY_HAND = ".twotowers-run"  # where the files of a chapter go that is executed without the pipeline
 
 
@@ -57,6 +60,25 @@ def open_page(
     return page
 
 
+def keep_parts(workplace: Path, folder: Path, made_of: Mapping[str, Any]) -> None:
+    """Let the chapter that is made in a workplace keep parts of its sweeps in a folder, and find those that are there.
+
+    Args:
+        made_of: all that decides its results: parts that were made of anything else are not found.
+    """
+    maker = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    (workplace / PARTS).write_text(json.dumps({"folder": str(folder), "maker": maker}), encoding="utf-8")
+
+
+def _parts_kept(workplace: Path) -> Parts:
+    """Where `keep_parts` said; nowhere if it did not."""
+    file = workplace / PARTS
+    if not file.is_file():
+        return Parts()
+    told = json.loads(file.read_text(encoding="utf-8"))
+    return PartsIn(Path(told["folder"]), told["maker"])
+
+
 class Page:
     """What a chapter's text speaks to. Use `open_page`."""
 
@@ -65,6 +87,7 @@ class Page:
         self._run = RunFolder(folder if reads is None else folder.parent)
         self.shown = Shown(folder, chapter, facts_of(study))
         study.model.traffic.log = folder / ".traffic"
+        study.model.parts = _parts_kept(folder)
 
     @property
     def model(self) -> Model:

@@ -21,7 +21,7 @@ import torch
 import transformers
 from nnsight import TransformersModel
 from nnsight.tracing.backend import Backend
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from ..errors import FamilyError, MemoryLimitError, ModelError, UnknownNameError
 from ..hub import first_line
@@ -31,7 +31,9 @@ from .families import family_of
 from .family import Family, context_length
 from .files import find_source, sidecars
 from .folder import read_folder
+from .loading import free_memory
 from .packed import pack_linears
+from .parts import Parts
 from .quantised import dequantise_linears, method_of, require_method, settings_for, version
 from .registry import DTYPES, REGISTRY
 from .rehearsal import Rehearsal
@@ -58,6 +60,7 @@ class Model:
         quantise: how the matrices of the blocks are quantised while they load, by bitsandbytes: "nf4", "int8" or not.
         tensor_parallel: the matrices are split over the processes that torchrun has started.
         traffic: what was sent to the server and received from it.
+        parts: of long sweeps of this model, which an interrupted command has left.
     """
 
     kind: str
@@ -76,6 +79,7 @@ class Model:
     quantise: str | None = None
     tensor_parallel: bool = False
     traffic: Traffic = field(default_factory=Traffic, compare=False)
+    parts: Parts = field(default_factory=Parts, compare=False)
 
     @property
     def key(self) -> str:
@@ -139,7 +143,8 @@ class Model:
         self._fetch()
         self._require_memory()
         device_map = self.device_map or ("cuda" if torch.cuda.is_available() else "cpu" if self.quantised else None)
-        how: dict[str, Any] = {"quantization_config": settings_for(self.quantise)} if self.quantise else {}
+        how: dict[str, Any] = {"generation_config": GenerationConfig()}  # nothing is generated: that file is not read
+        how |= {"quantization_config": settings_for(self.quantise)} if self.quantise else {}
         how |= parallel.options() if self.tensor_parallel else {"device_map": device_map}
         config = copy.deepcopy(self.config)
         config._attn_implementation = "eager"  # it may name another, which is not installed here
@@ -327,11 +332,6 @@ def open_model(
         quantise=quantise,
         tensor_parallel=tensor_parallel,
     )
-
-
-def free_memory() -> int:
-    """Bytes that are free where a model loads by default: on the GPU if there is one, else in the machine."""
-    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, writing
 from ..publishing.citing import project
+from ..publishing.crowd import write_whole
 from ..publishing.run_folder import RunFolder, project_root, shown_file
 from .contributed import NotOursError, contribution
 from .figures import command_of, find_run
@@ -60,13 +61,10 @@ def export(run: str, *, by: str | None = None, output: Path | None = None) -> Pa
     found = find_run(root, run)
     require_finished(root, found)
     output = output or Path(f"{found.name}.zip")
-    content = archive_of(found, by)
-    temporary = output.with_name(f".{output.name}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with found.lock():  # while another command makes a chapter of it, its record and its files are not of one moment
+        content = archive_of(found, by)
+    with writing("The archive", output):
+        write_whole(output, content)
     return output
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import UserError
+from ..errors import UserError, writing
 from ..paper import CLAIMS
+from ..publishing.crowd import own_folder
 from ..publishing.results import read_table, write_table
 from ..publishing.run_folder import RunFolder, figure_stem, project_root
 from .compare import Tolerance, first_difference
@@ -58,14 +59,26 @@ def write_expected(model: str | None = None) -> Path:
     seeds = dict(sorted((kept(root, run) | measured(run)).items()))
     table = pd.concat([seed.ledger.assign(seed=number) for number, seed in seeds.items()])[list(KINDS)]
     heads = {str(number): seed.heads for number, seed in seeds.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_table(table, folder / "ledger.csv")
-    (folder / "heads.json").write_text(json.dumps(heads) + "\n", encoding="utf-8")
-    (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     picture = run.path / f"{figure_stem(run.name, CENTRAL)}.svg"
-    if _seed(run) == min(seeds) and picture.is_file():
-        shutil.copyfile(picture, folder / f"{CENTRAL}.svg")
+    with writing("The expected values in", folder), own_folder(folder.parent, run.name) as new:
+        if folder.is_dir():
+            shutil.copytree(folder, new, dirs_exist_ok=True)
+        write_table(table, new / "ledger.csv")
+        (new / "heads.json").write_text(json.dumps(heads) + "\n", encoding="utf-8")
+        (new / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        if _seed(run) == min(seeds) and picture.is_file():
+            shutil.copyfile(picture, new / f"{CENTRAL}.svg")
+        _put(new, folder)
     return folder
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Let a whole folder take the place of another."""
+    new.chmod(0o755)
+    if folder.is_dir():
+        folder.rename(new / ".before")
+    new.rename(folder)
+    shutil.rmtree(folder / ".before", ignore_errors=True)
 
 
 def kept(root: Path, run: RunFolder) -> dict[int, Seed]:

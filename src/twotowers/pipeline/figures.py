@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from ..errors import DamagedRunError, UnknownNameError, UserError
 from ..models.loading import Loading
 from ..publishing.citing import FORMATS
+from ..publishing.crowd import own_folder
 from ..publishing.run_folder import RunFolder, figure_ids, figure_stem, project_root, runs_of
 from ..toy import page as toy
 
@@ -39,7 +39,7 @@ def cite(figure: str, *, model: str | None = None, form: str = "bibtex") -> str:
     if name in alone:
         made = json.loads(alone[name].read_text(encoding="utf-8"))
     elif name == toy.FIGURE:
-        made = _of_toy()
+        made = _of_toy(root)
     else:
         made = _of_run(find_run(root, model, figure), figure, alone)
     return FORMATS[form][1](made["provenance"])
@@ -110,10 +110,10 @@ def _alone(root: Path) -> dict[str, Path]:
     return {file.stem: file for file in sorted((root / "book" / "bench" / "figures").glob("*.json"))}
 
 
-def _of_toy() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        toy.page(Path(folder))
-        return dict(json.loads((Path(folder) / "figures" / f"{toy.FIGURE}.json").read_text(encoding="utf-8")))
+def _of_toy(root: Path) -> dict[str, Any]:
+    with own_folder(root / "_build", "toy") as folder:
+        toy.page(folder)
+        return dict(json.loads((folder / "figures" / f"{toy.FIGURE}.json").read_text(encoding="utf-8")))
 
 
 def _only(runs: list[RunFolder], how: str) -> RunFolder:

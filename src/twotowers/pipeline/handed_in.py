@@ -16,7 +16,6 @@ import datetime
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,10 @@ import nbformat
 
 from ..chapters.registry import CHAPTERS, files_read
 from ..chapters.registry import REGISTRY as REGISTERED
-from ..errors import UserError
+from ..errors import UserError, writing
 from ..models.registry import REGISTRY
 from ..paper import CLAIMS
+from ..publishing.crowd import own_folder
 from ..publishing.evidence import Evidence
 from ..publishing.provenance import slug
 from ..publishing.run_folder import (
@@ -85,8 +85,9 @@ def import_run(file: Path) -> RunFolder:
         for chapter in CHAPTERS:
             _draw(root, run, chapter, record, shown[chapter])
         run.update(lambda now: now.update({KEY: made.record()}))
-        _require_free(runs / name)
-        os.rename(run.path, runs / name)
+        with RunFolder(runs / name).lock():  # a command that would begin a run of this name at this moment waits
+            _require_free(runs / name)
+            os.rename(run.path, runs / name)
     return RunFolder(runs / name)
 
 
@@ -227,10 +228,9 @@ def _require_evidence(record: Mapping[str, Any], files: Files) -> None:
 @contextlib.contextmanager
 def _beside(runs: Path) -> Iterator[Path]:
     """A temporary folder on the same disk as the runs; it is removed, and theirs, too, if nothing is in it."""
-    runs.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=runs) as folder:
-            yield Path(folder)
+        with writing("The run folder in", runs), own_folder(runs, "import") as folder:
+            yield folder
     finally:
         with contextlib.suppress(OSError):
             runs.rmdir()

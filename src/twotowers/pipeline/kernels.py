@@ -21,6 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from .. import errors
 from ..errors import ChapterError, RunFolderError, UserError
+from ..publishing.crowd import remove
 from .machine import peak_memory
 from .texts import notebook_of
 
@@ -107,6 +108,7 @@ def execute(
     connection.mkdir()
     variables = {
         "TOKENIZERS_PARALLELISM": "false",
+        "IPYTHONDIR": str(connection),  # no profile at home: neither made there, nor read, as it may change results
         # transformers' progress bars would rather be widgets; in a book nobody could see them.
         "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"))),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin make a busy machine many times slower
@@ -143,6 +145,7 @@ def execute(
             f"The kernel of chapter '{chapter}' died, most likely for lack of memory; use a smaller scale or model, or "
             f"--jobs 1."
         ) from error
+    remove(connection)
     nbformat.write(_clean(executed, parameters), folder / f"{chapter}.ipynb")
 
 
@@ -181,6 +184,11 @@ def _explained(chapter: str, error: PapermillExecutionError) -> Exception:
     known = getattr(errors, error.ename, None)
     if isinstance(known, type) and issubclass(known, UserError):
         return UserError(error.evalue)
-    if error.ename == "OSError":
+    if error.ename in ("MemoryError", "OutOfMemoryError") or any(words in error.evalue for words in errors.NO_MEMORY):
+        return errors.MemoryLimitError(
+            f"There is too little memory for chapter '{chapter}'; use a smaller scale or model, a smaller dtype, or "
+            f"--jobs 1."
+        )
+    if error.ename in ("OSError", "PermissionError"):
         return RunFolderError(f"Chapter '{chapter}' could not write its files ({error.evalue}); free space there.")
     return ChapterError(f"Chapter '{chapter}' stopped with {error.ename}: {error.evalue}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..models.model import free_memory
+from ..models.loading import free_memory
 from ..models.registry import REGISTRY
 from .status import chapters_made
 

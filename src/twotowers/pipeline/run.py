@@ -18,14 +18,16 @@ from typing import Any
 import psutil
 import torch
 
+from ..chapters.chapter import keep_parts
 from ..chapters.registry import CHAPTERS, files_read, needs, with_needed
-from ..errors import OtherRunError, UserError
+from ..errors import OtherRunError
 from ..models.files import is_local
 from ..models.loading import Loading
 from ..models.model import Model
 from ..models.registry import REGISTRY
 from ..models.server import Traffic
 from ..prompts.tasks import load_task, portable
+from ..publishing.crowd import remove
 from ..publishing.provenance import revision_of, run_facts, run_name
 from ..publishing.run_folder import RunFolder, project_root
 from ..study import Study, find_scale, open_study
@@ -84,11 +86,11 @@ def run(
     """
     names = with_needed(chapters)
     prepared = prepare(model, task, scale, seed, loading or Loading(), beside=beside)
-    prepared.begin(replace=replace)
-    if force:
-        prepared.ask_again(chapters)
     progress, kernels = Progress(f"{prepared.name}: "), Kernels()
     try:
+        prepared.begin(replace=replace)
+        if force:
+            prepared.ask_again(chapters)
         if any(prepared.state(name).name not in (DONE, LOOK) for name in names):
             prepared.check(progress)
         jobs = min(jobs or jobs_that_fit(prepared.study.model), len(names))
@@ -102,6 +104,7 @@ def run(
         )
     finally:
         progress.clear()
+        prepared.run.leave()
     return [done[name] for name in names]
 
 
@@ -130,7 +133,6 @@ class Prepared:
             RunFolderError: it cannot be written.
             OtherRunError: it holds another scale or seed, or was contributed, and is not to be replaced.
         """
-        existed = self.run.path.exists()
         before, facts = self.run.record_or_empty(), run_facts(self.study)
         other = [name for name in ("scale", "seed") if before["chapters"] and before["run"].get(name) != facts[name]]
         was = ", ".join(f"{name} {before['run'].get(name)}" for name in other)
@@ -145,15 +147,10 @@ class Prepared:
                 f"The run {self.run.name} was made with {was}; to replace the whole run, add --replace to the command, "
                 f"or repeat it with what it was made with."
             )
-        try:
-            self.run.require_writable()
-            if made:  # nothing of it may count as ours, whatever it is of
-                self.run.update(lambda record: record.update(run={}))
-            self.run.begin(facts)
-        except UserError:
-            if not existed:
-                self.run.forget_if_nothing_was_made()
-            raise
+        self.run.require_writable()
+        if made:  # nothing of it may count as ours, whatever it is of
+            self.run.update(lambda record: record.update(run={}))
+        self.run.begin(facts)
         if made:
             print(f"{self.name}: the run that was contributed {made.by_whom} makes way for this one", flush=True)
         elif other:
@@ -173,6 +170,8 @@ class Prepared:
                     record["chapters"][name]["redo"] = True
 
         self.run.update(mark)
+        for name in chapters:
+            remove(self.run.parts(name))
 
     def made_of(self, chapter: str) -> dict[str, Any]:
         return made_of(self.root, chapter, self.study, self.run)
@@ -186,11 +185,7 @@ class Prepared:
         if self.run.record_or_empty()["check"].get("digest") == digest:
             return
         progress.say(f"{self.name}: checking the identities")
-        try:
-            table = require(self.study.model, self.study.evaluation[0].words[:2])
-        except BaseException:
-            self.run.forget_if_nothing_was_made()
-            raise
+        table = require(self.study.model, self.study.evaluation[0].words[:2])
         identities = json.loads(table.to_json(orient="records"))
         self.run.update(lambda record: record.update(check={"digest": digest, "identities": identities}))
         self.study.model.forget_weights()  # the chapters load their own
@@ -200,7 +195,11 @@ class Prepared:
         self, name: str, names: Sequence[str], progress: Progress, kernels: Kernels, jobs: int
     ) -> Outcome:
         """Execute a chapter, or draw it anew, if it needs that; another process that does so is waited for."""
-        with self.run.lock(name):
+
+        def waits() -> None:
+            progress.say(f"{self.name}: {name} is being made by another command, which is waited for")
+
+        with self.run.lock(name, waits=waits, given_up=lambda: kernels.ended):
             found = self.state(name)  # now: it covers what earlier chapters have just written
             if found.name == DONE:
                 return self._outcome(name, "up to date")
@@ -213,6 +212,7 @@ class Prepared:
                     return self._outcome(name, "drawn anew")
                 progress.say(of + (f" ({'; '.join(found.reasons)})" if found.reasons else ""))
                 made = self.made_of(name)
+                keep_parts(workplace, self.run.parts(name), made["results"])
                 self.execute(name, workplace, progress, kernels, jobs)
                 traffic = Traffic.noted(workplace / ".traffic")
                 seconds = round(time.monotonic() - begun, 1)

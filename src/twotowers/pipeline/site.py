@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -11,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -20,7 +21,8 @@ from filelock import FileLock, Timeout
 from ..bench import verdicts
 from ..bench.page import performance
 from ..chapters.registry import CHAPTERS
-from ..errors import SiteError, StalePageError, UserError
+from ..errors import SiteError, StalePageError, UserError, writing
+from ..publishing.crowd import write_whole
 from ..publishing.markdown import plain
 from ..publishing.run_folder import RunFolder, digest_of, figure_ids, project_root, runs_of
 from ..toy.page import page as toy_page
@@ -80,11 +82,11 @@ def build(*, stale: bool = False) -> Path:
         raise NoRunError("There is no run to build a site from; run a model first with: twotowers run")
     if importlib.util.find_spec("jupyter_book") is None:
         raise NoBookError("Jupyter Book is not installed; run: python -m pip install -e '.[book]'")
-    (root / "_build").mkdir(exist_ok=True)
     try:
-        with FileLock(root / "_build" / ".lock", timeout=0):
-            marked = _marked(root, runs, stale)
-            return _build(root, runs, marked)
+        with writing("The site in", root / "_build"):
+            (root / "_build").mkdir(exist_ok=True)
+            with FileLock(root / "_build" / ".lock", timeout=0):
+                return _build(root, runs, stale)
     except Timeout:
         raise BusyError("Another build of this site goes on; wait until it is done.") from None
 
@@ -111,22 +113,45 @@ def _marked(root: Path, runs: Runs, stale: bool) -> Marks:
     return found
 
 
-def _build(root: Path, runs: Runs, marked: Marks) -> Path:
+def _build(root: Path, runs: Runs, stale: bool) -> Path:
     html, done, book = root / "_build" / "html", root / "_build" / "done.json", root / "_build" / "book"
     published = _published(runs)
-    _stage(root, book, published, marked)
+    with _undisturbed(runs):
+        _stage(root, book, published, _marked(root, runs, stale))
+        figures = {
+            (run, chapter): figure_ids(run.name, run.entry(chapter).get("files", ()))
+            for run, chapters in runs.items()
+            for chapter in chapters
+        }
     made_of = _digest([*_files(book), root / "_config.yml"], book)
-    if done.is_file() and json.loads(done.read_text()) == {"from": made_of, "site": _digest(_files(html), html)}:
+    if _read(done) == {"from": made_of, "site": _digest(_files(html), html)}:
         return html / "index.html"
     for old in (root / "_build").glob("[!.]*"):
         if old != book:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     _jupyter_book(root)
     finish(root, html, published)
-    if missing := _missing(html, runs, published):
+    if missing := _missing(html, figures, published):
         raise SiteError("The site lacks " + "; ".join(missing))
-    done.write_text(json.dumps({"from": made_of, "site": _digest(_files(html), html)}))
+    write_whole(done, json.dumps({"from": made_of, "site": _digest(_files(html), html)}))
     return html / "index.html"
+
+
+@contextlib.contextmanager
+def _undisturbed(runs: Runs) -> Iterator[None]:
+    """While pages are put together of runs, a command that makes a chapter of one waits before it moves it there."""
+    with contextlib.ExitStack() as held:
+        for run in runs:
+            with contextlib.suppress(PermissionError):  # where nobody may write, nobody does
+                held.enter_context(run.lock())
+        yield
+
+
+def _read(done: Path) -> object:
+    try:
+        return json.loads(done.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> None:
@@ -241,17 +266,17 @@ def _jupyter_book(root: Path) -> None:
         raise SiteError(f"The site did not build cleanly (see {log}): {' | '.join(lines[:5]) or 'no message'}")
 
 
-def _missing(html: Path, runs: Runs, published: Sequence[Published]) -> list[str]:
+def _missing(
+    html: Path, figures: Mapping[tuple[RunFolder, str], list[str]], published: Sequence[Published]
+) -> list[str]:
     """Pages and figures that should be on the site and are not."""
     looks = [f"runs/{own.name}/{LOOK}" for own in published if own.has(LOOK)]
     missing = [
         f"page {page}" for page in ("index", "intro", *OF_ALL, *USE, *looks) if not (html / f"{page}.html").is_file()
     ]
-    for run, chapters in runs.items():
-        for chapter in chapters:
-            page = html / "runs" / run.name / f"{chapter}.html"
-            text = page.read_text(encoding="utf-8") if page.is_file() else ""
-            missing += [] if text else [f"page {run.name}/{chapter}"]
-            figures = figure_ids(run.name, run.entry(chapter).get("files", ()))
-            missing += [f"figure {run.name}/{f}" for f in figures if f'id="fig-{run.name}-{f}"' not in text]
+    for (run, chapter), ids in figures.items():
+        page = html / "runs" / run.name / f"{chapter}.html"
+        text = page.read_text(encoding="utf-8") if page.is_file() else ""
+        missing += [] if text else [f"page {run.name}/{chapter}"]
+        missing += [f"figure {run.name}/{f}" for f in ids if f'id="fig-{run.name}-{f}"' not in text]
     return missing

@@ -78,9 +78,13 @@ def submit(
     pieces, before = list[Piece](), dict[Piece, list[Piece]]()
     for model in models:
         prepared = prepare(model, arguments["task"], arguments["scale"], arguments["seed"], arguments["loading"])
-        prepared.begin(replace=replace)
-        if force:
-            prepared.ask_again(chapters)
+        try:
+            prepared.begin(replace=replace)
+            if force:
+                prepared.ask_again(chapters)
+        except BaseException:
+            prepared.run.leave()
+            raise
         for chapter in with_needed(chapters):
             pieces.append((model, chapter))
             before[model, chapter] = [(model, other) for other in sorted(needs(chapter))]

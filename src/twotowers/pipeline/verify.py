@@ -10,15 +10,15 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..chapters.registry import CHAPTERS, find
-from ..errors import UnknownNameError, UserError
+from ..errors import UnknownNameError, UserError, writing
 from ..models.loading import Loading
+from ..publishing.crowd import own_folder
 from ..publishing.provenance import RUN_NOTE
 from ..publishing.run_folder import RunFolder, figure_stem, handed_file, is_drawn, project_root, shown_file
 from ..publishing.shown import Shown
@@ -126,12 +126,12 @@ def _kept(run: RunFolder, chapter: str) -> Shown:
 def _run_again(root: Path, prepared: Prepared, chapter: str) -> Iterator[Path]:
     """A folder with all that a chapter makes, executed beside its run; removed in the end."""
     building = root / "_build"
-    building.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".verify-", dir=building) as place:
-        beside = RunFolder(Path(place) / prepared.run.name)
+    with writing("The folder", building), own_folder(building, "verify") as place:
+        beside = RunFolder(place / prepared.run.name)
         beside.path.mkdir()
-        for name in ("run.json", "handed", "claims"):
-            _copy(prepared.run.path / name, beside.path / name)
+        with prepared.run.lock():
+            for name in ("run.json", "handed", "claims"):
+                _copy(prepared.run.path / name, beside.path / name)
         folder, progress, kernels = beside.path / AGAIN, Progress(f"{beside.name}: "), Kernels()
         folder.mkdir()
         progress.say(f"{beside.name}: {chapter} (run again, to compare)")

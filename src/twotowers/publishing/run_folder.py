@@ -21,21 +21,14 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-from filelock import FileLock
-
-from ..errors import DamagedRunError, RunFolderError
+from ..errors import DamagedRunError, OtherRunError, RunFolderError, writing
+from .crowd import clear_left_behind, in_use, locked, own_folder, own_prefix, remove, write_whole
 from .run_record import EMPTY, FORMAT, parsed
-
-LEFT_AFTER = 7 * 24 * 3600.0  # seconds after which another machine's temporary folder counts as left behind
 
 
 def project_root() -> Path:
@@ -73,6 +66,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
+        self._begun: dict[str, Any] | None = None  # what it is of, if that was said here
+        self._entered = False
 
     @property
     def title(self) -> str:
@@ -113,22 +108,15 @@ class RunFolder:
             change(record)
             self._write(record)
 
-    def lock(self, name: str = "") -> FileLock:
-        """A lock on the record, or on something of this run by its name; released when its process ends."""
-        return FileLock(self.path.parent / f".{self.name}{'.' if name else ''}{name}.lock")
+    def lock(
+        self, name: str = "", *, waits: Callable[[], object] = lambda: None, given_up: Callable[[], bool] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """A lock on the record, or on something of this run by its name, as `locked`."""
+        file = self.path.parent / f".{self.name}{'.' if name else ''}{name}.lock"
+        return locked(file, waits=waits, given_up=given_up)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        temporary = self.path / f"{_own_prefix()}run.json"
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(json.dumps(record, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / "run.json")
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        write_whole(self.path / "run.json", json.dumps(record, indent=1) + "\n")
 
     def require_writable(self) -> None:
         """Make the folder, and clear away what a killed run has left in it.
@@ -136,31 +124,47 @@ class RunFolder:
         Raises:
             RunFolderError: it cannot be written.
         """
+        self._entered = True
         with self._writing():
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._writing(), self.lock():
+            self.path.mkdir(exist_ok=True)
             if links := [place.name for place in self.path.iterdir() if place.is_symlink() and place.is_dir()]:
                 raise RunFolderError(
                     f"{self.path / links[0]} is a link; remove it, so that nothing is written elsewhere."
                 )
             with tempfile.TemporaryFile(dir=self.path) as probe:
                 probe.write(b" ")
-            for left in self.path.glob(".tmp-*"):
-                if not _in_use(left):
-                    _remove(left)
+            self._presence().touch()
+            clear_left_behind(self.path)
 
-    def forget_if_nothing_was_made(self) -> None:
-        """A model that cannot be run leaves no folder."""
-        if self.record_or_empty()["chapters"]:
+    def _presence(self) -> Path:
+        """Says that this process works in the folder, even if it has made nothing yet."""
+        return self.path / f"{own_prefix()}here"
+
+    def leave(self) -> None:
+        """What this process began here with `require_writable` is over; a model that cannot be run leaves no folder."""
+        if self._entered:
+            with contextlib.suppress(OSError):
+                self._presence().unlink(missing_ok=True)
+            with contextlib.suppress(OSError), self.lock():
+                self._forget_if_nothing_was_made()
+
+    def _forget_if_nothing_was_made(self) -> None:
+        record = self.record_or_empty()
+        if record["chapters"] or record["check"] or any(map(in_use, self.path.glob(".tmp-*"))):
             return
         runs = self.path.parent
         for file in (self.path / "run.json", runs / f".{self.name}.lock", runs / ".sources" / f"{self.name}.json"):
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink()
         for folder in (self.path, runs / ".sources", runs):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Say what the run is of. If that is not what it was of, everything that was made goes first."""
+        self._begun = dict(facts)
         with self._writing(), self.lock():
             record = self.record_or_empty()
             if record["run"] != facts or record["moving"].get(""):
@@ -174,12 +178,12 @@ class RunFolder:
     @contextlib.contextmanager
     def workplace(self, chapter: str) -> Iterator[Path]:
         """A temporary folder in which a chapter is made; removed in the end."""
-        with self._writing():
-            folder = Path(tempfile.mkdtemp(prefix=f"{_own_prefix()}{chapter}-", dir=self.path))
-            try:
-                yield folder
-            finally:
-                _remove(folder)
+        with self._writing(), own_folder(self.path, chapter) as folder:
+            yield folder
+
+    def parts(self, chapter: str) -> Path:
+        """Where parts of a chapter's sweeps are kept while it is made, for one that is interrupted."""
+        return self.path / f".parts-{chapter}"
 
     def commit(self, chapter: str, workplace: Path, entry: Mapping[str, Any]) -> None:
         """Move what was made in a workplace into place, and take it into the record with its digests.
@@ -190,6 +194,11 @@ class RunFolder:
         new = sorted(str(f.relative_to(workplace)) for f in _files(workplace))
         with self._writing(), self.lock():
             record = self.record_or_empty()
+            if self._begun is not None and record["run"] != self._begun:
+                raise OtherRunError(
+                    f"The run {self.name} was replaced by another command while this one made its chapter {chapter}, "
+                    f"which is not kept; repeat this one with --replace if it is to have the last word."
+                )
             old = {*record["chapters"].pop(chapter, {}).get("files", {}), *record["moving"].pop(chapter, ())}
             others = {file for other in record["chapters"].values() for file in other["files"]}
             record["moving"][chapter] = sorted((old | set(new)) - others)
@@ -204,6 +213,7 @@ class RunFolder:
             record["chapters"][chapter] = {**entry, "files": digests}
             del record["moving"][chapter]
             self._write(record)
+            remove(self.parts(chapter))
 
     # Reading what was made
 
@@ -255,7 +265,7 @@ class RunFolder:
         with self._writing():
             file = self.path.parent / ".sources" / f"{self.name}.json"
             file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps(places) + "\n", encoding="utf-8")
+            write_whole(file, json.dumps(places) + "\n")
 
     def sources(self) -> dict[str, str]:
         """What `remember_sources` was told; nothing on another machine."""
@@ -266,18 +276,11 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
     def _all_files(self) -> list[str]:
-        files = (file for file in _files(self.path) if not file.relative_to(self.path).parts[0].startswith(".tmp-"))
+        files = (file for file in _files(self.path) if not file.relative_to(self.path).parts[0].startswith("."))
         return sorted(str(file.relative_to(self.path)) for file in files if file.name != "run.json")
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunFolderError(
-                f"The run folder {self.path} cannot be written ({error.strerror}); free space there or make it "
-                f"writable."
-            ) from error
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing("The run folder", self.path, RunFolderError)
 
 
 def effects_file(claim: str) -> str:
@@ -327,23 +330,3 @@ def table_files(run: str, item: str, names: Sequence[str], *, figure: bool) -> d
 
 def _files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _own_prefix() -> str:
-    """How the names of temporary things of this process begin."""
-    return f".tmp-{socket.gethostname()}-{os.getpid()}-"
-
-
-def _in_use(temporary: Path) -> bool:
-    """Whether a temporary file or folder belongs to a run that still goes on, perhaps on another machine."""
-    if not temporary.name.startswith(f".tmp-{socket.gethostname()}-"):
-        return time.time() - temporary.stat().st_mtime < LEFT_AFTER and temporary.name.count("-") > 2
-    number = temporary.name.removeprefix(f".tmp-{socket.gethostname()}-").split("-")[0]
-    return number.isdecimal() and psutil.pid_exists(int(number))

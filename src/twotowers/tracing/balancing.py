@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ..models.model import Model
 from ..models.parallel import all_heads
@@ -25,6 +24,7 @@ from .capture import OPTIONS, Capture, Sites, at_lasts, capture, inputs_of, reme
 from .exchange import in_choices
 from .heads import Head, Heads, as_heads, by_layer
 from .projection import values_of
+from .sweep import sweep
 
 
 def balance_attention(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Heads) -> pd.DataFrame:
@@ -44,14 +44,16 @@ def balance_attention(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]
 
 def balanced(model: Model, sets: Sequence[PromptSet], groups: Sequence[Heads]) -> pd.DataFrame:
     """As `balance_attention` for several groups in one pass over the sets; an empty one is the intact model."""
-    members, tables = [as_heads(model, heads) for heads in groups], []
-    for index, s in enumerate(tqdm(sets, desc="balance", unit="set", delay=2, leave=False)):
+    members = [as_heads(model, heads) for heads in groups]
+
+    def of_set(index: int, s: PromptSet) -> pd.DataFrame:
         batch = pack([s], model.pad_id)
         # of a server it is not known whether its attention gives weights: the capture finds out
         intact = capture(model, batch, inputs=True, pattern=bool(model.remote))
         rows = in_choices(_balanced(model, s, batch, intact, members), len(members))
-        tables += [outcome_table(part, s, number, index) for number, part in enumerate(rows)]
-    return pd.concat(tables, ignore_index=True)
+        return pd.concat([outcome_table(part, s, number, index) for number, part in enumerate(rows)], ignore_index=True)
+
+    return pd.concat(sweep(model, sets, "balance", members, of_set), ignore_index=True)
 
 
 def _balanced(model: Model, s: PromptSet, batch: Batch, intact: Capture, groups: Sequence[Sequence[Head]]) -> Answers:

@@ -11,13 +11,12 @@ of the gold label and of the target change places, those of further labels stay.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import PromptError, UnknownNameError
 from ..models.model import Model
@@ -29,6 +28,7 @@ from .contrasts import NEXT, margin_against, targets
 from .heads import Head, Heads, as_heads, by_layer
 from .projection import values_of
 from .rewriting import Choice, rewrite, rewritten_differences
+from .sweep import sweep
 
 PARTS = ("none", "query-other", "query-same", "keys", "values", "keys-values")
 
@@ -65,12 +65,13 @@ def exchange(
             the labels.
     """
     sets = as_sets(model, prompt_sets)
-    found = enumerate(_rewritings(model, sets, [(heads, part)], towards))
-    tables = [
-        outcome_table(rewrite(model, batch, intact, new), s, 0, i, targets(s, towards))
-        for i, (s, batch, intact, new) in found
-    ]
-    table = pd.concat(tables, ignore_index=True)
+    choices = _as_choices(model, [(heads, part)])
+
+    def of_set(index: int, s: PromptSet) -> pd.DataFrame:
+        target = targets(s, towards)
+        return outcome_table(rewrite(model, *_rewritings(model, s, choices, target)), s, 0, index, target)
+
+    table = pd.concat(sweep(model, sets, "exchange one", [choices, towards], of_set), ignore_index=True)
     return table if towards == NEXT else table[table["label"] != towards].reset_index(drop=True)
 
 
@@ -79,10 +80,8 @@ def exchanges(model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[H
 
     `accuracy` is left out: it needs logits of the whole vocabulary, about half the work. The other label is the next.
     """
-    tables = [
-        two_way_table(rewritten_differences(model, batch, intact, new), s, index, targets(s))
-        for index, (s, batch, intact, new) in enumerate(_rewritings(model, sets, choices))
-    ]
+    found = _differences(model, sets, choices)
+    tables = [two_way_table(apart, s, i, targets(s)) for i, (s, apart) in enumerate(zip(sets, found, strict=True))]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -90,34 +89,44 @@ def exchanged_margins(
     model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]
 ) -> list[Float[Tensor, "choices N"]]:
     """Margins of `exchanges`, set by set."""
+    found = _differences(model, sets, choices)
+    return [margin_against(apart, torch.tensor(s.gold), targets(s)) for s, apart in zip(sets, found, strict=True)]
+
+
+def _differences(
+    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]
+) -> list[Float[Tensor, "choices N k1"]]:
+    """`contrasts.differences` of each choice, set by set."""
+    known = _as_choices(model, choices)
+
+    def of_set(index: int, s: PromptSet) -> pd.DataFrame:
+        apart = rewritten_differences(model, *_rewritings(model, s, known, targets(s)))
+        return pd.DataFrame({str(n): column for n, column in enumerate(apart.flatten(1).T.numpy())})
+
+    found = sweep(model, sets, "exchange", known, of_set)
     return [
-        margin_against(rewritten_differences(model, batch, intact, new), batch.gold, targets(s))
-        for s, batch, intact, new in _rewritings(model, sets, choices)
+        torch.tensor(table.to_numpy()).unflatten(1, (len(s.prompts), -1)) for s, table in zip(sets, found, strict=True)
     ]
 
 
-def _rewritings(
-    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]], towards: str = NEXT
-) -> Iterator[tuple[PromptSet, Batch, Capture, list[Choice]]]:
-    """Set by set what is written where, for each of the choices."""
-    groups = [as_heads(model, heads) for heads, _ in choices]
+def _as_choices(model: Model, choices: Sequence[tuple[Heads, str]]) -> list[tuple[list[Head], str]]:
     for _, part in choices:
         if part not in PARTS:
             raise UnknownNameError("part", part, PARTS)
-    for s in tqdm(sets, desc="exchange", unit="set", delay=2, leave=False):
-        target = targets(s, towards)
-        batch = pack([s], model.pad_id)
-        intact = capture(model, batch, inputs=True)
-        wanted: dict[str, set[Head]] = {part: set() for part in PARTS}
-        for own, (_, part) in zip(groups, choices, strict=True):
-            wanted[part].update(own)
-        z = exchanged_parts(model, s, batch, intact, wanted, target)
-        yield (
-            s,
-            batch,
-            intact,
-            [{head: z[part][head] for head in own} for own, (_, part) in zip(groups, choices, strict=True)],
-        )
+    return [(as_heads(model, heads), part) for heads, part in choices]
+
+
+def _rewritings(
+    model: Model, s: PromptSet, choices: Sequence[tuple[Sequence[Head], str]], target: Int[Tensor, " N"]
+) -> tuple[Batch, Capture, list[Choice]]:
+    """What is written where in one set, for each of the choices."""
+    batch = pack([s], model.pad_id)
+    intact = capture(model, batch, inputs=True)
+    wanted: dict[str, set[Head]] = {part: set() for part in PARTS}
+    for own, part in choices:
+        wanted[part].update(own)
+    z = exchanged_parts(model, s, batch, intact, wanted, target)
+    return batch, intact, [{head: z[part][head] for head in own} for own, part in choices]
 
 
 def in_choices(rows: Answers, number: int) -> list[Answers]:

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import UnknownNameError, UserError
 from ..models.model import Model
@@ -27,6 +26,7 @@ from .answers import Answers, outcome_table, reading
 from .capture import OPTIONS, Capture, Sites, capture, inputs_of, remembered
 from .contrasts import targets
 from .exchange import label_pairs, query_donors
+from .sweep import sweep
 
 PLACES = ("text", "text+separator", "label", "query", "last")
 AMONG = PLACES[:3]  # places of demonstrations, which may be exchanged with others of the same prompt
@@ -95,12 +95,20 @@ def hand_overs(
             raise UnknownNameError("place", place, PLACES)
         if wrong := [layer for layer in layers if not 0 <= layer <= n_layers]:
             raise UserError(f"{model.name} has no residual {wrong[0]}; layers are 0 to {n_layers}, the final residual.")
-    tables = []
-    for index, s in enumerate(tqdm(sets, desc="hand over", unit="set", delay=2, leave=False)):
-        for (place, within), layer, rows in _of_set(model, s, choices):
-            table = outcome_table(rows, s, 0, index, targets(s)).drop(columns="group")
-            tables.append(table.assign(place=place, within=within, layer=layer))
-    return pd.concat(tables, ignore_index=True)[["place", "within", "layer", *table.columns]]
+
+    def of_set(index: int, s: PromptSet) -> pd.DataFrame:
+        tables = [
+            outcome_table(rows, s, 0, index, targets(s))
+            .drop(columns="group")
+            .assign(place=place, within=within, layer=layer)
+            for (place, within), layer, rows in _of_set(model, s, choices)
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    found = sweep(model, sets, "hand over", [(*key, list(layers)) for key, layers in choices.items()], of_set)
+    table = pd.concat(found, ignore_index=True)
+    first = ["place", "within", "layer"]
+    return table[[*first, *(name for name in table.columns if name not in first)]]
 
 
 def _of_set(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..errors import MemoryLimitError
+from ..errors import MemoryLimitError, out_of_memory
 from ..models.model import Model
+from ..models.parts import Tables, part_name
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet, as_sets
 from .ablation import ablate
 from .answers import Answers, outcome_table, outcome_tables
 from .capture import TOKEN_BUDGET, answers, numbered, remember
 from .heads import Head, Heads, as_heads
+from .sweep import part
 
 
 def outcomes(
@@ -43,9 +46,11 @@ def outcomes(
     lowest = [min((layer for layer, _ in group), default=-1) for group in members]
     ordered = sorted((number for number, group in enumerate(members) if group), key=lowest.__getitem__)
     layers_to_run = sum(model.arch.n_layers - lowest[number] for number in ordered)
-    tables = []
+    whole, tables = part_name("knock-out", members), list[pd.DataFrame]()
     with tqdm(total=len(sets) * layers_to_run, desc="knock-out", unit="layer", delay=2, leave=False) as bar:
-        for index, s in enumerate(sets):
+
+        def of_set(index: int, s: PromptSet) -> Tables:
+            nonlocal budget
             batch = pack([s], model.pad_id)
             unchanged, intact = remember(model, batch)
             answered = {number: unchanged for number, group in enumerate(members) if not group}
@@ -62,7 +67,12 @@ def outcomes(
                 answered |= _by_row(rows, chosen)
                 bar.update(sum(model.arch.n_layers - lowest[number] for number in chosen))
                 done += len(chosen)
-            tables += [outcome_table(answered[number], s, number, index) for number in range(len(members))]
+            rows_of = [outcome_table(answered[number], s, number, index) for number in range(len(members))]
+            return (pd.concat(rows_of, ignore_index=True),)
+
+        for index, s in enumerate(sets):
+            tables += part(model, whole, index, [s], partial(of_set, index, s))
+            bar.update((index + 1) * layers_to_run - bar.n)  # what was measured before an interruption, too
     return pd.concat(tables, ignore_index=True)
 
 
@@ -77,8 +87,7 @@ def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFr
 
 def _halved(error: Exception, rows: int) -> int:
     """Half as many rows, if memory ran out; raises the error again if it is another, or nothing is left to halve."""
-    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if not out_of_memory:
+    if not out_of_memory(error):
         raise error
     if rows == 1:
         raise MemoryLimitError(

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ...models.model import Model
 from ...paper import PAPER_TOP
@@ -23,6 +22,7 @@ from ...tracing.controls import FOLD, GROUPS
 from ...tracing.heads import HEAD, Head, deep_heads, different, is_deep, random_heads
 from ...tracing.outcomes import outcomes
 from ...tracing.rewriting import rewritten_differences
+from ...tracing.sweep import sweep
 
 INTACT, ZEROED, RANDOM = "nothing removed", "in-context heads zeroed", "random heads zeroed, same layers"
 AT_MEAN, OTHERS, ALL_DEEP = (
@@ -78,12 +78,14 @@ def at_mean(
         as `zeroed`: of these heads, of all other deep heads, and of all deep heads.
     """
     choices = {AT_MEAN: list(heads), OTHERS: deep_heads(model, heads), ALL_DEEP: deep_heads(model)}
-    tables = []
-    for index, s in enumerate(tqdm(sets, desc="mean", unit="set", delay=2, leave=False)):
+
+    def of_set(index: int, s: PromptSet) -> pd.DataFrame:
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
         new = [{h: mean[h].expand(len(s.prompts), -1) for h in own} for own in choices.values()]
-        tables.append(two_way_table(rewritten_differences(model, batch, intact, new), s, index))
+        return two_way_table(rewritten_differences(model, batch, intact, new), s, index)
+
+    tables = sweep(model, sets, "mean", [choices, mean.numpy()], of_set)
     return _named(pd.concat(tables, ignore_index=True), [(name, -1) for name in choices])
 
 

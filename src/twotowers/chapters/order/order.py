@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.model import Model
+from ...models.parts import Tables, part_name
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet, as_sets, require_two
 from ...prompts.variants import Order, reorder, rotations
@@ -24,6 +26,7 @@ from ...tracing.answers import Answers
 from ...tracing.capture import capture, numbered
 from ...tracing.heads import Head, Heads, as_heads, beside_random
 from ...tracing.position_free import without_position
+from ...tracing.sweep import part
 
 ORDERS = 8  # orders of a set below scale `paper`
 
@@ -118,12 +121,20 @@ def in_orders(
     reordered = [
         reorder(model, prompt_sets[s], way, template) for s, way in zip(jobs["set"], jobs["permutation"], strict=True)
     ]
-    tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = [], []
-    for members, first, batch in numbered(model, reordered, "order"):
-        own = jobs[first : first + len(members)]
+    whole, found = part_name("order", [*orders], [*groups.items()], [*strengths]), []
+
+    def of_batch(members: Sequence[PromptSet], first: int, batch: Batch) -> Tables:
+        tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = [], []
         for name, strength, answered, weights in _runs(model, batch, groups, strengths):
-            for table, rows in zip(tables, _tables(members, own, answered, weights), strict=True):
+            for table, rows in zip(
+                tables, _tables(members, jobs[first : first + len(members)], answered, weights), strict=True
+            ):
                 table.append(rows.assign(heads=name, strength=strength))
+        return tuple(pd.concat(table, ignore_index=True) for table in tables)
+
+    for members, first, batch in numbered(model, reordered, "order"):
+        found.append(part(model, whole, first, members, partial(of_batch, members, first, batch)))
+    tables = zip(*found, strict=True)
     prompts, attention = (pd.concat(table, ignore_index=True) for table in tables)
     return Ordered(prompts, attention)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 from scipy.special import expit
-from tqdm import tqdm
 
 from ...models.model import Model
 from ...prompts.packing import pack
@@ -24,6 +23,7 @@ from ...tracing.capture import capture
 from ...tracing.controls import INTACT, fold_effects, is_fold, is_random, random_effects, removed
 from ...tracing.heads import CHOSEN, RANDOM, Head
 from ...tracing.position_free import without_position_in
+from ...tracing.sweep import sweep
 
 SETS = 16  # evaluation sets that are enough; each runs in several orders, and with every group
 SWINGS = 4  # orders whose answers are compared: two rotations and their reversals
@@ -91,8 +91,10 @@ def answers_in(
         `accuracy, accuracy_two_way, margin, p_foo, p_gold` (between the two labels).
     """
     require_two([*prompt_sets.values()], "The probability of the second label")
-    names, tables = (INTACT, *groups), []
-    for number, s in tqdm(prompt_sets.items(), desc="order", unit="set", delay=2, leave=False):
+    names = (INTACT, *groups)
+
+    def of_set(number: int, s: PromptSet) -> pd.DataFrame:
+        tables = []
         for i, order in enumerate(orders[number]):
             turned = reorder(model, s, order)
             batch = pack([turned], model.pad_id)
@@ -102,6 +104,10 @@ def answers_in(
                 outcome_table(part, turned, 0, number).assign(heads=name, order=i)
                 for name, part in zip(names, rows, strict=True)
             ]
+        return pd.concat(tables, ignore_index=True)
+
+    asked = [list(orders.items()), list(groups.items())]
+    tables = sweep(model, list(prompt_sets.values()), "orders", asked, of_set, numbers=list(prompt_sets))
     table = pd.concat(tables, ignore_index=True).drop(columns="group")
     foo = next(iter(prompt_sets.values())).labels[1]
     towards = table["margin"].where(table["label"] == foo, -table["margin"])

@@ -7,6 +7,7 @@ the softmax).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,14 @@ from tqdm import tqdm
 from ...arguments import require_seed
 from ...errors import UnknownNameError, UserError
 from ...models.model import Model
+from ...models.parts import Tables, part_name
 from ...prompts.packing import Batch
 from ...prompts.sets import Prompt, PromptSet, as_sets
 from ...statistics import summarise
 from ...tracing.answers import window_rows
 from ...tracing.capture import numbered, remember
 from ...tracing.cutting import cut
+from ...tracing.sweep import part
 
 KINDS = ("text_to_label", "query_to_last", "label_to_last")
 DEEP = 16  # layers, beyond which windows begin at every other one only
@@ -83,20 +86,27 @@ def block(
                 f"{model.name} has no layers {window[0]} to {window[-1]}: its layers are 0 to "
                 f"{model.arch.n_layers - 1}."
             )
-    tables = []
+    whole, tables = part_name("block", kinds, chosen, seed), list[pd.DataFrame]()
     steps = 2 * len(kinds) * sum(model.arch.n_layers - window.start for window in chosen)
     with tqdm(total=len(sets) * steps, desc="block", unit="layer", delay=2, leave=False) as bar:
-        for members, index, batch in numbered(model, sets):
+
+        def of_batch(members: Sequence[PromptSet], index: int, batch: Batch) -> Tables:
             unchanged, intact = remember(model, batch)
+            rows_of = []
             for kind in kinds:
-                tables.append(window_rows(unchanged, members, index, kind, range(0), False))
+                rows_of.append(window_rows(unchanged, members, index, kind, range(0), False))
                 cuts = {False: blocked(batch, members, kind)}
                 cuts[True] = random_edges(batch, cuts[False], [seed, KINDS.index(kind), index])
                 for window in chosen:
                     for control, removed in cuts.items():
                         rows = cut(model, batch, removed, window, intact)
-                        tables.append(window_rows(rows, members, index, kind, window, control))
+                        rows_of.append(window_rows(rows, members, index, kind, window, control))
                         bar.update(len(members) * (model.arch.n_layers - window.start))
+            return (pd.concat(rows_of, ignore_index=True),)
+
+        for members, index, batch in numbered(model, sets):
+            tables += part(model, whole, index, members, partial(of_batch, members, index, batch))
+            bar.update((index + len(members)) * steps - bar.n)
     return pd.concat(tables, ignore_index=True)
 
 

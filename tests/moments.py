@@ -1,0 +1,170 @@
+"""Stop every command at many moments, by Ctrl-C, SIGTERM and SIGKILL, and look at what it says and leaves behind.
+
+By hand, for it takes long:
+
+    python tests/moments.py [--moments 12] [--command NAME ...] [--signal INT TERM KILL] [--run book/runs/toy-gpt2]
+
+A checkout is made beside, with a finished run in it. Each command is timed once, then stopped at moments at even
+distances from its start to its end, in a temporary folder and a home of its own. After a Ctrl-C its exit status must be
+130, after SIGTERM 143, and what it says must be one line of ours and no traceback; after any of them no process may be
+left, and nothing in the temporary folder or at home. A line is printed for every fault; exit status 1 if there was any.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+PROJECT = Path(__file__).resolve().parents[1]
+PATIENCE = 120.0  # seconds in which what a stopped command has started must end
+STATUS = {"INT": 130, "TERM": 143, "KILL": -9}
+COMMANDS = {
+    "status": ["status"],
+    "models": ["models"],
+    "tasks": ["tasks"],
+    "check": ["check", "toy-gpt2"],
+    "cite": ["cite", "towers-exchange", "--model", "toy-gpt2"],
+    "export": ["export", "toy-gpt2", "--by", "Somebody", "--output", "out.zip"],
+    "import": ["import", "given.zip"],
+    "run": ["run", "--model", "toy-gpt2", "--chapter", "task", "--force", "--jobs", "1"],
+    "seeds": [
+        "run",
+        "--model",
+        "toy-gpt2",
+        "--chapter",
+        "task",
+        "--seeds",
+        "2",
+        "--force",
+        "--scale",
+        "smoke",
+        "--replace",
+    ],
+    "submit": ["run", "--model", "toy-gpt2", "--chapter", "task", "--force", "--submit", "local"],
+    "verify": ["verify", "task-answers", "--model", "toy-gpt2"],
+    "expected": ["verify", "--expected", "--model", "toy-gpt2"],
+    "write-expected": ["verify", "--write-expected", "--model", "toy-gpt2"],
+    "build": ["build", "--stale"],
+    "bench": ["bench", "--model", "toy-gpt2", "--repeats", "1"],
+}
+
+
+class Place:
+    """A checkout to be disturbed, and what was found."""
+
+    def __init__(self, folder, run):
+        self.folder, self.root, self.kept, self.faults = folder, folder / "clone", folder / "kept", []
+        self.kept.mkdir()
+        shutil.copytree(PROJECT / "book", self.kept / "book", ignore=shutil.ignore_patterns("runs", "_build"))
+        for name in ("_config.yml", "CITATION.cff"):
+            shutil.copy(PROJECT / name, self.kept)
+        shutil.copytree(run, self.kept / "book" / "runs" / run.name)
+        self.renew()
+
+    def renew(self):
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.copytree(self.kept, self.root)
+
+    def start(self, arguments):
+        """Begin a command with a temporary folder and a home of its own, as a shell's foreground job."""
+        self.own = Path(tempfile.mkdtemp(prefix="own-", dir=self.folder))
+        for name in ("tmp", "home"):
+            (self.own / name).mkdir()
+        own = {"TMPDIR": str(self.own / "tmp"), "HOME": str(self.own / "home"), "HF_HUB_OFFLINE": "1"}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "TWOTOWERS"))}
+        return subprocess.Popen(
+            [sys.executable, "-m", "twotowers.cli", *arguments],
+            cwd=self.root, env=environment | own, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+
+    def fault(self, what, text):
+        self.faults.append(f"{what}: {text}")
+        print(self.faults[-1], flush=True)
+
+    def look_around(self, what):
+        end = time.monotonic() + PATIENCE
+        while (alive := self.processes()) and time.monotonic() < end:
+            time.sleep(0.1)
+        if alive:
+            self.fault(what, f"still there: {alive}")
+            for number in alive:
+                psutil.Process(number).kill()
+        for name in ("tmp", "home"):
+            left = [str(f.relative_to(self.own)) for f in (self.own / name).rglob("*") if f.is_file()]
+            if left := [file for file in left if not file.startswith("home/.cache/")]:
+                self.fault(what, f"left behind: {left[:5]}")
+        shutil.rmtree(self.own, ignore_errors=True)
+
+    def processes(self):
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                own = process.environ().get("TMPDIR") == str(self.own / "tmp")
+                if own and process.status() != psutil.STATUS_ZOMBIE:
+                    found[process.pid] = " ".join(process.cmdline())[-60:]
+            except psutil.Error:
+                continue
+        return found
+
+
+def stop(place, name, kind, wait):
+    """Stop a command after a while, and look at how it ended."""
+    what = f"{name}, {kind} after {wait:.2f} s"
+    process = place.start(COMMANDS[name])
+    try:
+        _, err = process.communicate(timeout=wait)
+    except subprocess.TimeoutExpired:
+        number = getattr(signal, f"SIG{kind}")
+        os.killpg(process.pid, number) if kind == "INT" else process.send_signal(number)
+        try:
+            _, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            place.fault(what, "does not end")
+            process.kill()
+            _, err = process.communicate()
+        if process.returncode not in (STATUS[kind], 0):
+            place.fault(what, f"exit status {process.returncode}: {err[-300:]!r}")
+        if "Traceback" in err or "Exception ignored" in err:
+            place.fault(what, f"a traceback: {err[-1500:]}")
+        said = [line for line in err.splitlines() if line.startswith("twotowers: ")]
+        if kind != "KILL" and process.returncode and len(said) != 1:
+            place.fault(what, f"says {err!r}")
+    place.look_around(what)
+    return process.returncode != 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--moments", type=int, default=12)
+    parser.add_argument("--command", nargs="+", default=list(COMMANDS), choices=COMMANDS)
+    parser.add_argument("--signal", nargs="+", default=list(STATUS), choices=STATUS)
+    parser.add_argument("--run", type=Path, default=PROJECT / "book" / "runs" / "toy-gpt2")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory(prefix="moments-") as folder:
+        place, stopped = Place(Path(folder), options.run), 0
+        for name in options.command:
+            begun = time.monotonic()
+            out, err = place.start(COMMANDS[name]).communicate()
+            seconds = time.monotonic() - begun
+            place.look_around(f"{name}, undisturbed")
+            print(f"{name}: {seconds:.1f} s; {(out + err)[-200:]!r}", flush=True)
+            for kind in options.signal:
+                place.renew()
+                for number in range(options.moments):
+                    stopped += stop(place, name, kind, 0.06 + (seconds - 0.06) * number / options.moments)
+        print(f"{stopped} stops of {len(options.command)} commands, {len(place.faults)} faults")
+        return int(bool(place.faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The command as a process: a signal at any moment is one line and its status, and so are closed or full streams."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from twotowers.cli import main
+
+# The command, which stops itself where a module is imported or at its very end, so that no clock plays a part.
+COMMAND = """
+import os, signal, sys
+number, where = int(sys.argv.pop(1)), sys.argv.pop(1)
+from twotowers import cli, process
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == where:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), number)
+            if "twice" in os.environ.get("TRIED", ""):
+                os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Finder())
+if where == "end":
+    plain = sys.exit
+    def exit(status):
+        os.kill(os.getpid(), number)
+        plain(status)
+    process.sys.exit = exit
+cli.main()
+"""
+DEFAULT = signal.default_int_handler
+
+
+def stopped(number, where, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, str(int(number)), where, *arguments],
+        capture_output=True, text=True, check=False, env={**os.environ, **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, DEFAULT),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["torch", "pandas", "transformers", "nnsight", "twotowers.models.model"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_libraries_load_is_one_line(where, number, status):
+    done = stopped(number, where, "check", "toy-gpt2")
+    assert done.returncode == status, done.stderr
+    assert done.stderr.startswith("twotowers: Stopped")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_signal_that_is_sent_twice_is_told_once():
+    done = stopped(signal.SIGTERM, "pandas", "check", "toy-gpt2", TRIED="twice")
+    assert (done.returncode, len(done.stderr.splitlines())) == (143, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_when_all_is_said_changes_nothing(number):
+    done = stopped(number, "end", "tasks")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "words" in done.stdout
+
+
+SWALLOWED = """
+import os, signal
+from twotowers.process import as_process
+
+def command():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        raise ImportError("a library could not load") from None
+
+def told(error):
+    print(type(error).__name__)
+    return error.status
+
+as_process(command, told)
+"""
+
+
+def test_a_library_that_makes_another_error_of_a_signal_is_not_believed():
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, DEFAULT),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "Stopped\n", "")
+
+
+def shell(command):
+    """A command line of a shell, with `T` for the command."""
+    command = command.replace("T", f"{sys.executable} -m twotowers.cli")
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False, env=usual
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("T tasks | true", 141), ("T --help | true", 141), ("T nonsense 2>&1 | true", 141), ("T tasks >&-", 0),
+        ("T tasks >&- 2>&-", 0), ("T cite x 2>&-", 2),
+    ],
+)  # fmt: skip
+def test_a_reader_that_is_gone_ends_the_command_without_a_word(command, status):
+    done = shell(command)
+    assert (done.returncode, done.stderr) in [(status, ""), (0, "")] or command.startswith("T nonsense")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+@pytest.mark.parametrize("asked", ["tasks", "--help", "run --help"])
+def test_a_full_disk_behind_standard_output_is_named(asked):
+    done = shell(f"T {asked} >/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "twotowers: No space left on device: standard output\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+     OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread"),
+     ImportError("libtorch.so: failed to map segment from shared object: Cannot allocate memory")],
+)  # fmt: skip
+def test_too_little_memory_is_told_as_such(monkeypatch, capsys, error):
+    def refuse():
+        raise error
+
+    monkeypatch.setattr("twotowers.prompts.sampling.kept_at", lambda data: refuse())
+    assert main(["tasks"]) == 2
+    assert capsys.readouterr().err.startswith("twotowers: There is too little memory for this; use a smaller scale")
