@@ -51,6 +51,7 @@ DARK = {
 
 MARKERS = ("o", "s", "^", "D")
 WIDTH = 6.4  # inches
+SMALLEST = 8.0  # points of any text in a figure
 SHADES = 47  # of a map; as few as are drawn as vectors, and odd, so that zero is white
 
 STYLE: dict[Any, Any] = {
