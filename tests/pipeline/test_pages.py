@@ -95,6 +95,12 @@ def test_the_ledger_has_a_forest_with_its_files(staged, own):
     assert f":name: fig-{own.name}-claims-forest" in "\n".join(c.source for c in notebook(staged, own, "claims").cells)
     drawn = {path.suffix for path in (staged / "runs" / own.name / "figures").glob("*claims-forest*")}
     assert {".svg", ".png", ".csv", ".json"} <= drawn
+    narrow = pages.narrow_forest(own)
+    assert (staged / "runs" / own.name / narrow).is_file()  # on a phone, and on the page with all models
+    assert f"```{{image}} {narrow}\n:class: narrow-figure\n" in "\n".join(
+        cell.source for cell in notebook(staged, own, "claims").cells
+    )
+    assert f"runs/{own.name}/{narrow}\n" in atlas_page([own])
 
 
 def test_staging_twice_gives_the_same(staged, own, tmp_path):

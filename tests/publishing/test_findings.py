@@ -171,6 +171,8 @@ def test_a_forest_can_be_drawn_of_anything():
     assert list(table["claim"]) == list(CLAIMS)
     assert table.set_index("claim").loc["C5", "control_mean"] == 0.1
     for each in (table, forest_table({})):
+        narrow = forest(each, narrow=True)
+        assert [label.get_text() for label in narrow.axes[0].get_yticklabels()] == [*CLAIMS]
         drawing = forest(each)
         low, high = drawing.axes[0].get_xlim()
         assert math.isfinite(high)

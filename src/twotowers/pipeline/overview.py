@@ -14,10 +14,9 @@ from ..chapters.towers.exchange_page import EXCHANGE, FOUND
 from ..publishing.findings import CORE, answer, beyond, claims_of
 from ..publishing.ledger import atlas, badge
 from ..publishing.markdown import escape, option, stacked, table_text
-from ..publishing.run_folder import figure_stem
 from ..statistics import SUPPORTED
 from .explore import TITLE
-from .pages import LOOK, LOOK_IN, Published
+from .pages import LOOK, LOOK_IN, Published, narrow_forest
 from .same_axes import drawn_alike
 
 CENTRAL = ("towers", EXCHANGE.id)  # the figure that the account stands or falls with
@@ -98,7 +97,7 @@ def atlas_page(runs: Sequence[Published]) -> str:
     having = [own for own in runs if "claims" in own.chapters]
     cards = [
         f":::{{grid-item}}\n**{escape(own.title)}**\n\n"
-        f"```{{image}} runs/{own.name}/{figure_stem(own.name, 'claims-forest')}.svg\n"
+        f"```{{image}} runs/{own.name}/{narrow_forest(own)}\n"
         f":alt: {option(_alt(own))}\n```\n:::"
         for own in having
     ]

@@ -20,7 +20,7 @@ from ..errors import RunFolderError
 from ..paper import CLAIMS, Claim
 from ..statistics import DECIDED, Estimate, Verdict, holm
 from .evidence import Evidence, read_evidence
-from .markdown import stacked, table_text
+from .markdown import stacked, stacking, table_text
 from .publish import Text
 from .run_folder import RunFolder, effects_file
 from .specification import short_digest
@@ -148,7 +148,7 @@ def by_seed(table: pd.DataFrame) -> str:
         for seed, verdict, mean in zip(own.index, own["verdict"], own["mean"], strict=True):
             cells[seed] = f"{verdict} ({mean:+z.3g})" if np.isfinite(mean) else verdict
         rows.append([str(name), *cells.values()])
-    return table_text(["claim", *(f"seed {s}" for s in found)], rows)
+    return stacking(["claim", *(f"seed {s}" for s in found)], rows)
 
 
 def atlas(ledgers: Mapping[str, pd.DataFrame], links: Mapping[str, Mapping[str, str]] | None = None) -> str:
