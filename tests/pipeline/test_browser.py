@@ -147,6 +147,7 @@ def test_a_link_to_an_equation_says_which_and_one_to_a_symbol_what_it_is(pages, 
     symbols = {one.get_attribute("id") for one in tab.locator("span[id^='sym-']").all()}
     assert symbols == {anchor for anchor in said if anchor.startswith("sym-")}
     assert said["sym-key"] == "key of a head at p, likewise"
+    assert said["sym-head-output"].endswith("at the last position")  # without the number of its equation
     assert with_notes(
         '<a class="reference internal" href="../method.html#sym-key">key</a>', {"sym-key": 'a "key"'}
     ) == ('<a class="reference internal" href="../method.html#sym-key" title="a &quot;key&quot;">key</a>')

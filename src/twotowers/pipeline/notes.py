@@ -17,7 +17,7 @@ _LINK = re.compile(r'<a (class="reference internal" href="[^"#]*#((?:sym|equatio
 
 def notes(method: str) -> dict[str, str]:
     """What is said of each anchor of a symbol or equation on the built page on the method, as plain text."""
-    found = {anchor: _text(meaning) for anchor, meaning in _SYMBOL.findall(method)}
+    found = {anchor: re.sub(r", \(\d+\)$", "", _text(meaning)) for anchor, meaning in _SYMBOL.findall(method)}
     heading = ""
     for match in _HEADING_OR_EQUATION.finditer(method):
         if match["anchor"]:
