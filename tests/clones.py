@@ -15,7 +15,7 @@ from twotowers.chapters import registry
 from twotowers.chapters.chapter import Page
 from twotowers.models.loading import Loading
 from twotowers.paper import CLAIMS
-from twotowers.pipeline import freshness
+from twotowers.pipeline import freshness, site
 from twotowers.pipeline import run as pipeline
 from twotowers.publishing.publish import Figure
 from twotowers.publishing.style import FOO
@@ -69,6 +69,35 @@ def clone(folder, patch):
     patch.setattr(freshness, "PACKAGE", code)
     patch.chdir(folder)
     return folder
+
+
+def for_sites(here, patch, execute=None):
+    """A clone of which a site is built, and a cache beside it: identities are taken for granted, kernels are not used.
+
+    Args:
+        execute: leaves what a chapter does, of its text, parameters and workplace; `made_up` if it is not given.
+    """
+    clone(here / "clone", patch)
+    patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
+    patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
+    leaves = execute or made_up
+    patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: leaves(text, parameters, folder))
+
+
+def twin(folder, place, number):
+    """A copy of a tiny model with weights of its own."""
+    model = Path(shutil.copytree(folder, place))
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-4] ^= number
+    (model / "model.safetensors").write_bytes(weights)
+    return model
+
+
+def built_pages():
+    """The pages of the site of the working folder, by name."""
+    built = site.build().parent
+    names = (path.relative_to(built).as_posix() for path in sorted(built.rglob("*.html")))
+    return {name: built / name for name in names if not name.startswith("_static")}
 
 
 def tree(folder):

@@ -69,12 +69,12 @@
     dialog.setAttribute("aria-label", "Figure, enlarged");
     dialog.addEventListener("click", () => dialog.close());
     document.body.append(dialog);
-    for (const image of document.querySelectorAll("article figure img, article .sd-col img")) {
+    for (const image of document.querySelectorAll("article img:not(.small-figure)")) {
       const button = document.createElement("button");
       button.type = "button";
       button.className = "enlarge-button";
       button.textContent = "Enlarge";
-      button.addEventListener("click", () => {
+      const open = () => {
         const close = document.createElement("button");
         close.type = "button";
         close.textContent = "Close";
@@ -82,8 +82,33 @@
         copy.removeAttribute("style");
         dialog.replaceChildren(close, copy);
         dialog.showModal();
-      });
-      (image.closest("a") || image).after(button);
+      };
+      button.addEventListener("click", open);
+      if (!image.closest("a")) image.addEventListener("click", open);
+      (image.closest(".figure-scroll, a") || image).after(button);
+    }
+  };
+
+  /* A box that scrolls can be reached and is named; one that does not is in nobody's way. */
+  const scrolled = () => {
+    const named = { tabindex: "0", role: "group", "aria-label": "Figure, to be scrolled" };
+    const goesOn = (box) =>
+      box.classList.toggle("goes-on", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+    const watch = new ResizeObserver((seen) => {
+      for (const { target } of seen) {
+        const box = target.closest(".figure-scroll");
+        const scrolls = box.scrollWidth > box.clientWidth;
+        for (const [name, value] of Object.entries(named)) {
+          if (scrolls) box.setAttribute(name, value);
+          else box.removeAttribute(name);
+        }
+        goesOn(box);
+      }
+    });
+    for (const box of document.querySelectorAll(".figure-scroll")) {
+      box.addEventListener("scroll", () => goesOn(box), { passive: true });
+      watch.observe(box);
+      watch.observe(box.firstElementChild);
     }
   };
 
@@ -112,6 +137,7 @@
     }
     sidebar(bar && bar.dataset.run);
     enlarged();
+    scrolled();
     painted();
     /* Headings that the address names are above code that has just been hidden. */
     if (location.hash) {

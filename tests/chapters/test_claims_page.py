@@ -17,13 +17,12 @@ MANY = {**dict.fromkeys(CLAIMS, "supported"), "C2": "contradicted", "C9": "contr
         "C6": "absent", "C11": "not testable", "C12": "not testable", "C13": "not run",
         "C14": "nothing to cure"}  # fmt: skip
 COUNTS = {
-    "many": (MANY, f"Of {ALL} claims, {ALL - 8} are supported on this model, 2 contradicted (C2, C9), 1 absent (C6), "
-             "1 nothing to cure (C14) and 1 inconclusive (C4); 2 could not be tested and 1 has not been run."),
-    "one is": (dict.fromkeys(CLAIMS, "not run") | {"C3": "supported"}, f"Of {ALL} claims, 1 is supported on this "
-               f"model, 0 contradicted, 0 absent and 0 inconclusive; 0 could not be tested and {ALL - 1} have not been "
-               "run."),
-    "none": (dict.fromkeys(CLAIMS, "not testable"), f"Of {ALL} claims, 0 are supported on this model, 0 contradicted, "
-             f"0 absent and 0 inconclusive; {ALL} could not be tested and 0 have not been run."),
+    "many": (MANY, f"Of {ALL} claims, {ALL - 8} are supported on this model; the others: 2 contradicted (C2, C9), "
+             "1 absent (C6), 1 nothing to cure (C14), 1 inconclusive (C4), 2 not testable (C11, C12) and 1 not run "
+             "(C13)."),
+    "one is": (dict.fromkeys(CLAIMS, "absent") | {"C3": "supported"}, f"Of {ALL} claims, 1 is supported on this "
+               f"model; the others: {ALL - 1} absent ({', '.join(name for name in CLAIMS if name != 'C3')})."),
+    "all": (dict.fromkeys(CLAIMS, "supported"), f"Of {ALL} claims, {ALL} are supported on this model."),
 }  # fmt: skip
 
 

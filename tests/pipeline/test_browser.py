@@ -2,17 +2,14 @@
 
 import io
 import re
-import shutil
-from pathlib import Path
+from xml.etree import ElementTree
 
-import pandas as pd
 import pytest
 from PIL import Image
 
 from browsing import PATIENCE, WIDTHS, needs_browser, problems_of
-from clones import clone, go, made_up
-from twotowers.pipeline import run as pipeline
-from twotowers.pipeline import site
+from clones import built_pages, for_sites, go, twin
+from twotowers.pipeline.notes import notes, with_notes
 from twotowers.publishing.dark import dark
 from twotowers.publishing.run_folder import runs_of
 from twotowers.publishing.style import PAPER
@@ -29,19 +26,10 @@ def pages(tiny_folders, tmp_path_factory, one_thread):
     """The pages of a small site of two models, by name."""
     with pytest.MonkeyPatch.context() as patch:
         here = tmp_path_factory.mktemp("browser")
-        clone(here / "clone", patch)
-        patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
-        patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
-        patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: made_up(text, parameters, folder))
+        for_sites(here, patch)
         for number, name in enumerate(MODELS):
-            model = Path(shutil.copytree(tiny_folders["gpt2"], here / name))
-            weights = bytearray((model / "model.safetensors").read_bytes())
-            weights[-4] ^= number
-            (model / "model.safetensors").write_bytes(weights)
-            go(model, *CHAPTERS)
-        built = site.build().parent
-        names = (path.relative_to(built).as_posix() for path in sorted(built.rglob("*.html")))
-        yield {name: built / name for name in names if not name.startswith("_static")}
+            go(twin(tiny_folders["gpt2"], here / name, number), *CHAPTERS)
+        yield built_pages()
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +100,57 @@ def test_a_figure_can_be_enlarged_on_a_phone(pages, runs, tab):
     assert large.bounding_box()["width"] > 2 * WIDTHS[1]
     tab.keyboard.press("Escape")
     expect(tab.locator("dialog.enlarged")).to_be_hidden()
+
+
+def test_the_smallest_text_of_a_figure_can_be_read_on_a_phone_and_its_box_be_scrolled_by_keys(pages, runs, tab):
+    tab.set_viewport_size({"width": WIDTHS[1], "height": 800})
+    seen = 0
+    for name in (f"runs/{runs[0]}/locate.html", "intro.html", "toy.html", "performance.html"):
+        tab.goto(pages[name].as_uri())
+        for image in tab.locator("article .figure-scroll img").all():
+            picture = ElementTree.parse(pages[name].parent / image.get_attribute("src")).getroot()
+            sizes = re.findall(r"font(?:-size)?: [^;]*?([0-9.]+)px", ElementTree.tostring(picture, "unicode"))
+            points = [float(size) for size in sizes]
+            points += [float(part.get("font-size")) for part in picture.iter() if part.get("font-size")]
+            shown = image.bounding_box()["width"] / float(picture.get("viewBox").split()[2])
+            assert min(points) * shown > 8.95, image.get_attribute("src")
+            seen += 1
+    assert seen > 3
+    tab.goto(pages["performance.html"].as_uri())
+    box = tab.locator(".figure-scroll").first
+    expect(box).to_have_attribute("tabindex", "0")
+    expect(box).to_have_class(re.compile("goes-on"))
+    box.evaluate("box => box.scrollTo(box.scrollWidth, 0)")
+    expect(box).not_to_have_class(re.compile("goes-on"))
+    tab.set_viewport_size({"width": WIDTHS[0], "height": 800})
+    expect(box).not_to_have_attribute("tabindex", "0")
+
+
+def test_a_page_says_the_way_to_it(pages, runs, tab):
+    tab.goto(pages[f"runs/{runs[1]}/locate.html"].as_uri())
+    steps = tab.get_by_role("navigation", name="Breadcrumb").get_by_role("listitem")
+    expect(steps).to_have_text(["Two Towers", "two", "A chapter"])
+    steps.nth(1).get_by_role("link").click()
+    expect(tab).to_have_url(re.compile(rf"runs/{runs[1]}/task\.html$"))
+    steps.nth(0).get_by_role("link").click()
+    expect(tab).to_have_url(re.compile(r"intro\.html$"))
+    expect(tab.get_by_role("navigation", name="Breadcrumb")).to_have_count(0)
+
+
+def test_a_link_to_an_equation_says_which_and_one_to_a_symbol_what_it_is(pages, tab):
+    tab.goto(pages["method.html"].as_uri())
+    link = tab.locator("article a[href$='#equation-eq-exchange']").first
+    expect(link).to_have_attribute("title", re.compile(r"^Equation \d+: Exchange$"))
+    unnamed = tab.locator("article a[href*='#equation-eq']:not([title]), article a[href*='#sym-']:not([title])")
+    expect(unnamed).to_have_count(0)
+    said = notes(pages["method.html"].read_text(encoding="utf-8"))
+    symbols = {one.get_attribute("id") for one in tab.locator("span[id^='sym-']").all()}
+    assert symbols == {anchor for anchor in said if anchor.startswith("sym-")}
+    assert said["sym-key"] == "key of a head at p, likewise"
+    assert said["sym-head-output"].endswith("at the last position")  # without the number of its equation
+    assert with_notes(
+        '<a class="reference internal" href="../method.html#sym-key">key</a>', {"sym-key": 'a "key"'}
+    ) == ('<a class="reference internal" href="../method.html#sym-key" title="a &quot;key&quot;">key</a>')
 
 
 def test_figures_are_dark_on_dark_pages_only(pages, runs, tab):

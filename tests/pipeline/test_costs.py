@@ -52,7 +52,7 @@ def test_what_a_run_took_is_what_its_record_and_files_say(own):
     listed = {file for entry in own.run.record()["chapters"].values() for file in entry["files"]}
     assert cost.disk == sum((own.run.path / file).stat().st_size for file in listed)
     text = costs.measured([own])
-    assert "| 9 minutes |" in text
+    assert "[time:]{.on-phone} 9 minutes |" in text
     assert "9.0 MiB" in text
 
 
@@ -83,7 +83,7 @@ def test_a_model_of_the_paper_that_was_run_shows_its_ledger_and_what_it_took(own
     text = costs.of_the_paper([own, called(own, "gpt2-large")])
     (row,) = (line for line in text.splitlines() if "`gpt2-large`" in line)
     assert "runs/gpt2-large/claims.ipynb" in row
-    assert "| 9 minutes |" in row
+    assert "[time:]{.on-phone} 9 minutes |" in row
     assert "export" not in row
 
 

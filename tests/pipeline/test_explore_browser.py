@@ -4,15 +4,12 @@ from pathlib import Path
 from shutil import copytree
 
 import nbformat
-import pandas as pd
 import pytest
 
 from browsing import PATIENCE, WIDTHS, needs_browser, problems_of
-from clones import clone, go, made_up
+from clones import built_pages, for_sites, go, made_up, twin
 from explore_tables import HOSTILE, explore_tables
 from twotowers.chapters.towers.explore_page import EXPLORE
-from twotowers.pipeline import run as pipeline
-from twotowers.pipeline import site
 from twotowers.pipeline.pages import Published
 from twotowers.publishing.run_folder import RunFolder, figure_stem, runs_of
 from twotowers.publishing.shown import Shown
@@ -23,7 +20,7 @@ expect.set_options(timeout=PATIENCE)
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_browser]
 
 
-def made_up_towers(text, parameters, folder, *_, **__):
+def made_up_towers(text, parameters, folder):
     """What a chapter leaves; the one on towers shows single prompts, too, in one of which a hostile text stands."""
     made_up(text, parameters, folder)
     if text.stem != "towers":
@@ -43,17 +40,12 @@ def built(tiny_folders, tmp_path_factory, one_thread):
     """A site of two runs, of which only the first has what can be looked into."""
     with pytest.MonkeyPatch.context() as patch:
         here = tmp_path_factory.mktemp("explore")
-        clone(here / "clone", patch)
-        patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
-        patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
-        for name, execute in (("one", made_up_towers), ("two", made_up)):
-            patch.setattr(pipeline, "execute", execute)
-            model = Path(copytree(tiny_folders["gpt2"], here / name))
-            weights = bytearray((model / "model.safetensors").read_bytes())
-            weights[-4] ^= name == "two"
-            (model / "model.safetensors").write_bytes(weights)
-            go(model, "towers")
-        yield site.build().parent
+        models = {"one": made_up_towers, "two": made_up}
+        for_sites(here, patch, lambda text, parameters, folder: models[Path(parameters["model"]).name](
+            text, parameters, folder))  # fmt: skip
+        for number, name in enumerate(models):
+            go(twin(tiny_folders["gpt2"], here / name, number), "towers")
+        yield built_pages()["intro.html"].parent
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from browsing import needs_browser
-from clones import accuracies, clone, go
+from clones import accuracies, built_pages, for_sites, go
 from drawings import SHOWN
 from twotowers.chapters import registry
 from twotowers.chapters.chapter import Page
+from twotowers.chapters.registry import CHAPTERS
 from twotowers.models.loading import Loading
 from twotowers.pipeline import run as pipeline
-from twotowers.pipeline import site
 from twotowers.pipeline.redraw import items_of
 from twotowers.publishing import publish
 from twotowers.publishing.dark import with_dark
@@ -30,7 +30,7 @@ from twotowers.study import open_study
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_browser]
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{x}}$\\alpha$|`[a](javascript:alert(1))*b*_c_\u202e```{raw}</script>"
 SHOWN_AS = plain(HOSTILE)
-CHAPTERS = ("task", "locate", "knockout", "values", "towers")  # in the others labels are foo and bar
+BY_PLACE = ("imbalance", "order")  # their tables call the first and the second label bar and foo, whatever they are
 OF_RECORD = ("dtype", "device", "task", "template", "command", "git_commit", "revision", "quantised", "model", "family")
 LABELS = {"foo": f"foo{HOSTILE}", "bar": f"bar{HOSTILE}"}
 
@@ -65,7 +65,7 @@ def made_hostile(text, parameters, folder):
         inputs = old.inputs(item_id)
         evidence = item_id.startswith("claim-")
         places = {"evidence": effects_file(item_id.removeprefix("claim-"))} if evidence else None
-        page.shown.add(item, inputs if evidence else hostile(inputs), places)
+        page.shown.add(item, inputs if evidence or name in BY_PLACE else hostile(inputs), places)
         data, said = {"text/markdown": page.shown.render(item)}, {"item": item_id}
         shown = nbformat.v4.new_output("display_data", data, metadata=said)
         outputs.append(nbformat.v4.new_code_cell("page.show()", outputs=[shown]))
@@ -96,22 +96,15 @@ def pages(tiny_folders, tmp_path_factory, one_thread):
     """The pages of a site of one model, task and run whose every name is hostile."""
     with pytest.MonkeyPatch.context() as patch:
         here = tmp_path_factory.mktemp("hostile")
-        clone(here / "clone", patch)
-        patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
-        patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
+        for_sites(here, patch, made_hostile)
         patch.setattr(pipeline, "require_fit", lambda study: None)
         patch.setattr("twotowers.publishing.shown.write_figure", only_svg)
-        patch.setattr(
-            pipeline, "execute", lambda text, parameters, folder, *_, **__: made_hostile(text, parameters, folder)
-        )
         model = Path(shutil.copytree(tiny_folders["gpt2"], here / HOSTILE.replace("/", "")))
         task = here / f"{HOSTILE.replace('/', '')}.csv"
         rows = [(f"{category[:4]}{n}", category) for category in ("fruit", HOSTILE) for n in range(24)]
         pd.DataFrame(rows, columns=["text", "label"]).to_csv(task, index=False)
         go(model, *CHAPTERS, task=str(task))
-        built = site.build().parent
-        names = (path.relative_to(built).as_posix() for path in sorted(built.rglob("*.html")))
-        yield {name: built / name for name in names if not name.startswith("_static")}
+        yield built_pages()
 
 
 def test_texts_from_outside_are_texts_on_every_page(pages, tab):

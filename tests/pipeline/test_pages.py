@@ -9,15 +9,16 @@ from matplotlib.figure import Figure
 
 from clones import PROJECT
 from twotowers.chapters.registry import CHAPTERS
+from twotowers.chapters.towers.exchange_page import FOUND
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import pages, same_axes
 from twotowers.pipeline.harmless import odd_in_page
-from twotowers.pipeline.overview import atlas_page, compare, home, over_seeds
+from twotowers.pipeline.overview import atlas_page, chapters_of, compare, home, over_seeds
 from twotowers.pipeline.pages import Published, StrangePageError, page_bar, stage
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
 from twotowers.publishing.citing import project
-from twotowers.publishing.findings import CORE, claims_of
+from twotowers.publishing.findings import CENTRAL, CORE, claims_of
 from twotowers.publishing.run_folder import RunFolder
 
 
@@ -49,7 +50,7 @@ def test_a_page_opens_with_what_was_found_and_ends_with_the_way_on(staged, own, 
     cells = notebook(staged, own, chapter).cells
     first, last = cells[0].source, cells[-1].source
     assert first.splitlines()[0] == f"# {own.title_of(chapter)} [toy-gpt2]{{.page-model}}"
-    assert first.index("page-bar") < first.index(":::{div} finding")
+    assert first.index("page-bar") < first.index("::::{div} finding")
     assert all(f"*{name}. {CLAIMS[name].sentence}*" in first for name in claims_of(chapter))
     assert last.startswith("## What follows")
     following = CHAPTERS[CHAPTERS.index(chapter) + 1 :]
@@ -94,6 +95,12 @@ def test_the_ledger_has_a_forest_with_its_files(staged, own):
     assert f":name: fig-{own.name}-claims-forest" in "\n".join(c.source for c in notebook(staged, own, "claims").cells)
     drawn = {path.suffix for path in (staged / "runs" / own.name / "figures").glob("*claims-forest*")}
     assert {".svg", ".png", ".csv", ".json"} <= drawn
+    narrow = pages.narrow_forest(own)
+    assert (staged / "runs" / own.name / narrow).is_file()  # on a phone, and on the page with all models
+    assert f"```{{image}} {narrow}\n:class: narrow-figure\n" in "\n".join(
+        cell.source for cell in notebook(staged, own, "claims").cells
+    )
+    assert f"runs/{own.name}/{narrow}\n" in atlas_page([own])
 
 
 def test_staging_twice_gives_the_same(staged, own, tmp_path):
@@ -110,6 +117,33 @@ def test_pages_of_all_runs_name_every_figure_and_claim(own, tmp_path):
     for chapter in CHAPTERS:
         assert all(f"### `{figure}`" in side_by_side for figure in own.pictures(chapter))
     assert all(f"{name}: " in atlas_page([own]) for name in CLAIMS)
+
+
+def test_a_page_opens_with_a_small_picture_that_leads_to_the_figure(staged, own):
+    for chapter in CHAPTERS:
+        cells = notebook(staged, own, chapter).cells
+        figure = f"fig-{own.name}-{CENTRAL[chapter]}"
+        assert f":target: '#{figure}'" in cells[0].source
+        shown = [cell.source for cell in cells] + [outputs(notebook(staged, own, chapter))]
+        assert any(f":name: {figure}\n" in text for text in shown)
+
+
+def test_the_first_page_says_the_effect_of_each_step_what_holds_and_what_the_central_test_gave(own):
+    text = home([own], PROJECT / "book")
+    for name in CORE:
+        assert f"({name}): " in text
+        assert CLAIMS[name].effect in text
+    assert "Of the paper's 14 claims, " in text
+    assert own.said("towers", FOUND) in text.partition("### The central test")[2]
+    assert own.said("task", FOUND) == own.said("nothing", FOUND) == ""
+
+
+def test_the_chapters_are_listed_with_their_verdicts_and_links(own):
+    listed = chapters_of(own)
+    for chapter in CHAPTERS:
+        (line,) = (line for line in listed.splitlines() if f"](runs/{own.name}/{chapter}.ipynb)" in line)
+        assert own.title_of(chapter) in line
+        assert all(f"[{own.verdicts[name].verdict}]" in line for name in claims_of(chapter))
 
 
 def test_the_first_run_comes_before_what_is_about_all(own):
@@ -172,8 +206,8 @@ def test_pictures_with_common_axes_are_drawn_once(own, tmp_path, monkeypatch):
 def test_the_first_page_says_with_how_many_seeds_a_step_holds():
     rows = [(seed, name, "supported" if seed != 1 or name == "C9" else "absent") for seed in (0, 1, 2) for name in CORE]
     table = pd.DataFrame(rows, columns=["seed", "claim", "verdict"])
-    assert over_seeds(table) == "Seeds supporting each step, of 3 (0, 1, 2): C4 2, C6 2, C9 3."
-    assert "C4 0, C6 0, C9 0." in over_seeds(table.assign(verdict="absent"))
+    assert over_seeds(table) == "Of 3 seeds (0, 1, 2), steps are supported: C4 with 2, C6 with 2, C9 with 3."
+    assert "C4 with 0, C6 with 0, C9 with 0." in over_seeds(table.assign(verdict="absent"))
     assert over_seeds(table[table["seed"] == 0]) == ""
     assert over_seeds(table.head(0)) == ""
 
@@ -192,17 +226,22 @@ def test_what_is_shown_as_it_is_may_say_anything(own, text):
         "before\n:::{include} /etc/hostname\n:::",
         "~~~{literalinclude} ../../../secret\n~~~",
         "```{eval-rst}\n.. raw:: html\n```",
-        "see {download}`this </etc/hostname>`",
         "see {raw-html}`<b>`",
     ],
 )
 @pytest.mark.parametrize("where", ["prose", "output"])
 def test_a_page_that_no_chapter_makes_is_refused_by_name(own, tmp_path, monkeypatch, where, text):
+    refused(own, tmp_path, monkeypatch, where, text)
+
+
+def test_prose_offers_no_file(own, tmp_path, monkeypatch):
+    refused(own, tmp_path, monkeypatch, "prose", "see {download}`this </etc/hostname>`")  # outputs offer figures' files
+
+
+def refused(own, tmp_path, monkeypatch, where, text):
     strange = own.notebook("task")
     if where == "prose":
         strange.cells[2 if strange.cells[2].cell_type == "markdown" else 0].source += f"\n\n{text}"
-    elif "download" in text:
-        pytest.skip("files of figures are offered by outputs")
     else:
         shown = next(o for cell in strange.cells for o in cell.get("outputs", ()))
         shown.data["text/markdown"] += f"\n\n{text}"

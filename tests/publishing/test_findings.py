@@ -11,11 +11,13 @@ from twotowers import statistics
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.paper import CLAIMS
 from twotowers.publishing.findings import (
+    CENTRAL,
     CORE,
     FIGURES,
     FOLLOWS,
     HOLDS,
     answer,
+    beyond,
     claims_of,
     closing,
     found,
@@ -84,10 +86,9 @@ def test_a_share_of_random_groups_is_never_none():
 
 def test_a_chapter_opens_with_the_claim_that_it_is_about_and_has_a_line_for_each_other():
     lines = opening("towers", "m", {"C9": made(), "C7": made("absent")}).splitlines()
-    assert lines[0] == ":::{div} finding"
-    assert "*C9. " in lines[1]
-    assert [line[2:].split("*")[1][:3] for line in lines[3:-1]] == ["C7.", "C8.", "C10"]
-    assert "This was not measured on m." in lines[4]
+    assert "*C9. " in lines[0]
+    assert [line[2:].split("*")[1][:3] for line in lines[2:]] == ["C7.", "C8.", "C10"]
+    assert "This was not measured on m." in lines[3]
     assert opening("task", "m", {}) == closing("task", {}) == ""
 
 
@@ -119,13 +120,38 @@ def test_what_follows_goes_by_the_chapters_claims():
 def test_the_answer_rests_on_the_core_alone(words, short, number):
     verdicts = {name: made(word) for name, word in zip(CORE, words, strict=False)}
     said = answer("m", verdicts | {"C1": made(), "C14": made("contradicted")})
-    assert said.startswith(f"**{short}** Of the three steps that make the two towers, {number} in m: ")
+    assert said.startswith(f"**{short}** Of the three steps that make the two towers, {number} in m:\n\n- ")
     assert all(f"({name})" in said for name in CORE)
+
+
+def test_a_step_is_told_with_its_effect_and_what_that_is():
+    said = answer("m", {"C9": made(random_p=0.01), "C6": made("not testable", NAN, NAN, NAN, reason="at chance")})
+    assert "Query and key measure similarity (C9): **+30.0% (+20.0% to +40.0%) of the intact margin**, where " in said
+    assert f"The effect is {CLAIMS['C9'].effect}." in said
+    assert "Values carry the labels (C6): at chance. The effect is " in said
+    assert "A few heads carry the task (C4)." in said
+    assert "nan" not in said
+
+
+def test_of_the_ledger_the_fewer_are_named_and_what_is_contradicted():
+    every = {name: made() for name in CLAIMS}
+    assert beyond({}) == beyond({"C1": made("absent")}) == "Of the paper's 14 claims, none is supported."
+    assert beyond(every) == "Of the paper's 14 claims, 14 are supported."
+    assert beyond(every | {"C5": made("absent")}) == (
+        "Of the paper's 14 claims, 13 are supported. Not supported: a label's heads serve that label and not the other "
+        "(C5, absent)."
+    )
+    assert beyond({"C3": made(), "C2": made("contradicted")}) == (
+        "Of the paper's 14 claims, one is supported: deep attention raises the answer most (C3). The opposite was "
+        "found of: the query merges into the last position in shallow layers (C2)."
+    )
 
 
 def test_figures_belong_to_the_chapters_of_their_claims():
     for name, figure in FIGURES.items():
         assert figure.startswith(f"{CLAIMS[name].chapter}-")
+    assert list(CENTRAL) == [*CHAPTERS]
+    assert all(figure.startswith(f"{chapter}-") for chapter, figure in CENTRAL.items())
 
 
 def test_numbers_as_words():
@@ -145,6 +171,8 @@ def test_a_forest_can_be_drawn_of_anything():
     assert list(table["claim"]) == list(CLAIMS)
     assert table.set_index("claim").loc["C5", "control_mean"] == 0.1
     for each in (table, forest_table({})):
+        narrow = forest(each, narrow=True)
+        assert [label.get_text() for label in narrow.axes[0].get_yticklabels()] == [*CLAIMS]
         drawing = forest(each)
         low, high = drawing.axes[0].get_xlim()
         assert math.isfinite(high)

@@ -17,7 +17,7 @@ import psutil
 import torch
 from tokenizers import processors
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from ..errors import MemoryLimitError, ModelError
 from ..hub import first_line
@@ -53,8 +53,9 @@ def read(file: Path) -> tuple[nn.Module, Any]:
     _require_settings(file, held, config)
     _require_memory(file, held)
     try:
+        how: dict[str, Any] = {"dtype": torch.float32, "generation_config": GenerationConfig()}
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+            file.parent, gguf_file=file.name, output_loading_info=True, **how
         )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # a damaged or unknown file may raise anything

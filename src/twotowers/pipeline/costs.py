@@ -14,7 +14,7 @@ from typing import Any
 from ..chapters.registry import CHAPTERS
 from ..models.registry import REGISTRY, Entry
 from ..paper import PAPER_MODELS
-from ..publishing.markdown import escape, table_text
+from ..publishing.markdown import escape, stacking
 from ..publishing.wording import counted
 from .pages import Published
 from .run import chapter_memory
@@ -83,7 +83,7 @@ def measured(runs: Sequence[Published]) -> str:
         )
         for cost in map(cost_of, runs)
     ]
-    return table_text(head, rows)
+    return stacking(head, rows)
 
 
 def registry() -> str:
@@ -93,7 +93,7 @@ def registry() -> str:
         (f"`{e.key}`", f"{size(e.memory)} ({e.dtype})", f"{e.parameters:,}", f"`{e.source}`", e.licence)
         for e in REGISTRY.values()
     ]
-    return table_text(head, rows)
+    return stacking(head, rows)
 
 
 def of_the_paper(runs: Sequence[Published]) -> str:
@@ -101,7 +101,7 @@ def of_the_paper(runs: Sequence[Published]) -> str:
     basis = basis_of([cost_of(own) for own in runs])
     head = ["model of the paper", "run", "memory for a chapter", "time", "how"]
     rows = [_row(REGISTRY[key], name, runs, basis) for key, name in PAPER_MODELS.items()]
-    return f"{table_text(head, rows)}\n\n{_said(basis)}"
+    return f"{stacking(head, rows)}\n\n{_said(basis)}"
 
 
 def basis_of(costs: Sequence[Cost]) -> Cost | None:

@@ -7,7 +7,7 @@ import torch
 from ..models.families import FAMILIES, REFUSED
 from ..models.family import Family
 from ..models.parallel import TRIED
-from ..publishing.markdown import table_text
+from ..publishing.markdown import stacking
 from ..tracing.check import TOLERANCE
 
 HEADER = ("family", "norms", "positions", "what is special", "on a server", "split")
@@ -26,9 +26,9 @@ def families_page() -> str:
             f"There are {len(FAMILIES)} families. On a tiny random model of each, in float32, every identity of the "
             f"check holds within {TOLERANCE[torch.float32]:g}, and exchange, knock-out, cut edges and balanced "
             f"attention equal hooks in plain transformers; the tests see to that.",
-            table_text(HEADER, rows),
+            stacking(HEADER, rows),
             "Families that are known and refused:",
-            table_text(("family", "why"), refused),
+            stacking(("family", "why"), refused),
         ]
     )
 

@@ -17,7 +17,10 @@ from pathlib import Path
 import yaml
 
 from ..publishing.run_folder import digest_of
+from .crumbs import with_crumbs
+from .notes import notes, with_notes
 from .pages import Published
+from .readable import with_widths
 
 MATHJAX = "tex-chtml.js"  # all in one; its fonts are read when a page asks for them
 LONGEST = 200  # letters of a description
@@ -51,9 +54,10 @@ def finish(root: Path, site: Path, runs: Sequence[Published]) -> None:
     built, address = _built(root), site_address(root)
     _prune(site, "".join(pages.values()))
     described = {name: description(text) for name, text in pages.items()}
-    once = _kept_once(site)
+    once, said, widths = _kept_once(site), notes(pages.get("method.html", "")), dict[str, int | None]()
     for name, text in pages.items():
         finished = _sidebar(_downloads(_print_heading(text), once), runs)
+        finished = with_crumbs(with_widths(with_notes(finished, said), site, widths), name, runs)
         finished = _head(finished, name, described[name], address)
         finished = _accessible(finished)
         finished = finished.replace(_FOOTER, f'{_FOOTER}\n<div class="footer-item"><p>{built}</p></div>', 1)

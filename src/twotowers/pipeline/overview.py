@@ -9,18 +9,30 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..chapters.claims.page import COUNTS
 from ..chapters.registry import CHAPTERS
-from ..publishing.findings import CORE, answer
-from ..publishing.ledger import atlas
-from ..publishing.markdown import escape, option
-from ..publishing.run_folder import figure_stem
+from ..chapters.towers.exchange_page import EXCHANGE, FOUND
+from ..publishing.findings import CORE, answer, beyond, claims_of
+from ..publishing.ledger import atlas, badge
+from ..publishing.markdown import escape, option, stacked, table_text
 from ..statistics import SUPPORTED
 from .explore import TITLE
-from .pages import LOOK, LOOK_IN, Published
+from .pages import LOOK, LOOK_IN, Published, narrow_forest
 from .same_axes import drawn_alike
 
-CENTRAL = ("towers", "towers-exchange")  # the figure that the account stands or falls with
+CENTRAL = ("towers", EXCHANGE.id)  # the figure that the account stands or falls with
+MEASURES = {
+    "task": "accuracy by number of demonstrations and by prompt template",
+    "locate": "what each layer and head adds to the label's log-probability",
+    "knockout": "accuracy with heads removed, beside random heads of the same layers",
+    "shallow": "the margin with the classes exchanged layer by layer; accuracy with attention cut; a probe for the "
+    "category",
+    "values": "the labels in value vectors, and whole heads read in words",
+    "towers": "the margin with queries, keys or values exchanged between the classes; attention and q·k as a test of "
+    "*same class*",
+    "imbalance": "answers by the share of a label, with and without heads that count; remedies",
+    "order": "what the last labels do, with and without position in the heads; attention by place",
+    "claims": "the paper's claims, each with effect, interval and verdict",
+}
 
 
 def home(runs: Sequence[Published], book: Path) -> str:
@@ -30,7 +42,7 @@ def home(runs: Sequence[Published], book: Path) -> str:
         links = [f"[{own.title_of(own.chapters[0])}](runs/{own.name}/{own.chapters[0]}.ipynb)"]
         links += [f"[The ledger of claims](runs/{own.name}/claims.ipynb)"] if "claims" in own.chapters else []
         links += [f"[{TITLE}](runs/{own.name}/{LOOK}.md)"] if own.has(LOOK) else []
-        said = [answer(own.model, own.verdicts), over_seeds(own.by_seed), COUNTS.write(own.ledger)]
+        said = [answer(own.model, own.verdicts), over_seeds(own.by_seed), beyond(own.verdicts)]
         said = [*filter(None, said), " · ".join(links)]
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
     chapter, figure = CENTRAL
@@ -48,16 +60,29 @@ def over_seeds(table: pd.DataFrame) -> str:
     if len(seeds) < 2:
         return ""
     held = table[table["verdict"] == SUPPORTED].groupby("claim")["seed"].nunique()
-    steps = ", ".join(f"{name} {held.get(name, 0)}" for name in CORE)
-    return f"Seeds supporting each step, of {len(seeds)} ({', '.join(map(str, seeds))}): {steps}."
+    steps = ", ".join(f"{name} with {held.get(name, 0)}" for name in CORE)
+    return f"Of {len(seeds)} seeds ({', '.join(map(str, seeds))}), steps are supported: {steps}."
+
+
+def chapters_of(own: Published) -> str:
+    """The questions of a run's chapters, what answers them, and the verdicts that they came to."""
+    rows = []
+    for chapter in own.chapters:
+        verdicts = [
+            f"{badge(own.verdicts[name].verdict)} {name}" for name in claims_of(chapter) if name in own.verdicts
+        ]
+        question = f"[{own.title_of(chapter)}](runs/{own.name}/{chapter}.ipynb)"
+        rows.append((question, MEASURES[chapter], " ".join(verdicts)))
+    return stacked(table_text(("question", "what it measures", f"in {own.model}"), rows))
 
 
 def _central(own: Published, book: Path) -> str:
     chapter, figure = CENTRAL
     stem = f"runs/{own.name}/{own.pictures(chapter)[figure]}"
     record = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))
-    return (
-        f"### The central test\n\n```{{image}} {stem}.svg\n:alt: {option(record['alt'])}\n```\n\n"
+    found = own.said(chapter, FOUND)
+    return (f"### The central test\n\n{escape(own.title)}: {found}\n\n" if found else "### The central test\n\n") + (
+        f"```{{image}} {stem}.svg\n:alt: {option(record['alt'])}\n```\n\n"
         f":::{{div}} figure-words\n{escape(own.title)}: {record['caption']} "
         f"[More of it](#fig-{own.name}-{figure}).{_look_in(own)}\n:::"
     )
@@ -72,7 +97,7 @@ def atlas_page(runs: Sequence[Published]) -> str:
     having = [own for own in runs if "claims" in own.chapters]
     cards = [
         f":::{{grid-item}}\n**{escape(own.title)}**\n\n"
-        f"```{{image}} runs/{own.name}/{figure_stem(own.name, 'claims-forest')}.svg\n"
+        f"```{{image}} runs/{own.name}/{narrow_forest(own)}\n"
         f":alt: {option(_alt(own))}\n```\n:::"
         for own in having
     ]

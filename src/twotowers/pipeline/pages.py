@@ -23,14 +23,15 @@ from ..chapters.towers.look_page import data, widget
 from ..errors import UserError
 from ..paper import CLAIMS
 from ..publishing.citing import project
-from ..publishing.findings import FIGURES, answer, closing, opening, verdict_anchor
+from ..publishing.findings import CENTRAL, FIGURES, answer, closing, opening, verdict_anchor
 from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
 from ..publishing.ledger import by_seed, claim_text, ledger, markdown, verdicts_of
-from ..publishing.markdown import escape
-from ..publishing.publish import call
+from ..publishing.markdown import escape, option
+from ..publishing.publish import Text, call, write_vectors
 from ..publishing.record import Place
 from ..publishing.run_folder import RunFolder, figure_stem
 from ..publishing.shown import Shown, text_alone, write_alone
+from ..publishing.style import styled
 from ..statistics import Verdict
 from .contributed import Contribution, contribution, notice
 from .expected import kept
@@ -112,10 +113,10 @@ class Published:
     def notebook(self, chapter: str) -> Any:
         return nbformat.read(self.run.notebook(chapter), as_version=4)
 
-    def can(self) -> str:
-        """Whether the model does the task, as its chapter says; nothing where that is not kept."""
+    def said(self, chapter: str, text: Text) -> str:
+        """A computed text of a chapter; nothing where it, or what it is made of, is not kept."""
         try:
-            return Shown.read(self.run.path, "task").render(CAN)
+            return Shown.read(self.run.path, chapter).render(text)
         except (OSError, KeyError, TypeError, ValueError):
             return ""
 
@@ -179,18 +180,32 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
 
 
 def _found(own: Published, chapter: str) -> str:
+    """What was found, beside a small picture of what shows it."""
     if chapter == "task":
-        return f":::{{div}} finding\n{said}\n:::" if (said := own.can()) else ""
-    if chapter == "claims":
-        return f":::{{div}} finding\n{answer(own.model, own.verdicts)}\n:::"
-    return opening(chapter, own.model, own.verdicts)
+        said = own.said("task", CAN)
+    elif chapter == "claims":
+        said = answer(own.model, own.verdicts)
+    else:
+        said = opening(chapter, own.model, own.verdicts)
+    return f"::::{{div}} finding\n{_small(own, chapter)}{said}\n::::" if said else ""
+
+
+def _small(own: Published, chapter: str) -> str:
+    """The chapter's central figure, small, as a link to where it stands; the forest is drawn for every ledger."""
+    figure = CENTRAL[chapter]
+    if chapter != "claims" and figure not in own.pictures(chapter):
+        return ""
+    return (
+        f"```{{image}} {figure_stem(own.name, figure)}.svg\n:class: small-figure\n:alt: {option(f'Figure {figure}')}\n"
+        f":target: '#fig-{own.name}-{figure}'\n```\n\n"
+    )
 
 
 def _end(own: Published, chapter: str) -> str:
     """What follows, and the way on."""
     said = closing(chapter, own.verdicts) if chapter not in ("task", "claims") else ""
     if chapter == "task":
-        said = own.can()
+        said = own.said("task", CAN)
     if chapter == "claims":
         said = COUNTS.write(own.ledger)
     if chapter == "knockout":
@@ -266,12 +281,24 @@ def _forest(book: Path, own: Published, notebook: Any) -> None:
         (folder / stem).parent, Path(stem).name, forest, forest_table(own.verdicts),
         caption=forest_caption(own.model), alt=forest_alt(own.verdicts), facts=_provenance(own), place=place,
     )  # fmt: skip
-    text = text_alone(folder, stem)
+    with styled():
+        write_vectors(folder / narrow_forest(own), forest(forest_table(own.verdicts), narrow=True))
+    text = f"{_on_phones(own)}\n\n{text_alone(folder, stem)}"
     places = [n for n, cell in enumerate(notebook.cells) if TABLE in _items(nbformat.v4.new_notebook(cells=[cell]))]
     place_of_table = places[0] if places else len(notebook.cells)
     notebook.cells.insert(place_of_table, nbformat.v4.new_markdown_cell(text))
     if said := _seeds(own):
         notebook.cells.insert(place_of_table + 2, nbformat.v4.new_markdown_cell(said))
+
+
+def _on_phones(own: Published) -> str:
+    """The picture that stands on a phone in place of the forest after it."""
+    return f"```{{image}} {narrow_forest(own)}\n:class: narrow-figure\n:alt: {option(forest_alt(own.verdicts))}\n```"
+
+
+def narrow_forest(own: Published) -> str:
+    """The forest's picture for narrow places, from the run's folder."""
+    return f"{figure_stem(own.name, 'claims-forest')}-narrow.svg"
 
 
 def chosen_over_seeds(own: Published) -> str:

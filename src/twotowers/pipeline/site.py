@@ -32,7 +32,7 @@ from .explore import TITLE, stage_look
 from .families_page import families_page
 from .finish import finish
 from .freshness import State
-from .overview import atlas_page, compare, home
+from .overview import atlas_page, chapters_of, compare, home
 from .pages import LOOK, Published, stage
 from .status import not_fit_to_publish, run_status
 
@@ -170,6 +170,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
     toy = next((own.name for own in runs if own.name == TOY and own.contributed is None), None)
     pages = {
         "_home.md": home(runs, book),
+        "_chapters.md": chapters_of(runs[0]),
         "_models.md": costs.of_the_paper(runs),
         "_costs.md": costs.measured(runs),
         "_registry.md": costs.registry(),

@@ -43,6 +43,12 @@ FIGURES = {
     "C7": "towers-attention", "C8": "towers-transfer", "C9": "towers-exchange", "C10": "towers-swap",
     "C11": "imbalance-response", "C12": "order-response", "C13": "imbalance-mitigation", "C14": "order-mitigation",
 }  # fmt: skip
+# The figure that stands for a chapter where its page opens.
+CENTRAL = {
+    "task": "task-shots", "locate": "locate-margin", "knockout": "knockout-group", "shallow": "shallow-hand-over",
+    "values": "values-logit-minus", "towers": "towers-exchange", "imbalance": "imbalance-response",
+    "order": "order-response", "claims": "claims-forest",
+}  # fmt: skip
 # What the reader takes into the next chapter, if the chapter's first claim is supported, and if not.
 FOLLOWS = {
     "locate": (
@@ -92,7 +98,7 @@ def opening(chapter: str, model: str, verdicts: Verdicts) -> str:
     first, *others = [found(name, model, verdicts.get(name)) for name in claims_of(chapter)] or [""]
     if not first:
         return ""
-    return _box("\n\n".join([first, "\n".join(f"- {line}" for line in others)]).strip())
+    return "\n\n".join([first, "\n".join(f"- {line}" for line in others)]).strip()
 
 
 def found(name: str, model: str, verdict: Verdict | None) -> str:
@@ -148,12 +154,47 @@ def closing(chapter: str, verdicts: Verdicts) -> str:
 
 def answer(model: str, verdicts: Verdicts) -> str:
     """Whether the paper's account holds in a model: a word, and the steps that it rests on."""
-    made = {name: verdicts[name].verdict if name in verdicts else NOT_RUN for name in CORE}
+    made = _words(verdicts, CORE)
     held = [name for name, verdict in made.items() if verdict == SUPPORTED]
-    steps = "; ".join(f"{badge(made[name])} {CLAIMS[name].sentence.rstrip('.').lower()} ({name})" for name in CORE)
+    steps = "\n".join(f"- {_step(name, made[name], verdicts.get(name))}" for name in CORE)
     return f"**{_in_short(list(made.values()))}** Of the {in_words(len(CORE))} steps that make the two towers, " + (
-        f"{_hold(held)} in {model}: {steps}."
+        f"{_hold(held)} in {model}:\n\n{steps}"
     )
+
+
+def _step(name: str, word: str, verdict: Verdict | None) -> str:
+    """A step with its effect, and what that is an effect of."""
+    claim = CLAIMS[name]
+    said = f"{badge(word)} {claim.sentence.rstrip('.')} ({name})"
+    if verdict is None:
+        return f"{said}."
+    parts = "; ".join(_effect(verdict, claim) + _why(verdict, claim))
+    return f"{said}{': ' if parts else ''}{parts}. The effect is {claim.effect}."
+
+
+def beyond(verdicts: Verdicts) -> str:
+    """What of the ledger holds and what does not: whichever are fewer by name, and what is contradicted."""
+    made = _words(verdicts, CLAIMS)
+    held = [name for name, word in made.items() if word == SUPPORTED]
+    others = [name for name in CLAIMS if name not in held]
+    said = f"Of the paper's {in_words(len(CLAIMS))} claims, {in_words(len(held)) if held else 'none'} "
+    said += "is supported" if len(held) < 2 else "are supported"
+    if not held or not others:
+        return f"{said}."
+    if len(others) <= len(held):
+        return f"{said}. Not supported: {'; '.join(_named(name, made[name]) for name in others)}."
+    against = [_named(name) for name in others if made[name] == CONTRADICTED]
+    opposite = f" The opposite was found of: {'; '.join(against)}." if against else ""
+    return f"{said}: {'; '.join(map(_named, held))}.{opposite}"
+
+
+def _named(name: str, word: str = "") -> str:
+    """A claim within a sentence, with its verdict."""
+    return f"{CLAIMS[name].sentence.rstrip('.').lower()} ({name}{', ' if word else ''}{word})"
+
+
+def _words(verdicts: Verdicts, names: Iterable[str]) -> dict[str, str]:
+    return {name: verdicts[name].verdict if name in verdicts else NOT_RUN for name in names}
 
 
 def _in_short(made: Sequence[str]) -> str:
@@ -192,7 +233,3 @@ def _hold(held: Sequence[str]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
-
-
-def _box(text: str) -> str:
-    return f":::{{div}} finding\n{text}\n:::"

@@ -20,7 +20,7 @@ from ..errors import RunFolderError
 from ..paper import CLAIMS, Claim
 from ..statistics import DECIDED, Estimate, Verdict, holm
 from .evidence import Evidence, read_evidence
-from .markdown import escape, table_text
+from .markdown import escape, stacked, stacking, table_text
 from .publish import Facts, Text
 from .run_folder import RunFolder, effects_file
 from .specification import short_digest
@@ -132,7 +132,7 @@ def markdown(table: pd.DataFrame, links: Mapping[str, str] | None = None) -> str
         for r in table.itertuples()
     ]
     head = ["verdict", "claim", "effect, positive as the paper says (95% interval)", "why", "the paper"]
-    return f"{_stacked(table_text(head, rows))}\n\n{seeds(table)} {_specified()}".strip()
+    return f"{stacked(table_text(head, rows))}\n\n{seeds(table)} {_specified()}".strip()
 
 
 def seeds(table: pd.DataFrame) -> str:
@@ -160,7 +160,7 @@ def by_seed(table: pd.DataFrame) -> str:
         for seed, verdict, mean in zip(own.index, own["verdict"], own["mean"], strict=True):
             cells[seed] = f"{verdict} ({mean:+z.3g})" if np.isfinite(mean) else verdict
         rows.append([str(name), *cells.values()])
-    return table_text(["claim", *(f"seed {s}" for s in found)], rows)
+    return stacking(["claim", *(f"seed {s}" for s in found)], rows)
 
 
 def atlas(ledgers: Mapping[str, pd.DataFrame], links: Mapping[str, Mapping[str, str]] | None = None) -> str:
@@ -175,7 +175,7 @@ def atlas(ledgers: Mapping[str, pd.DataFrame], links: Mapping[str, Mapping[str, 
     ]
     names = [f"{name}: {claim.sentence}" for name, claim in CLAIMS.items()]
     made = [f"{title}: {seeds(table)}" for title, table in ledgers.items()]
-    table = _stacked(table_text(["claim", *ledgers], list(zip(names, *columns, strict=True))))
+    table = stacked(table_text(["claim", *ledgers], list(zip(names, *columns, strict=True))))
     return "\n\n".join([table, *made, _specified()])
 
 
@@ -197,11 +197,6 @@ def _passed(verdict: Verdict, claim: Claim) -> str:
     if verdict.random_p is not None:
         parts.append(f"random groups that do as well, these heads counted, are {verdict.random_p:.1%}")
     return "; ".join(parts)
-
-
-def _stacked(table: str) -> str:
-    """A table whose cells stand below each other where the page is narrow."""
-    return f":::{{div}} ledger\n{table}\n:::"
 
 
 def _claim(name: str, links: Mapping[str, str] | None) -> str:

@@ -28,6 +28,21 @@ def table_text(header: Sequence[object], rows: Iterable[Sequence[object]], align
     return "\n".join([line(header), "|" + "|".join(marks) + "|", *map(line, rows)])
 
 
+def stacked(table: str) -> str:
+    """A table whose cells stand below each other where the page is narrow."""
+    return f":::{{div}} ledger\n{table}\n:::"
+
+
+def stacking(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The same of a header and rows; where cells stand below each other, each but the first says what it is."""
+    named = [[str(first), *map(_named, header[1:], others)] for first, *others in rows]
+    return stacked(table_text(header, named))
+
+
+def _named(name: str, cell: object) -> str:
+    return f"[{name}:]{{.on-phone}} {cell}" if str(cell) else ""
+
+
 def plain(text: object) -> str:
     """A text on one line, in which signs that cannot be seen, or that turn the direction of others, are named."""
     return "".join(f"[U+{ord(c):04X}]" if _unseen(c) else c for c in " ".join(str(text).split()))

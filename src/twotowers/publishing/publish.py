@@ -152,6 +152,14 @@ def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record
     stem.with_name(f"{stem.name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
+def write_vectors(file: Path, drawing: Drawing) -> None:
+    """Write a drawing as SVG alone: another form of a figure, for another place."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with styled(), mpl.rc_context({"svg.hashsalt": file.stem}):
+        drawing.savefig(file, metadata={"Date": None})
+    file.write_text(with_dark(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def _with_palette(file: Path) -> None:
     """Keep a PNG in 256 colours, which takes less than half of its bytes; its record stays inside."""
     with Image.open(file) as picture:

@@ -56,6 +56,7 @@ _OF_MANY = (BAR, FOO, _VIOLET, _GREEN, _WINE, _OLIVE, INK, GREY)
 _HATCHES = ("//", "", "..", "xx", "--", "++", "oo", "||")
 _LABEL_MARKERS = ("s", "o", "^", "D", "v", "P", "X", "*")
 WIDTH = 6.4  # inches
+SMALLEST = 8.0  # points of any text in a figure
 SHADES = 47  # of a map; as few as are drawn as vectors, and odd, so that zero is white
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ...publishing.ledger import NOT_RUN, markdown
 from ...publishing.publish import Text
+from ...publishing.wording import joined
 from ...statistics import (
     ABSENT,
     CONTRADICTED,
@@ -17,29 +18,17 @@ from ...statistics import (
     UNTESTABLE,
 )
 
+OTHERS = (CONTRADICTED, ABSENT, NEGLIGIBLE, UNSTABLE, NOTHING_TO_CURE, INCONCLUSIVE, UNTESTABLE, NOT_RUN)
 TABLE = Text("claims-table", write=markdown)
 
 
 def _counts(table: pd.DataFrame) -> str:
-    """How many claims got which verdict; those are named that need a second look."""
-
-    def number(verdict: str, *, one: str = "", many: str = "") -> str:
-        found = int((table["verdict"] == verdict).sum())
-        verb = one if found == 1 else many
-        return f"{found} {verb}".rstrip()
-
-    def named(verdict: str) -> str:
-        claims = ", ".join(table.loc[table["verdict"] == verdict, "claim"])
-        return f"{verdict} ({claims})" if claims else verdict
-
-    seldom = [NEGLIGIBLE, UNSTABLE, NOTHING_TO_CURE]
-    others = [name for name in seldom if (table["verdict"] == name).any()]
-    listed = ", ".join(f"{number(name)} {named(name)}" for name in (CONTRADICTED, ABSENT, *others))
-    return (
-        f"Of {len(table)} claims, {number(SUPPORTED, one='is', many='are')} supported on this model, {listed} and "
-        f"{number(INCONCLUSIVE)} {named(INCONCLUSIVE)}; {number(UNTESTABLE)} could not be tested and "
-        f"{number(NOT_RUN, one='has', many='have')} not been run."
-    )
+    """How many claims got which verdict; of those that are not supported each by name."""
+    found = {name: list(table.loc[table["verdict"] == name, "claim"]) for name in (SUPPORTED, *OTHERS)}
+    held = len(found[SUPPORTED])
+    others = [f"{len(found[name])} {name} ({', '.join(found[name])})" for name in OTHERS if found[name]]
+    said = f"Of {len(table)} claims, {held} {'is' if held == 1 else 'are'} supported on this model"
+    return f"{said}; the others: {joined(others)}." if others else f"{said}."
 
 
 COUNTS = Text("claims-counts", write=_counts)

@@ -21,10 +21,10 @@ from .scores import SCORES
 AGAINST = -0.1  # of the largest exchange score: heads below that are named, as they work against the others
 LISTED = 12  # heads of the table
 NAMES = {
-    "exchange": "exchange X",
+    "exchange": "exchange [$X$](#sym-exchange-score)",
     "values": "values exchanged",
-    "label_edge": "label edges E",
-    "direct_margin": "written directly D",
+    "label_edge": "label edges [$E$](#sym-label-edges)",
+    "direct_margin": "written directly [$D$](#sym-written-directly)",
     "induction": "induction",
     "previous_token": "previous token",
 }
