@@ -86,6 +86,7 @@ def test_a_job_a_chapter_runs_as_without_a_scheduler(tiny_folders, bare_clone, c
         assert all(f"{chapter:<10} {state} " in out for chapter in chapters)
     folder = run_of(bare_clone)
     assert (folder / "task.ipynb").is_file()
+    assert not list(folder.glob(".tmp-*"))
     assert set(json.loads((folder / "run.json").read_text())["chapters"]) == {"task", "locate"}
 
 

@@ -82,9 +82,8 @@ def submit(
             prepared.begin(replace=replace)
             if force:
                 prepared.ask_again(chapters)
-        except BaseException:
-            prepared.run.leave()
-            raise
+        finally:
+            prepared.run.leave()  # the jobs come by themselves
         for chapter in with_needed(chapters):
             pieces.append((model, chapter))
             before[model, chapter] = [(model, other) for other in sorted(needs(chapter))]
