@@ -63,5 +63,6 @@ def test_what_is_changed_moves_the_answers(tmp_path):
                 assert abs(found - intact).max() > 1e-4, name
 
 
-# Nothing behind the last layer but the last position matters.
+# Nothing behind the last layer but the last position matters, and its token is the same in all prompts.
 UNMOVED = {"none margin", *(f"{place} False 4 margin" for place in ("text", "text+separator", "label", "query"))}
+UNMOVED |= {f"last {within} 0 margin" for within in (False, True)}

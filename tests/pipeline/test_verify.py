@@ -266,7 +266,7 @@ def test_values_of_each_seed_are_kept_apart(root, complete, model, command):
     assert command("verify", "--expected")[0] == 0
     table = pd.read_csv(next((root / "book" / "expected").glob("*/ledger.csv")))
     assert table["seed"].tolist() == [0] * len(expected.CLAIMS) + [1] * len(expected.CLAIMS)
-    assert by_seed(table).splitlines()[0] == "| claim | seed 0 | seed 1 |"
+    assert "| claim | seed 0 | seed 1 |" in by_seed(table).splitlines()
     assert by_seed(table[table["seed"] == 0]) == ""
 
 
