@@ -135,20 +135,25 @@ def by_zeroing(study, groups, kept, gate, rng):
 
 
 def by_dealing(study, heads, deals):
-    """Verdicts on C5 and C11 of each deal, the control of C5 being another deal."""
-    model, found = study.model, {"C5": [], "C11": []}
+    """Verdicts on C5 and C11 of each deal, the control of C5 being another deal.
+
+    There is nothing to learn, so the model cannot do the task, and the rule does not ask further. `ungated` is what its
+    effects, controls and intervals would say alone.
+    """
+    model, found = study.model, {"C5": [], "C11": [], "C5 ungated": [], "C11 ungated": []}
     own = {name: chosen for name, chosen in heads.items() if name != "all"}
     names = {"none": [], **{f"{name}-heads": chosen for name, chosen in own.items()}}
     groups, uneven = control_groups(model, heads["all"], seed=study.seed), designs.uneven_sets(study)
     for deal in range(deals):
-        pair = (all_dealt(model, study.evaluation, seed) for seed in (2 * deal, 2 * deal + 1))
-        effects, other = (knocked.own_label_effect(serving.named_groups(model, sets, names)) for sets in pair)
-        found["C5"].append(verdict(study, "C5", effects, control=minus(effects, other)))
-        sets = designs.dealt_sets(replace(study, seed=deal), uneven)
-        answers = balance.balanced_answers(model, sets, groups)
-        evidence = designs.renumbered(balance.evidence(answers, response.accuracy(answers)), study)
-        found["C11"].append(verdict(study, "C11", evidence["effects"], random=evidence["random"],
-                                    control=evidence["control"]))  # fmt: skip
+        dealt, again = (all_dealt(model, study.evaluation, seed) for seed in (2 * deal, 2 * deal + 1))
+        effects, other = (knocked.own_label_effect(serving.named_groups(model, sets, names)) for sets in (dealt, again))
+        gate = outcomes(model, dealt, [[]]).rename(columns={"accuracy_two_way": "effect"})
+        evidence = {"C5": {"effects": effects, "control": minus(effects, other), "accuracy": gate}}
+        answers = balance.balanced_answers(model, designs.dealt_sets(replace(study, seed=deal), uneven), groups)
+        evidence["C11"] = designs.renumbered(balance.evidence(answers, response.accuracy(answers)), study)
+        for claim, made in evidence.items():
+            found[claim].append(verdict(study, claim, **made))
+            found[f"{claim} ungated"].append(verdict(study, claim, **{**made, "accuracy": None}))
         print(f"deals: {deal + 1} of {deals}", flush=True)
     return found
 
