@@ -112,8 +112,25 @@ def test_without_its_run_the_toy_page_says_so_and_leads_nowhere(book):
 
 
 def test_with_nothing_changed_nothing_is_built(book, monkeypatch):
-    monkeypatch.setattr(site, "_jupyter_book", lambda root: pytest.fail("it was built again"))
+    for step in ("_stage", "_jupyter_book"):
+        monkeypatch.setattr(site, step, lambda *given: pytest.fail("it was built again"))
     assert site.build() == book / "_build" / "html" / "index.html"
+
+
+def test_all_that_a_page_may_hang_on_counts_as_a_change_and_nothing_else(root):
+    before = site._made_of(root, {})
+    for name in (".tmp-vm-1-task/task.ipynb", ".parts-task/a.parquet", "../.a-run.task.lock"):
+        passing = first_run(root) / name
+        passing.parent.mkdir(exist_ok=True)
+        passing.write_text("passing")
+    assert site._made_of(root, {}) == before
+    seen = {before, site._made_of(root, {("a-run", "task"): freshness.State("stale", ("it is old",))})}
+    for name in ("_config.yml", "book/cite.md", "book/runs/.seeds/1/a-run/run.json", first_run(root) / "run.json"):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text((file.read_text() if file.is_file() else "") + " ")
+        seen.add(site._made_of(root, {}))
+    assert len(seen) == 6
 
 
 def test_a_broken_reference_fails_until_it_is_mended(root, look):

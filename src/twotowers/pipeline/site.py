@@ -31,7 +31,7 @@ from .contributed import AGAIN, contribution
 from .explore import TITLE, stage_look
 from .families_page import families_page
 from .finish import finish
-from .freshness import State
+from .freshness import PACKAGE, State
 from .overview import atlas_page, chapters_of, compare, home
 from .pages import LOOK, Published, stage
 from .status import not_fit_to_publish, run_status
@@ -117,15 +117,16 @@ def _build(root: Path, runs: Runs, stale: bool) -> Path:
     html, done, book = root / "_build" / "html", root / "_build" / "done.json", root / "_build" / "book"
     published = _published(runs)
     with _undisturbed(runs):
-        _stage(root, book, published, _marked(root, runs, stale))
+        marked = _marked(root, runs, stale)
+        made_of = _made_of(root, marked)
+        if _read(done) == {"from": made_of, "site": _digest(_files(html), html)}:
+            return html / "index.html"
+        _stage(root, book, published, marked)
         figures = {
             (run, chapter): figure_ids(run.name, run.entry(chapter).get("files", ()))
             for run, chapters in runs.items()
             for chapter in chapters
         }
-    made_of = _digest([*_files(book), root / "_config.yml"], book)
-    if _read(done) == {"from": made_of, "site": _digest(_files(html), html)}:
-        return html / "index.html"
     for old in (root / "_build").glob("[!.]*"):
         if old != book:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
@@ -135,6 +136,20 @@ def _build(root: Path, runs: Runs, stale: bool) -> Path:
         raise SiteError("The site lacks " + "; ".join(missing))
     write_whole(done, json.dumps({"from": made_of, "site": _digest(_files(html), html)}))
     return html / "index.html"
+
+
+def _made_of(root: Path, marked: Marks) -> str:
+    """Digest of all that pages are put together of: texts, runs and those with other seeds, this package, and marks."""
+    code = [file for file in _files(PACKAGE) if file.suffix != ".pyc"]
+    texts = [root / "_config.yml", *_files(root / "book")]
+    passing = (".tmp-", ".parts-", ".jobs", ".sources")
+    kept = [
+        file
+        for file in texts
+        if file.suffix != ".lock" and not any(part.startswith(passing) for part in file.relative_to(root).parts)
+    ]
+    said = sorted((*page, str(state)) for page, state in marked.items())
+    return hashlib.sha256(json.dumps([_digest(code, PACKAGE), _digest(kept, root), said]).encode()).hexdigest()
 
 
 @contextlib.contextmanager
