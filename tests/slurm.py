@@ -14,7 +14,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "squeue")
 SYSTEM = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where Debian has daemons, which is not on every user's path
-PATIENCE = 180.0  # seconds; it waits for what happens, and never for a time to have passed
+PATIENCE = 900.0  # seconds; it waits for what happens, and never for a time to have passed
 
 
 def missing() -> list[str]:
