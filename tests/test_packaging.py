@@ -113,7 +113,7 @@ def test_model_wheel_has_one_pin(tracked: dict[Path, str]) -> None:
 
 def test_every_file_of_data_has_a_line_that_says_its_licence(project: dict, tracked: dict[Path, str]) -> None:
     """What is shipped beside code; `tracked` lacks what is binary, so git is asked for all names."""
-    rows = re.findall(r"^\| `([^`]+)` \| .+ \| .+ \|$", (ROOT / "book" / "data.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \| .+ \| .+ \|$", (ROOT / ".github" / "DATA.md").read_text(), re.MULTILINE)
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     own = [name for name in listing.splitlines() if name.startswith(("src/", "book/"))]
     data = [name for name in own if not name.endswith((".py", ".md"))] + [n for n in own if n.startswith("book/runs/")]
