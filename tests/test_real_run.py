@@ -17,12 +17,12 @@ from twotowers import ledger
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.models import model as models
 from twotowers.paper import CLAIMS
-from twotowers.pipeline import freshness
+from twotowers.pipeline import freshness, looks, redraw, status
 from twotowers.pipeline import run as pipeline
 from twotowers.pipeline.verify import SAME, verify
 from twotowers.publishing.publish import Figure
 from twotowers.publishing.record import FIELDS
-from twotowers.publishing.run_folder import figure_ids, figure_stem
+from twotowers.publishing.run_folder import RunFolder, figure_ids, figure_stem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,6 +126,25 @@ def test_a_new_look_is_drawn_from_what_was_stored_and_changes_no_number(real_run
         shown = [[o.get("data", o.get("text")) for o in cell.get("outputs", ())] for cell in cells]
         assert shown == [[o.get("data", o.get("text")) for o in cell.get("outputs", ())] for cell in before[1][chapter]]
     assert read(folder, "order").cells[-1].source.endswith("One more sentence.")
+
+
+def test_a_new_look_is_drawn_in_processes_side_by_side_without_the_model(real_run, monkeypatch):
+    root, folder, _ = real_run
+    before, run = tables(folder), RunFolder(folder)
+    monkeypatch.setattr(status, "study_of", lambda run: None)  # its model is not at hand
+    monkeypatch.setattr(looks, "cores", lambda: 2)
+    with (freshness.PACKAGE / "publishing" / "style.py").open("a") as module:
+        module.write("NEWER = 1\n")
+    looks.draw_looks_anew(root, [run])
+    assert [line.state.name for line in status.run_status(root, run)] == ["done"] * len(CHAPTERS)
+    assert tables(folder) == before
+
+
+def test_a_process_that_draws_and_is_ended_is_one_sentence():
+    with redraw.redrawing(2) as draw:
+        redraw.end_redrawing()
+        with pytest.raises(redraw.DrawingError, match="A process that drew figures was ended"):
+            draw(Path("a"), RunFolder(Path("b")), "task", Path("c"), {}, None)
 
 
 @pytest.mark.parametrize("figure", [figure for chapter in CHAPTERS for figure in FIGURES[chapter]])

@@ -1,5 +1,7 @@
 """The site, built by Sphinx from made-up runs: whatever a model is called, whatever has gone wrong before."""
 
+import contextlib
+import errno
 import html
 import importlib.util
 import json
@@ -16,11 +18,12 @@ import psutil
 import pytest
 
 from clones import PROJECT, clone, go, made_up
-from twotowers.errors import SiteError, StalePageError
-from twotowers.pipeline import freshness, site
+from twotowers.errors import RunFolderError, SiteError, StalePageError
+from twotowers.pipeline import freshness, looks, site
 from twotowers.pipeline import run as pipeline
+from twotowers.pipeline.status import run_status
 from twotowers.publishing.citing import FORMATS
-from twotowers.publishing.run_folder import figure_stem, runs_of
+from twotowers.publishing.run_folder import RunFolder, figure_stem, runs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("qwen2.5_0.5b", "Modèle--é 1", "here/a*b*<i>$1$", "there/a*b*<i>$1$")  # two are called the same
@@ -36,6 +39,14 @@ def look():
         yield lambda root: list(module.problems(root, []))
 
 
+def as_it_was(text, run, chapter, workplace, entry, revision):
+    """In place of a drawing of today, since there are no pages of what is made up."""
+    for file in entry["files"]:
+        (workplace / file).parent.mkdir(exist_ok=True)
+        shutil.copy(run.path / file, workplace / file)
+    return True
+
+
 @pytest.fixture(scope="module")
 def book(tiny_folders, tmp_path_factory, one_thread):
     """A clone with a run of a chapter of each of several models, and its site."""
@@ -43,6 +54,7 @@ def book(tiny_folders, tmp_path_factory, one_thread):
         here = tmp_path_factory.mktemp("site")
         root = clone(here / "clone", patch)
         patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
+        patch.setattr(looks, "redrawing", lambda at_once: contextlib.nullcontext(as_it_was))
         patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
         patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: made_up(text, parameters, folder))
         for number, name in enumerate(NAMES):
@@ -170,8 +182,6 @@ def edit(file, new):
          "damaged: {stem}.svg was changed"),
         (lambda run: drawn(run, "png").unlink(), "damaged: {stem}.png is gone"),
         (lambda run: (run / "task.ipynb").write_text(""), "damaged: task.ipynb was changed"),
-        (lambda run: edit(run.parents[1] / "chapters" / "task.md", lambda text: text + "\nMore.\n"),
-         "stale: its prose changed"),
     ],
 )  # fmt: skip
 def test_what_was_edited_since_is_refused_by_name(root, change, why):
@@ -182,15 +192,46 @@ def test_what_was_edited_since_is_refused_by_name(root, change, why):
         site.build()
 
 
-@pytest.mark.parametrize("module", ["tracing/capture.py", "publishing/style.py"])
-def test_edited_code_is_refused_by_name_for_every_run(root, module):
+@contextlib.contextmanager
+def edited_code(module):
     file = freshness.PACKAGE / module
     whole = file.read_text()
     file.write_text(whole + "\nNEW = 1\n")
-    with pytest.raises(StalePageError, match=f"is stale: the code of {Path(module).parts[0]} changed") as caught:
-        site.build()
-    assert f"(and {len(NAMES) - 1} more)" in str(caught.value)
+    yield
     file.write_text(whole)
+
+
+def test_edited_code_is_refused_by_name_for_every_run(root):
+    with edited_code("tracing/capture.py"):
+        with pytest.raises(StalePageError, match="is stale: the code of tracing changed") as caught:
+            site.build()
+        assert f"(and {len(NAMES) - 1} more)" in str(caught.value)
+
+
+def test_another_look_is_drawn_by_the_build_for_every_run(root, look, capsys):
+    edit(root / "book" / "chapters" / "task.md", lambda text: text + "\nMore of it.\n")
+    with edited_code("publishing/style.py"):
+        site.build()
+        said = capsys.readouterr().err
+        for run in runs_of(root):
+            assert f"{run.name}: task (drawn anew: its prose changed; the code of publishing changed)" in said
+            assert [str(line.state) for line in run_status(root, run) if line.chapter == "task"] == ["done"]
+        assert look(root) == []
+
+
+def test_what_cannot_be_drawn_from_what_is_stored_is_refused_by_name(root, monkeypatch):
+    edit(root / "book" / "chapters" / "task.md", lambda text: text + "\nMore of it.\n")
+    monkeypatch.setattr(looks, "redrawing", lambda at_once: contextlib.nullcontext(lambda *given: False))
+    with pytest.raises(StalePageError, match="/task is stale: its prose changed"):
+        site.build()
+
+
+def test_a_folder_that_cannot_be_written_is_named_where_its_look_is_stale(root, monkeypatch):
+    edit(root / "book" / "chapters" / "task.md", lambda text: text + "\nMore of it.\n")
+    monkeypatch.setattr(RunFolder, "commit", lambda *given: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only")))
+    with pytest.raises(RunFolderError, match=r"^The run folder .* cannot be written \(read-only\)"):
+        site.build()
+    assert not list(root.glob("book/runs/*/.tmp-*"))
 
 
 def test_a_page_that_is_published_though_it_is_stale_says_so(root, look):

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import multiprocessing
+import os
 import pkgutil
 import shutil
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
+from ..errors import UserError
 from ..paper import CLAIMS
 from ..publishing.ledger import NEEDS_TWO, claim_text
 from ..publishing.provenance import RUN_NOTE
@@ -21,15 +29,24 @@ from ..publishing.shown import Item, Shown
 from ..publishing.specification import specification_digest
 from .texts import notebook_of
 
+Redraw = Callable[[Path, RunFolder, str, Path, Mapping[str, Any], str | None], bool]
 
-def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Mapping[str, Any], revision: str) -> bool:
+
+class DrawingError(UserError):
+    """A process that drew figures was ended from outside."""
+
+
+def redraw(
+    text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Mapping[str, Any], revision: str | None
+) -> bool:
     """Make a chapter in a workplace from the results in its run's folder and from today's text and `page`.
 
     Its results are copied, its figures drawn, its computed texts written, and its notebook put together from the
     text's cells and the executed cells' outputs.
 
     Args:
-        revision: of the model's weights, which are those that the results were made with.
+        revision: of the model's weights, which are those that the results were made with; None where the model is not
+            at hand, and what was said of it holds.
 
     Returns:
         False if today's page shows something that is not stored: then the chapter has to be executed.
@@ -40,7 +57,8 @@ def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Map
         (workplace / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(run.path / file, workplace / file)
     shown, items = Shown.read(workplace, chapter), items_of(chapter)
-    today = {"specification_sha256": specification_digest(), "revision": revision}  # verdicts are made anew
+    today = {"specification_sha256": specification_digest()}  # verdicts are made anew
+    today |= {"revision": revision} if revision is not None else {}
     shown.facts = dataclasses.replace(shown.facts, provenance={**shown.facts.provenance, **today})
     try:
         shown.rename_tables(items)
@@ -60,6 +78,62 @@ def redraw(text: Path, run: RunFolder, chapter: str, workplace: Path, entry: Map
     executed.cells = _woven(notebook_of(text, len(shown.facts.labels)).cells, outputs)
     nbformat.write(executed, workplace / f"{chapter}.ipynb")
     return True
+
+
+@contextlib.contextmanager
+def redrawing(at_once: int) -> Iterator[Redraw]:
+    """`redraw`, to be called from so many threads at once: each call then has a process, since one draws one at a time.
+
+    Raises:
+        DrawingError: such a process was ended, as where memory is short.
+    """
+    if at_once < 2:
+        yield redraw
+        return
+    with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
+
+        def call(*given: Any) -> bool:
+            try:
+                return pool.submit(redraw, *given).result()
+            except BrokenProcessPool:
+                raise DrawingError(
+                    "A process that drew figures was ended, perhaps for want of memory; repeat the command."
+                ) from None
+
+        with _uninterrupted():
+            pool.submit(int)  # begins them all
+        yield call
+
+
+def end_redrawing() -> None:
+    """Nobody waits any more for what is being drawn."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that begin meanwhile leave it to this one to answer an interruption, which a terminal tells to all."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Of a process that draws: it ends when the one that began it does, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _files(folder: Path) -> list[Path]:

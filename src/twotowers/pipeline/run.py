@@ -38,7 +38,7 @@ from .kernels import Kernels, execute
 from .lengths import require_fit
 from .machine import cores, machine
 from .progress import Progress
-from .redraw import redraw
+from .redraw import Redraw, end_redrawing, redrawing
 from .schedule import side_by_side
 
 SEEDS = ".seeds"  # the folder, beside the runs, of the same runs with other seeds
@@ -87,21 +87,28 @@ def run(
     names = with_needed(chapters)
     prepared = prepare(model, task, scale, seed, loading or Loading(), beside=beside)
     progress, kernels = Progress(f"{prepared.name}: "), Kernels()
+
+    def end() -> None:
+        kernels.end()
+        end_redrawing()
+
     try:
         prepared.begin(replace=replace)
         if force:
             prepared.ask_again(chapters)
-        if any(prepared.state(name).name not in (DONE, LOOK) for name in names):
+        states = [prepared.state(name).name for name in names]
+        if any(found not in (DONE, LOOK) for found in states):
             prepared.check(progress)
         jobs = min(jobs or jobs_that_fit(prepared.study.model), len(names))
-        done = side_by_side(
-            names if jobs == 1 else sorted(names, key=lambda name: name != "knockout"),  # which most others wait for
-            {name: needs(name) for name in names},
-            jobs,
-            lambda name: prepared.bring_up_to_date(name, names, progress, kernels, jobs),
-            look=progress.show,
-            end=kernels.end,
-        )
+        with redrawing(min(jobs, states.count(LOOK))) as draw:
+            done = side_by_side(
+                names if jobs == 1 else sorted(names, key=lambda name: name != "knockout"),  # most others wait for it
+                {name: needs(name) for name in names},
+                jobs,
+                lambda name: prepared.bring_up_to_date(name, names, progress, kernels, jobs, draw),
+                look=progress.show,
+                end=end,
+            )
     finally:
         progress.clear()
         prepared.run.leave()
@@ -192,7 +199,7 @@ class Prepared:
         gc.collect()
 
     def bring_up_to_date(
-        self, name: str, names: Sequence[str], progress: Progress, kernels: Kernels, jobs: int
+        self, name: str, names: Sequence[str], progress: Progress, kernels: Kernels, jobs: int, draw: Redraw
     ) -> Outcome:
         """Execute a chapter, or draw it anew, if it needs that; another process that does so is waited for."""
 
@@ -204,9 +211,10 @@ class Prepared:
             if found.name == DONE:
                 return self._outcome(name, "up to date")
             of = f"[{names.index(name) + 1}/{len(names)}] {self.name}: {name}"
-            begun, entry = time.monotonic(), self.run.entry(name)
+            begun, entry, text = time.monotonic(), self.run.entry(name), text_of(self.root, name)
             with self.run.workplace(name) as workplace:
-                if found.name == LOOK and self._redraw(name, workplace, entry):
+                revision = revision_of(self.study.model)
+                if found.name == LOOK and draw(text, self.run, name, workplace, entry, revision):
                     progress.say(f"{of} (drawn anew: {'; '.join(found.reasons)})")
                     self.run.commit(name, workplace, entry | {"made_of": self.made_of(name)})
                     return self._outcome(name, "drawn anew")
@@ -220,10 +228,6 @@ class Prepared:
                 cost = {"peak_memory": kernels.peaks.get(workplace), "jobs": jobs, "machine": machine()}
                 self.run.commit(name, workplace, {"made_of": made, "seconds": seconds, "date": date, "cost": cost})
                 return self._outcome(name, "run", traffic)
-
-    def _redraw(self, name: str, workplace: Path, entry: Mapping[str, Any]) -> bool:
-        revision = revision_of(self.study.model)
-        return redraw(text_of(self.root, name), self.run, name, workplace, entry, revision)
 
     def execute(self, name: str, workplace: Path, progress: Progress, kernels: Kernels, jobs: int) -> None:
         """Execute a chapter in a workplace within the run's folder, where it leaves its files.

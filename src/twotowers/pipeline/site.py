@@ -32,6 +32,7 @@ from .explore import TITLE, stage_look
 from .families_page import families_page
 from .finish import finish
 from .freshness import PACKAGE, State
+from .looks import draw_looks_anew
 from .overview import atlas_page, chapters_of, compare, home
 from .pages import LOOK, Published, stage
 from .status import not_fit_to_publish, run_status
@@ -62,6 +63,7 @@ class BusyError(UserError):
 def build(*, stale: bool = False) -> Path:
     """Build the book with every warning an error, and return its first page.
 
+    Pages that only look otherwise today, by a colour, a caption or prose, are drawn anew first.
     Nothing is done if nothing has changed since the last build that succeeded. Otherwise all pages are made anew:
     Sphinx looks only at pages that have changed, and would pass a broken link on another at the second try.
 
@@ -115,6 +117,8 @@ def _marked(root: Path, runs: Runs, stale: bool) -> Marks:
 
 def _build(root: Path, runs: Runs, stale: bool) -> Path:
     html, done, book = root / "_build" / "html", root / "_build" / "done.json", root / "_build" / "book"
+    if not stale:
+        draw_looks_anew(root, runs)
     published = _published(runs)
     with _undisturbed(runs):
         marked = _marked(root, runs, stale)

@@ -145,6 +145,7 @@ def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record
     with styled(), mpl.rc_context({"svg.hashsalt": stem.name}):
         for ending, said in inside(record).items():
             drawing.savefig(stem.with_name(f"{stem.name}.{ending}"), metadata=said, dpi=200 if ending == "png" else 72)
+            drawing.set_layout_engine("none")  # each file has its parts where the first has them
     vectors = stem.with_name(f"{stem.name}.svg")
     vectors.write_text(with_dark(vectors.read_text(encoding="utf-8")), encoding="utf-8")
     _with_palette(stem.with_name(f"{stem.name}.png"))

@@ -1,0 +1,47 @@
+"""Draw anew the pages of runs that only look otherwise today: another colour, caption or prose, the same results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import RunFolderError, writing
+from ..publishing.run_folder import RunFolder
+from .freshness import LOOK, made_of, state, text_of
+from .machine import cores
+from .progress import Progress
+from .redraw import Redraw, end_redrawing, redrawing
+from .schedule import side_by_side
+from .status import run_status
+
+
+def draw_looks_anew(root: Path, runs: Iterable[RunFolder]) -> None:
+    """Draw every page of these runs anew whose look alone is stale; no model is needed, and all else is left as it is.
+
+    Raises:
+        RunFolderError: a run's folder cannot be written.
+    """
+    pages = [(run, line.chapter) for run in runs for line in run_status(root, run) if line.state.name == LOOK]
+    at_once, progress = min(cores(), len(pages)), Progress()
+    if not pages:
+        return
+    with redrawing(at_once) as draw:
+        side_by_side(
+            pages,
+            {},
+            at_once,
+            lambda page: _draw_anew(root, *page, draw, progress),
+            look=progress.show,
+            end=end_redrawing,
+        )
+
+
+def _draw_anew(root: Path, run: RunFolder, chapter: str, draw: Redraw, progress: Progress) -> None:
+    with writing("The run folder", run.path, RunFolderError), run.lock(chapter), run.workplace(chapter) as workplace:
+        found = state(run, chapter, now := made_of(root, chapter, None, run))
+        if found.name != LOOK:  # another command was here before
+            return
+        entry = run.entry(chapter)
+        if draw(text_of(root, chapter), run, chapter, workplace, entry, None):
+            run.commit(chapter, workplace, entry | {"made_of": entry["made_of"] | {"look": now["look"]}})
+            progress.say(f"{run.name}: {chapter} (drawn anew: {'; '.join(found.reasons)})")
