@@ -17,6 +17,10 @@ def effect(ledger, claim):
     return f"{row['mean']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
 
 
+def listed(parts):
+    return ", ".join(parts[:-1]) + f" and {parts[-1]}"
+
+
 def test_the_result_is_not_typed():
     table = pd.read_csv(EXPECTED / "ledger.csv")
     ledger = table[table["seed"] == SEED].set_index("claim")
@@ -30,7 +34,7 @@ def test_the_result_is_not_typed():
     others = table[table["seed"] != SEED]
     means = [f"{mean:.0%}" for mean in others[others["claim"] == "C9"]["mean"]]
     counts = [str((part["verdict"] == "supported").sum()) for _, part in others.groupby("seed")]
-    said += f"With other seeds it is {' and '.join(means)} (C9), and {' and '.join(counts)} claims are supported."
+    said += f"With other seeds it is {listed(means)} (C9), and {listed(counts)} claims are supported."
     assert said in " ".join((ROOT / "README.md").read_text().replace("*", "").split())
 
 
