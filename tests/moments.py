@@ -7,7 +7,9 @@ By hand, for it takes long:
 A checkout is made beside, with a finished run in it. Each command is timed once, then stopped at moments at even
 distances from its start to its end, in a temporary folder and a home of its own. After a Ctrl-C its exit status must be
 130, after SIGTERM 143, and what it says must be one line of ours and no traceback; after any of them no process may be
-left, and nothing in the temporary folder or at home. A line is printed for every fault; exit status 1 if there was any.
+left, and nothing in the temporary folder or at home. Behind the stops of each kind the command is let run to its end,
+and must end as it did undisturbed, with nothing temporary left in the checkout. A line is printed for every fault; exit
+status 1 if there was any.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import psutil
 
 PROJECT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0  # seconds in which what a stopped command has started must end
+GIVEN = "given.zip"
 STATUS = {"INT": 130, "TERM": 143, "KILL": -9}
 COMMANDS = {
     "status": ["status"],
@@ -32,7 +35,7 @@ COMMANDS = {
     "check": ["check", "toy-gpt2"],
     "cite": ["cite", "towers-exchange", "--model", "toy-gpt2"],
     "export": ["export", "toy-gpt2", "--by", "Somebody", "--output", "out.zip"],
-    "import": ["import", "given.zip"],
+    "import": ["import", GIVEN],
     "run": ["run", "--model", "toy-gpt2", "--chapter", "task", "--force", "--jobs", "1"],
     "seeds": [
         "run",
@@ -66,11 +69,15 @@ class Place:
         for name in ("_config.yml", "CITATION.cff"):
             shutil.copy(PROJECT / name, self.kept)
         shutil.copytree(run, self.kept / "book" / "runs" / run.name)
-        self.renew()
+        self.renew("export")
+        self.start(["export", run.name, "--by", "Somebody", "--output", str(self.kept / GIVEN)]).communicate()
 
-    def renew(self):
+    def renew(self, name):
+        """A fresh checkout for a command; that which takes in a run has none of its name."""
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.copytree(self.kept, self.root)
+        if name == "import":
+            shutil.rmtree(self.root / "book" / "runs")
 
     def start(self, arguments):
         """Begin a command with a temporary folder and a home of its own, as a shell's foreground job."""
@@ -119,6 +126,8 @@ class Place:
 def stop(place, name, kind, wait):
     """Stop a command after a while, and look at how it ended."""
     what = f"{name}, {kind} after {wait:.2f} s"
+    if name == "import":
+        place.renew(name)
     process = place.start(COMMANDS[name])
     try:
         _, err = process.communicate(timeout=wait)
@@ -142,6 +151,20 @@ def stop(place, name, kind, wait):
     return process.returncode != 0
 
 
+def go_on(place, name, kind, expected):
+    """Let a command run to its end behind all stops: it mends what they have left."""
+    what = f"{name}, undisturbed behind {kind}"
+    if name == "import":
+        shutil.rmtree(place.root / "book" / "runs", ignore_errors=True)
+    process = place.start(COMMANDS[name])
+    _, err = process.communicate()
+    if process.returncode != expected:
+        place.fault(what, f"exit status {process.returncode}: {err[-300:]!r}")
+    place.look_around(what)
+    if left := [str(path.relative_to(place.root)) for path in place.root.rglob(".tmp-*")]:
+        place.fault(what, f"left behind in the checkout: {left[:5]}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=12)
@@ -153,15 +176,19 @@ def main():
     with tempfile.TemporaryDirectory(prefix="moments-") as folder:
         place, stopped = Place(Path(folder), options.run), 0
         for name in options.command:
+            place.renew(name)
             begun = time.monotonic()
-            out, err = place.start(COMMANDS[name]).communicate()
+            process = place.start(COMMANDS[name])
+            out, err = process.communicate()
             seconds = time.monotonic() - begun
             place.look_around(f"{name}, undisturbed")
-            print(f"{name}: {seconds:.1f} s; {(out + err)[-200:]!r}", flush=True)
+            expected = process.returncode
+            print(f"{name}: status {expected}, {seconds:.1f} s; {(out + err)[-200:]!r}", flush=True)
             for kind in options.signal:
-                place.renew()
+                place.renew(name)
                 for number in range(options.moments):
                     stopped += stop(place, name, kind, 0.06 + (seconds - 0.06) * number / options.moments)
+                go_on(place, name, kind, expected)
         print(f"{stopped} stops of {len(options.command)} commands, {len(place.faults)} faults")
         return int(bool(place.faults))
 
