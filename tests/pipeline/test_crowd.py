@@ -12,11 +12,11 @@ from filelock import Timeout
 
 from clones import go, made_up, record, run_of
 from twotowers.chapters.chapter import Page
-from twotowers.errors import CheckError, OtherRunError, PlaceError
+from twotowers.errors import CheckError, OtherRunError
 from twotowers.models import parts as keeping
 from twotowers.models.loading import Loading
 from twotowers.pipeline import run as pipeline
-from twotowers.publishing.crowd import in_use, locked, own_folder, write_whole
+from twotowers.publishing.crowd import in_use, own_folder, write_whole
 from twotowers.publishing.run_folder import RunFolder
 from twotowers.study import open_study
 
@@ -141,13 +141,6 @@ def test_who_waits_for_a_chapter_can_be_interrupted(runs):
         waiting.start()
         waiting.join()
     assert ends
-
-
-def test_a_lock_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "runs").touch()
-    sentence = r"^The lock .*/runs/\.a\.lock cannot be written \(.*make it writable\.$"
-    with pytest.raises(PlaceError, match=sentence), locked(tmp_path / "runs" / ".a.lock"):
-        pass
 
 
 def test_what_a_killed_process_has_left_beside_is_removed_by_the_next(tmp_path):

@@ -10,12 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
-from filelock import BaseFileLock, FileLock, Timeout
-
-from ..errors import writing
+from filelock import FileLock, Timeout
 
 LEFT_AFTER = 7 * 24 * 3600.0  # seconds after which another machine's temporary folder counts as left behind
 
@@ -32,28 +29,18 @@ def locked(
 
     Raises:
         filelock.Timeout: it was given up.
-        PlaceError: it cannot be written.
+        OSError: it cannot be written.
     """
     lock = FileLock(file)
     try:
-        _acquire(lock, timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
         waits()
-        _acquire(lock, cancel_check=given_up)
+        lock.acquire(cancel_check=given_up)
     try:
         yield
     finally:
         lock.release()
-
-
-def _acquire(lock: BaseFileLock, **how: Any) -> None:
-    try:
-        lock.acquire(**how)
-    except Timeout:  # an error of the system, too, by its kind
-        raise
-    except OSError as error:
-        with writing("The lock", Path(lock.lock_file)):
-            raise error
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
