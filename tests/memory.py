@@ -5,8 +5,9 @@ By hand:
     python tests/memory.py [--model toy-gpt2] [--sets 12] [--sweep NAME ...]
 
 The model is loaded once; each sweep of each number of sets is measured in a process forked from there, for what a
-process has held it does not give back. Printed is what it held at most beyond the model, in MiB, and in the last column
-what 4 times as many sets need beyond 1 time: it should be about what their tables take.
+process has held it does not give back. Printed is, in MiB, what it held at most beyond the model; what 4 times as many
+sets need beyond 1 time; and how large the table is that these sets give, of which there may be two or three while it is
+put together.
 """
 
 import argparse
@@ -24,21 +25,22 @@ TIMES = (1, 2, 4)
 
 
 def peak(measure, model, sets):
-    """In MiB, beyond what was there before; of a process that does this only."""
+    """In MiB, beyond what was there before, and the size of the table; of a process that does this only."""
     reads, writes = os.pipe()
     child = os.fork()
     if not child:
         try:
             before = peak_memory(os.getpid())
-            measure(model, sets)
-            os.write(writes, f"{(peak_memory(os.getpid()) - before) / 2**20}".encode())
+            table = measure(model, sets)
+            most = peak_memory(os.getpid()) - before
+            os.write(writes, f"{most / 2**20} {table.memory_usage(deep=True).sum() / 2**20}".encode())
         finally:
             os._exit(0)
     os.close(writes)
     with os.fdopen(reads) as told:
         found = told.read()
     os.waitpid(child, 0)
-    return float(found or "nan")  # what went wrong, the child has said
+    return [float(number) for number in (found or "nan nan").split()]  # what went wrong, the child has said
 
 
 def main():
@@ -53,8 +55,9 @@ def main():
     SWEEPS["answers"](study.model, few[:1])  # what the first forward of all needs
     gc.collect()
     for name in options.sweep:
-        peaks = [peak(SWEEPS[name], study.model, sets) for sets in (few, *more)]
-        print(f"{name:14}", *(f"{mib:8.1f}" for mib in peaks), f"{peaks[-1] - peaks[0]:8.1f}", flush=True)
+        peaks, tables = zip(*(peak(SWEEPS[name], study.model, sets) for sets in (few, *more)), strict=True)
+        numbers = (*peaks, peaks[-1] - peaks[0], tables[-1])
+        print(f"{name:14}", *(f"{mib:8.1f}" for mib in numbers), flush=True)
 
 
 if __name__ == "__main__":
