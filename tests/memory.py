@@ -1,67 +1,64 @@
-"""The most memory that each long sweep holds, with 1, 2 and 4 times as many demonstration sets.
+"""The most memory that each sweep holds, with 1, 2 and 4 times as many demonstration sets.
 
 By hand:
 
-    python tests/memory.py [--model toy-gpt2] [--sets 6]
+    python tests/memory.py [--model toy-gpt2] [--sets 12] [--sweep NAME ...]
 
-Each is measured in a process of its own, for what a process has held it does not give back. The last column is what
-4 times as many sets need beyond 1 time, in MiB; it should be about what their tables take, some kilobytes.
+The model is loaded once; each sweep of each number of sets is measured in a process forked from there, for what a
+process has held it does not give back. Printed is, in MiB, what it held at most beyond the model; what 4 times as many
+sets need beyond 1 time; and how large the table is that these sets give, of which there may be two or three while it is
+put together.
 """
 
 import argparse
-import subprocess
-import sys
-from pathlib import Path
-
-SWEEPS = {
-    "knock-out": "outcomes(m, s, [[h] for h in heads])",
-    "exchange": "exchanges(m, s, [([h], 'query-other') for h in heads])",
-    "hand over": "hand_overs(m, s, {('query', False): range(m.arch.n_layers)})",
-    "balance": "balanced(m, s, [heads])",
-    "block": "block(m, s, ['text_to_label'], [range(n) for n in range(1, m.arch.n_layers + 1)])",
-    "orders": "order(m, s, heads)",
-    "label edges": "[edges.frame for edges in label_edges(m, s)]",
-    "locate": "locate(m, s)",
-}
-MEASURE = """
-import sys
-from pathlib import Path
-from twotowers.chapters.locate.locate import locate
-from twotowers.chapters.order.order import order
-from twotowers.chapters.shallow.blocking import block
-from twotowers.study import open_study
-from twotowers.tracing.balancing import balanced
-from twotowers.tracing.exchange import exchanges
-from twotowers.tracing.hand_over import hand_overs
-from twotowers.tracing.heads import every_head
-from twotowers.tracing.label_edges import label_edges
-from twotowers.tracing.outcomes import outcomes
-from twotowers.pipeline.machine import peak_memory
+import gc
 import os
-study = open_study(sys.argv[1])
-m, s = study.model, study.sets("evaluation", n_sets=int(sys.argv[2]))
-heads = every_head(m)
-SWEEP
-print(peak_memory(os.getpid()) / 2**20)
-"""
+import sys
+
+import torch
+
+from sweeps import SWEEPS
+from twotowers.pipeline.machine import peak_memory
+from twotowers.study import open_study
+
+TIMES = (1, 2, 4)
 
 
-def peak(sweep, model, sets):
-    """In MiB."""
-    command = [sys.executable, "-c", MEASURE.replace("SWEEP", sweep), model, str(sets)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path.cwd()).stdout)
+def peak(measure, model, sets):
+    """In MiB, beyond what was there before, and the size of the table; of a process that does this only."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            before = peak_memory(os.getpid())
+            table = measure(model, sets)
+            most = peak_memory(os.getpid()) - before
+            os.write(writes, f"{most / 2**20} {table.memory_usage(deep=True).sum() / 2**20}".encode())
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads) as told:
+        found = told.read()
+    os.waitpid(child, 0)
+    return [float(number) for number in (found or "nan nan").split()]  # what went wrong, the child has said
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="toy-gpt2")
-    parser.add_argument("--sets", type=int, default=6)
+    parser.add_argument("--sets", type=int, default=12)
     parser.add_argument("--sweep", nargs="+", default=list(SWEEPS), choices=SWEEPS)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # others would not be there behind a fork
+    study = open_study(options.model)
+    few, *more = (study.sets("evaluation", n_sets=times * options.sets) for times in TIMES)
+    SWEEPS["answers"](study.model, few[:1])  # what the first forward of all needs
+    gc.collect()
     for name in options.sweep:
-        peaks = [peak(SWEEPS[name], options.model, times * options.sets) for times in (1, 2, 4)]
-        print(f"{name:12}", *(f"{mib:8.0f}" for mib in peaks), f"{peaks[-1] - peaks[0]:8.0f}", flush=True)
+        peaks, tables = zip(*(peak(SWEEPS[name], study.model, sets) for sets in (few, *more)), strict=True)
+        numbers = (*peaks, peaks[-1] - peaks[0], tables[-1])
+        print(f"{name:14}", *(f"{mib:8.1f}" for mib in numbers), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,11 +7,14 @@ By hand, for it takes long:
 A checkout is made beside, with a finished run in it. Each command is timed once, then stopped at moments at even
 distances from its start to its end, in a temporary folder and a home of its own. After a Ctrl-C its exit status must be
 130, after SIGTERM 143, and what it says must be one line of ours and no traceback; after any of them no process may be
-left, and nothing in the temporary folder or at home. A line is printed for every fault; exit status 1 if there was any.
+left, and nothing in the temporary folder or at home. Behind the stops of each kind the command is let run to its end,
+and must end as it did undisturbed, with nothing temporary left in the checkout. A line is printed for every fault; exit
+status 1 if there was any. What a process says that is stopped before it listens is Python's, and only counted.
 """
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +27,7 @@ import psutil
 
 PROJECT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0  # seconds in which what a stopped command has started must end
+GIVEN = "given.zip"
 STATUS = {"INT": 130, "TERM": 143, "KILL": -9}
 COMMANDS = {
     "status": ["status"],
@@ -32,7 +36,7 @@ COMMANDS = {
     "check": ["check", "toy-gpt2"],
     "cite": ["cite", "towers-exchange", "--model", "toy-gpt2"],
     "export": ["export", "toy-gpt2", "--by", "Somebody", "--output", "out.zip"],
-    "import": ["import", "given.zip"],
+    "import": ["import", GIVEN],
     "run": ["run", "--model", "toy-gpt2", "--chapter", "task", "--force", "--jobs", "1"],
     "seeds": [
         "run",
@@ -60,27 +64,35 @@ class Place:
     """A checkout to be disturbed, and what was found."""
 
     def __init__(self, folder, run):
-        self.folder, self.root, self.kept, self.faults = folder, folder / "clone", folder / "kept", []
+        self.folder, self.root, self.kept = folder, folder / "clone", folder / "kept"
+        self.faults, self.early = [], 0
         self.kept.mkdir()
         shutil.copytree(PROJECT / "book", self.kept / "book", ignore=shutil.ignore_patterns("runs", "_build"))
         for name in ("_config.yml", "CITATION.cff"):
             shutil.copy(PROJECT / name, self.kept)
         shutil.copytree(run, self.kept / "book" / "runs" / run.name)
-        self.renew()
+        self.renew("export")
+        self.start(["export", run.name, "--by", "Somebody", "--output", str(self.kept / GIVEN)]).communicate()
 
-    def renew(self):
+    def renew(self, name):
+        """A fresh checkout for a command; that which takes in a run has none of its name."""
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.copytree(self.kept, self.root)
+        if name == "import":
+            shutil.rmtree(self.root / "book" / "runs")
 
-    def start(self, arguments):
-        """Begin a command with a temporary folder and a home of its own, as a shell's foreground job."""
+    def start(self, arguments, within=()):
+        """Begin a command with a temporary folder and a home of its own, as a shell's foreground job.
+
+        within: the beginning of another command, which is given this one.
+        """
         self.own = Path(tempfile.mkdtemp(prefix="own-", dir=self.folder))
         for name in ("tmp", "home"):
             (self.own / name).mkdir()
         own = {"TMPDIR": str(self.own / "tmp"), "HOME": str(self.own / "home"), "HF_HUB_OFFLINE": "1"}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "TWOTOWERS"))}
         return subprocess.Popen(
-            [sys.executable, "-m", "twotowers.cli", *arguments],
+            [*within, sys.executable, "-m", "twotowers.cli", *arguments],
             cwd=self.root, env=environment | own, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -116,14 +128,22 @@ class Place:
         return found
 
 
+def listens(process):
+    """Whether a process takes SIGTERM itself: Python alone does not."""
+    caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def stop(place, name, kind, wait):
     """Stop a command after a while, and look at how it ended."""
     what = f"{name}, {kind} after {wait:.2f} s"
+    if name == "import":
+        place.renew(name)
     process = place.start(COMMANDS[name])
     try:
         _, err = process.communicate(timeout=wait)
     except subprocess.TimeoutExpired:
-        number = getattr(signal, f"SIG{kind}")
+        number, ours = getattr(signal, f"SIG{kind}"), listens(process)
         os.killpg(process.pid, number) if kind == "INT" else process.send_signal(number)
         try:
             _, err = process.communicate(timeout=PATIENCE)
@@ -131,15 +151,31 @@ def stop(place, name, kind, wait):
             place.fault(what, "does not end")
             process.kill()
             _, err = process.communicate()
-        if process.returncode not in (STATUS[kind], 0):
+        if not ours:
+            place.early += 1
+        elif process.returncode not in (STATUS[kind], 0):
             place.fault(what, f"exit status {process.returncode}: {err[-300:]!r}")
-        if "Traceback" in err or "Exception ignored" in err:
+        if ours and ("Traceback" in err or "Exception ignored" in err):
             place.fault(what, f"a traceback: {err[-1500:]}")
         said = [line for line in err.splitlines() if line.startswith("twotowers: ")]
-        if kind != "KILL" and process.returncode and len(said) != 1:
+        if ours and kind != "KILL" and process.returncode and len(said) != 1:
             place.fault(what, f"says {err!r}")
     place.look_around(what)
     return process.returncode != 0
+
+
+def go_on(place, name, kind, expected):
+    """Let a command run to its end behind all stops: it mends what they have left."""
+    what = f"{name}, undisturbed behind {kind}"
+    if name == "import":
+        shutil.rmtree(place.root / "book" / "runs", ignore_errors=True)
+    process = place.start(COMMANDS[name])
+    _, err = process.communicate()
+    if process.returncode != expected:
+        place.fault(what, f"exit status {process.returncode}: {err[-300:]!r}")
+    place.look_around(what)
+    if left := [str(path.relative_to(place.root)) for path in place.root.rglob(".tmp-*")]:
+        place.fault(what, f"left behind in the checkout: {left[:5]}")
 
 
 def main():
@@ -153,16 +189,21 @@ def main():
     with tempfile.TemporaryDirectory(prefix="moments-") as folder:
         place, stopped = Place(Path(folder), options.run), 0
         for name in options.command:
+            place.renew(name)
             begun = time.monotonic()
-            out, err = place.start(COMMANDS[name]).communicate()
+            process = place.start(COMMANDS[name])
+            out, err = process.communicate()
             seconds = time.monotonic() - begun
             place.look_around(f"{name}, undisturbed")
-            print(f"{name}: {seconds:.1f} s; {(out + err)[-200:]!r}", flush=True)
+            expected = process.returncode
+            print(f"{name}: status {expected}, {seconds:.1f} s; {(out + err)[-200:]!r}", flush=True)
             for kind in options.signal:
-                place.renew()
+                place.renew(name)
                 for number in range(options.moments):
                     stopped += stop(place, name, kind, 0.06 + (seconds - 0.06) * number / options.moments)
-        print(f"{stopped} stops of {len(options.command)} commands, {len(place.faults)} faults")
+                go_on(place, name, kind, expected)
+        told = f"{stopped} stops of {len(options.command)} commands, {place.early} of them before they listened"
+        print(f"{told}; {len(place.faults)} faults")
         return int(bool(place.faults))
 
 

@@ -57,6 +57,29 @@ def test_a_signal_that_is_sent_twice_is_told_once():
     assert (done.returncode, len(done.stderr.splitlines())) == (143, 1)
 
 
+DROPPING = """
+import os, signal, sys, time, weakref
+from twotowers.process import as_process
+
+class Thing:
+    pass
+
+def command():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing
+    time.sleep(600)
+
+as_process(command, lambda error: print(type(error).__name__, file=sys.stderr) or error.status)
+"""
+
+
+def test_a_signal_where_python_drops_what_is_raised_still_ends_the_command():
+    """The command went on to its end, below an "Exception ignored in"."""
+    done = subprocess.run([sys.executable, "-c", DROPPING], capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stderr) == (143, "Stopped\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_that_comes_when_all_is_said_changes_nothing(number):
     done = stopped(number, "end", "tasks")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import re
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -116,10 +118,17 @@ def writing(what: str, place: Path, kind: type[PlaceError] = PlaceError) -> Iter
     try:
         yield
     except OSError as error:
-        file = "" if error.filename in (None, str(place)) else f": {error.filename}"
-        raise kind(
-            f"{what} {place} cannot be written ({error.strerror or error}{file}); free space there or make it writable."
-        ) from error
+        why, name = _why(error)
+        file = "" if name in (None, str(place)) else f": {name}"
+        raise kind(f"{what} {place} cannot be written ({why}{file}); free space there or make it writable.") from error
+
+
+def _why(error: OSError) -> tuple[str, str | None]:
+    """What is wrong, in the system's words, and with which file; of many files that were copied, with the first."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        _, name, why = error.args[0][0]
+        return re.sub(r"^\[Errno \d+\] ([^:]*).*", r"\1", str(why), flags=re.DOTALL), str(name)
+    return error.strerror or str(error), None if error.filename is None else str(error.filename)
 
 
 def unforeseen(error: BaseException) -> tuple[str, int]:
@@ -127,7 +136,8 @@ def unforeseen(error: BaseException) -> tuple[str, int]:
     if out_of_memory(error):
         return "There is too little memory for this; use a smaller scale or model, fewer --jobs, or another machine.", 2
     if isinstance(error, OSError):
-        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2
+        why, name = _why(error)
+        return f"{why}{f': {name}' if name else ''}", 2
     first = (str(error).strip().splitlines() or [""])[0]
     return f"Stopped by {type(error).__name__}: {first} (TWOTOWERS_DEBUG=1 shows where)", 1
 

@@ -38,6 +38,7 @@ class Listener:
         self.stopped: Stopped | None = None
         self._heard: list[signal.Signals] = []
         self._last = 0.0
+        self._unraisable = sys.unraisablehook
 
     def listen(self) -> None:
         """Take the place of what would end the process without a word; a signal that is ignored stays so."""
@@ -45,6 +46,7 @@ class Listener:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, self._stop)
                 self._heard.append(number)
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._dropped
 
     def end(self) -> None:
         """What comes now comes too late: all is done and said, and Python puts away its modules."""
@@ -57,6 +59,16 @@ class Listener:
         self.stopped = self.stopped or Stopped(number)
         if not again:
             raise self.stopped
+
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Raise it again where Python drops what is raised, as while it removes an object: only a moment later."""
+        if self.stopped is None or unraisable.exc_value is not self.stopped:
+            self._unraisable(unraisable)
+            return
+        import threading
+
+        self._last = -AGAIN  # it is no other wish, but the same
+        threading.Timer(0.01, os.kill, (os.getpid(), self.stopped.status - 128)).start()
 
 
 def as_process(command: Callable[[], int], told: Callable[[BaseException], int]) -> NoReturn:

@@ -103,7 +103,7 @@ def test_margins_are_those_of_the_exchange(explored):
 
 def test_what_a_label_moves_and_says_is_what_edges_and_reading_have(explored):
     model, sets, tables = explored
-    edges = next(iter(label_edges(model, sets[:1])))
+    edges = label_edges(model, sets[0])
     read = read_heads(model, sets[:1], [(3, 1)])
     for query in (0, 1):
         own = tables["labels"].query(f"set == 0 and query == {query} and head == '3.1'")

@@ -20,7 +20,7 @@ from twotowers.paper import CLAIMS
 from twotowers.prompts.packing import pack
 from twotowers.prompts.variants import prompt_set_of, swapped
 from twotowers.statistics import judge
-from twotowers.tracing import capture as tracing
+from twotowers.tracing import sweep
 from twotowers.tracing.capture import capture
 from twotowers.tracing.heads import control_heads, is_in
 from twotowers.tracing.labels import label_positions
@@ -216,7 +216,7 @@ def planted(tiny, monkeypatch):
             last += sign * gold[:, None] * foo
             return dataclasses.replace(captured, inputs=inputs, resid_pre=last)
 
-        monkeypatch.setattr(tracing, "capture", planting)
+        monkeypatch.setattr(sweep, "capture", planting)
         return towers(tiny, make_sets(tiny), HEADS)
 
     return run

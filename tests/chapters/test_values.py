@@ -23,6 +23,7 @@ from twotowers.errors import HeadError
 from twotowers.paper import PAPER_PROMPT
 from twotowers.prompts.packing import pack
 from twotowers.tracing import capture as tracing
+from twotowers.tracing import sweep
 from twotowers.tracing.capture import capture
 from twotowers.tracing.heads import every_head
 from twotowers.tracing.labels import position_kinds
@@ -87,7 +88,7 @@ def test_one_set_a_batch_or_all_at_once_give_the_same_table(tiny_gpt2, monkeypat
     sets = make_sets(tiny_gpt2)
     together = position_logit_minus(tiny_gpt2, sets, HEADS)
     found = label_in_top(tiny_gpt2, sets, HEADS)
-    monkeypatch.setattr(tracing, "batches", lambda model, sets: (pack([s]) for s in sets))
+    monkeypatch.setattr(tracing, "batches", lambda model, sets, _: (pack([s]) for s in sets))
     keys = ["layer", "head", "kind", "set", "query"]
     apart = position_logit_minus(tiny_gpt2, sets, HEADS).sort_values(keys, ignore_index=True)
     pd.testing.assert_frame_equal(apart, together.sort_values(keys, ignore_index=True), rtol=1e-3, atol=1e-4)
@@ -144,7 +145,7 @@ def planted(tiny, two_sets, monkeypatch):
                     inputs[layer, batch.row[n], batch.index[n, places]] = value @ back
                     pattern[layer, n, head, places] = looks[label]
         capture_ = dataclasses.replace(intact, inputs=inputs, pattern=pattern)
-        monkeypatch.setattr(tracing, "capture", lambda *args, **options: capture_)
+        monkeypatch.setattr(sweep, "capture", lambda *args, **options: capture_)
         return position_logit_minus(tiny, two_sets, HEADS)
 
     return plant
@@ -205,7 +206,7 @@ def test_a_planted_label_is_in_the_top_words(tiny, two_sets, monkeypatch, says, 
     w_u = torch.randn(tiny.arch.d_vocab, width, generator=torch.Generator().manual_seed(0))
     w_u = torch.nn.functional.normalize(w_u - w_u.mean(-1, keepdim=True), dim=-1)
     w_o[1, 0], w_o[1, 1] = w_u[label_ids["foo"]], w_u[label_ids["bar"]]
-    monkeypatch.setattr(tracing, "capture", lambda *args, **options: captured)
+    monkeypatch.setattr(sweep, "capture", lambda *args, **options: captured)
     monkeypatch.setattr(top_words, "values_of", lambda *args: value)
     monkeypatch.setattr(top_words, "label_forms", lambda model, label, token: [token])
     monkeypatch.setattr(tiny.arch, "w_o", lambda layer: w_o)

@@ -44,7 +44,7 @@ def test_the_margin_is_what_its_parts_write(model):
     parts = direct.embedding + direct.attention.sum(0) + direct.mlp.sum(0)
     close(parts + (bias[:, 1] - bias[:, 0]) * sign, direct.margin)
     towards = label_direction(arch, captured, batch) * sign[:, None]
-    edges = next(label_edges(model, [s]))
+    edges = label_edges(model, s)
     for layer in range(arch.n_layers):
         minus = values_minus(arch, captured, batch, layer, heads, towards) * captured.pattern[layer]
         close(minus.sum(-1).T, direct.heads[layer])

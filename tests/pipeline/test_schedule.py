@@ -1,12 +1,15 @@
 """Work side by side: who waits for whom, what a failure or an interruption ends, and how far it is."""
 
+import sys
 import threading
+import time
 
 import pytest
 
 from twotowers.pipeline import schedule
 from twotowers.pipeline.progress import Progress
 from twotowers.pipeline.schedule import side_by_side
+from twotowers.pipeline.submit import unheard
 
 NEEDS = {"c": ["a"], "d": ["a", "b", "c", "elsewhere"]}
 
@@ -124,3 +127,19 @@ def test_a_terminal_gets_one_line_that_is_drawn_anew(capsys, monkeypatch):
     progress.say("[2/9] tiny: locate")
     progress.clear()
     assert capsys.readouterr().err == "\r\x1b[Ktask\r\x1b[K[2/9] tiny: locate\n\r\x1b[K"
+
+
+def test_a_job_that_is_cancelled_says_nothing_here(tmp_path, capfd):
+    """Its process told of every Ctrl-C with a traceback, on the terminal."""
+    submitit = pytest.importorskip("submitit")
+    executor = submitit.AutoExecutor(folder=tmp_path, cluster="local")
+    with unheard():
+        job = executor.submit(time.sleep, 600)
+    while not list(tmp_path.glob("*_log.err")):  # its task has begun
+        time.sleep(0.1)
+    job.cancel()
+    while job.state == "RUNNING":
+        time.sleep(0.1)
+    assert capfd.readouterr().err == ""
+    print("still heard", file=sys.stderr)
+    assert capfd.readouterr().err == "still heard\n"

@@ -83,7 +83,7 @@ def test_an_edge_is_the_derivative_of_the_margin(tiny, two_sets):
     s, step = two_sets[0], 1e-2
     batch = pack([s])
     intact = capture(tiny, batch, pattern=True, inputs=True)
-    (edges,) = label_edges(tiny, [s])
+    edges = label_edges(tiny, s)
     gold, prompts = torch.tensor(s.gold), torch.arange(len(s.gold))
     for layer, head in ((0, 1), (2, 3)):
         values = values_of(tiny.arch, intact, layer, [head])[:, :, 0]
@@ -100,7 +100,7 @@ def test_an_edge_is_the_derivative_of_the_margin(tiny, two_sets):
 
 def test_what_is_written_is_the_weighted_logit_minus_of_values(tiny, two_sets):
     table = position_logit_minus(tiny, two_sets, [(2, 1), (3, 0)])
-    for number, edges in enumerate(label_edges(tiny, two_sets)):
+    for number, edges in enumerate(label_edges(tiny, s, i) for i, s in enumerate(two_sets)):
         frame = edges.frame
         sign = np.where(frame["gold"] == two_sets[number].labels[1], 1, -1)
         for layer, head in ((2, 1), (3, 0)):

@@ -119,7 +119,7 @@ def test_edges_and_gradients_are_derivatives_of_the_margins(tiny, s):
     """Of the margin against the next label, and of each position's own label minus the mean of all others."""
     batch, step, (layer, head) = pack([s]), 1e-2, (2, 3)
     intact = capture(tiny, batch, pattern=True, inputs=True)
-    (edges,) = label_edges(tiny, [s])
+    edges = label_edges(tiny, s)
     z, direction = intact.z[layer][:, head], torch.randn(tiny.arch.d_head, generator=torch.Generator().manual_seed(0))
     up, down = rewrite(
         tiny, batch, intact, [{(layer, head): z + step * direction}, {(layer, head): z - step * direction}]

@@ -1,11 +1,13 @@
 """Parts of a long sweep, kept as they are made, so that one that was interrupted goes on where it stopped.
 
-A part is a table, or several: what one demonstration set gives. It is kept under a name that says everything that was
-asked, and beside what made it, code, weights, texts, scale and seed; one that was made by anything else is never found.
+A part is a table or an array, or several: what one demonstration set gives, or a batch of them. It is kept under a name
+that says everything that was asked, and beside what made it, code, weights, texts, scale and seed; one that was made by
+anything else is never found.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-Tables = tuple[pd.DataFrame, ...]
+Tables = tuple[Any, ...]  # data frames and arrays, as many of each as a measure gives
 EVERY = 10.0  # seconds of work that may be lost, beside the part that is being made
 
 
@@ -95,17 +97,22 @@ def _digest(maker: str, text: str) -> str:
     return hashlib.sha256(f"{maker}\n{text}".encode()).hexdigest()
 
 
-def _exact(table: pd.DataFrame) -> dict[str, Any] | None:
+def _exact(table: pd.DataFrame | np.ndarray) -> dict[str, Any] | None:
     """A table as JSON, if that gives it back as it is, bit by bit; None if not, and it is made again then."""
+    if isinstance(table, np.ndarray):
+        return {"array": base64.b64encode(table.tobytes()).decode(), "dtype": str(table.dtype), "shape": table.shape}
     found = {"columns": [[str(name), str(kind), table[name].tolist()] for name, kind in table.dtypes.items()]}
     try:
-        back = _table(json.loads(json.dumps(found)))
+        back: Any = _table(json.loads(json.dumps(found)))
     except (TypeError, ValueError):
         return None
     return found if back.equals(table) and list(back.dtypes) == list(table.dtypes) else None
 
 
-def _table(found: dict[str, Any]) -> pd.DataFrame:
+def _table(found: dict[str, Any]) -> pd.DataFrame | np.ndarray:
+    if "array" in found:
+        flat = np.frombuffer(base64.b64decode(found["array"]), dtype=found["dtype"])
+        return flat.reshape(found["shape"]).copy()  # writeable, as one that was just made
     return pd.DataFrame({name: pd.Series(values, dtype=kind) for name, kind, values in found["columns"]})
 
 

@@ -84,13 +84,13 @@ def build(*, stale: bool = False) -> Path:
         raise NoRunError("There is no run to build a site from; run a model first with: twotowers run")
     if importlib.util.find_spec("jupyter_book") is None:
         raise NoBookError("Jupyter Book is not installed; run: python -m pip install -e '.[book]'")
-    try:
-        with writing("The site in", root / "_build"):
-            (root / "_build").mkdir(exist_ok=True)
-            with FileLock(root / "_build" / ".lock", timeout=0):
-                return _build(root, runs, stale)
-    except Timeout:
-        raise BusyError("Another build of this site goes on; wait until it is done.") from None
+    with writing("The site in", root / "_build"), contextlib.ExitStack() as held:
+        (root / "_build").mkdir(exist_ok=True)
+        try:
+            held.enter_context(FileLock(root / "_build" / ".lock", timeout=0))
+        except Timeout:
+            raise BusyError("Another build of this site goes on; wait until it is done.") from None
+        return _build(root, runs, stale)
 
 
 def _marked(root: Path, runs: Runs, stale: bool) -> Marks:
@@ -161,8 +161,7 @@ def _undisturbed(runs: Runs) -> Iterator[None]:
     """While pages are put together of runs, a command that makes a chapter of one waits before it moves it there."""
     with contextlib.ExitStack() as held:
         for run in runs:
-            with contextlib.suppress(PermissionError):  # where nobody may write, nobody does
-                held.enter_context(run.lock())
+            held.enter_context(run.undisturbed())
         yield
 
 

@@ -5,9 +5,10 @@ Jobs of a model share its run folder; one that reads what another writes waits f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,8 @@ def submit(
             waits = {"dependency": f"afterok:{ahead}", "kill_on_invalid_dep": "yes"} if ahead else {}
             executor.update_parameters(slurm_additional_parameters={**dict(options or {}), **waits})
         model, chapter = piece
-        started[piece] = executor.submit(run, model, chapters=[chapter], **arguments)
+        with unheard() if cluster == "local" else contextlib.nullcontext():
+            started[piece] = executor.submit(run, model, chapters=[chapter], **arguments)
         return started[piece]
 
     def start_and_wait(piece: Piece) -> list[Outcome]:
@@ -125,6 +127,22 @@ def submit(
         for piece in pieces
     ]
     return made, [outcome for done in results.values() for outcome in done]
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Processes that are started meanwhile have no standard error: submitit's own tell every cancelling there.
+
+    What the jobs say is in their logs.
+    """
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def listed(jobs: Sequence[Job]) -> str:

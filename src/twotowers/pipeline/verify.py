@@ -129,7 +129,7 @@ def _run_again(root: Path, prepared: Prepared, chapter: str) -> Iterator[Path]:
     with writing("The folder", building), own_folder(building, "verify") as place:
         beside = RunFolder(place / prepared.run.name)
         beside.path.mkdir()
-        with prepared.run.lock():
+        with prepared.run.undisturbed():
             for name in ("run.json", "handed", "claims"):
                 _copy(prepared.run.path / name, beside.path / name)
         folder, progress, kernels = beside.path / AGAIN, Progress(f"{beside.name}: "), Kernels()

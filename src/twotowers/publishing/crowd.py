@@ -29,6 +29,7 @@ def locked(
 
     Raises:
         filelock.Timeout: it was given up.
+        OSError: it cannot be written.
     """
     lock = FileLock(file)
     try:

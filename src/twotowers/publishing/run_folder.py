@@ -16,6 +16,7 @@ forgets a chapter before anything of it is moved: wherever a move stops, no entr
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -114,6 +115,17 @@ class RunFolder:
         """A lock on the record, or on something of this run by its name, as `locked`."""
         file = self.path.parent / f".{self.name}{'.' if name else ''}{name}.lock"
         return locked(file, waits=waits, given_up=given_up)
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """While it is read as a whole, no other command moves anything in it: where nobody may write, nobody does."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self.lock())
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
+            yield
 
     def _write(self, record: Mapping[str, Any]) -> None:
         write_whole(self.path / "run.json", json.dumps(record, indent=1) + "\n")

@@ -24,7 +24,7 @@ from ..models.model import Model
 from ..models.parallel import all_heads
 from ..prompts.packing import Batch, pack
 from ..prompts.sets import PromptSet, as_sets
-from .answers import Answers, reading, require_finite
+from .answers import Answers, reading
 
 
 def at_lasts(batch: Batch, residual: Float[Tensor, "B T d"]) -> Float[Tensor, "B n d"]:
@@ -151,27 +151,17 @@ def batches(model: Model, sets: Sequence[PromptSet], budget: int = TOKEN_BUDGET)
 
 
 def numbered(
-    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str = ""
+    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str = "", budget: int = TOKEN_BUDGET
 ) -> Iterator[tuple[list[PromptSet], int, Batch]]:
     """Batch by batch: its sets, the number of the first of them, and the batch; with a title, a bar shows progress."""
     sets = as_sets(model, prompt_sets)
     first = 0
     with tqdm(total=len(sets), desc=title, unit="set", delay=2, leave=False, disable=not title) as bar:
-        for batch in batches(model, sets):
+        for batch in batches(model, sets, budget):
             members = sets[first : first + len(batch.input_ids)]
             yield members, first, batch
             first += len(members)
             bar.update(len(members))
-
-
-def captures(
-    model: Model, prompt_sets: PromptSet | Sequence[PromptSet], title: str
-) -> Iterator[tuple[list[PromptSet], int, Batch, Capture]]:
-    """`numbered`, with one forward of each batch: its patterns and inputs, too."""
-    for members, first, batch in numbered(model, prompt_sets, title):
-        captured = capture(model, batch, pattern=True, inputs=True)
-        require_finite(captured.answers.labels, captured.answers.log_norm)
-        yield members, first, batch, captured
 
 
 def capture(

@@ -7,8 +7,6 @@ equation eq-direct-margin).
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,11 +39,9 @@ class DirectMargin:
     mlp: Float[Tensor, "L N"]
     heads: Float[Tensor, "L H N"]
 
-    @classmethod
-    def cat(cls, parts: Sequence[DirectMargin]) -> DirectMargin:
-        """The prompts of several batches, in order."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts], dim=-1) for name in names})
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in the order in which they are written above; the last axis of each is that of the prompts."""
+        return self.margin, self.embedding, self.attention, self.mlp, self.heads
 
 
 def direct_margin(arch: Architecture, captured: Capture, batch: Batch) -> DirectMargin:

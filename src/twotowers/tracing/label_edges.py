@@ -6,7 +6,7 @@ heads. What a head writes straight into the logits is pattern * M(vo), towards t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ..models.model import Model
 from ..prompts.packing import Batch, pack
@@ -48,15 +47,10 @@ class LabelEdges:
     own: Float[Tensor, "L R H"]
 
 
-def label_edges(model: Model, sets: Sequence[PromptSet]) -> Iterator[LabelEdges]:
-    """The edges of each set, one by one."""
-    for number, s in enumerate(tqdm(sets, desc="label edges", unit="set", delay=2, leave=False)):
-        batch = pack([s], model.pad_id)
-        intact = capture(model, batch, pattern=True, inputs=True)
-        yield _edges(model, s, batch, intact, label_positions([s], number))
-
-
-def _edges(model: Model, s: PromptSet, batch: Batch, intact: Capture, frame: pd.DataFrame) -> LabelEdges:
+def label_edges(model: Model, s: PromptSet, number: int = 0) -> LabelEdges:
+    """The edges of one set, of this number; what is wanted of them is a part of a `sweep`, they are too large."""
+    batch = pack([s], model.pad_id)
+    intact, frame = capture(model, batch, pattern=True, inputs=True), label_positions([s], number)
     assert intact.pattern is not None
     arch, counts = model.arch, one_other(batch.gold, targets(s), len(s.labels))
     gradients = margin_gradients(model, batch, intact, counts)

@@ -12,13 +12,13 @@ from tqdm import tqdm
 from ..errors import MemoryLimitError, out_of_memory
 from ..models.model import Model
 from ..models.parts import Tables, part_name
-from ..prompts.packing import pack
+from ..prompts.packing import Batch, pack
 from ..prompts.sets import PromptSet, as_sets
 from .ablation import ablate
 from .answers import Answers, outcome_table, outcome_tables
-from .capture import TOKEN_BUDGET, answers, numbered, remember
+from .capture import TOKEN_BUDGET, answers, remember
 from .heads import Head, Heads, as_heads
-from .sweep import part
+from .sweep import part, sweep_batches
 
 
 def outcomes(
@@ -78,10 +78,11 @@ def outcomes(
 
 def _intact(model: Model, sets: Sequence[PromptSet], n_groups: int) -> pd.DataFrame:
     """As `outcomes`, for groups that are all empty: many sets in one forward."""
-    tables: list[pd.DataFrame] = []
-    for members, first, batch in numbered(model, sets):
-        tables += outcome_tables(answers(model, batch), members, first)
-    table = pd.concat(tables, ignore_index=True)
+
+    def of_batch(members: list[PromptSet], first: int, batch: Batch) -> Tables:
+        return (pd.concat(outcome_tables(answers(model, batch), members, first), ignore_index=True),)
+
+    table = pd.concat([rows for (rows,) in sweep_batches(model, sets, "answers", None, of_batch)], ignore_index=True)
     return pd.concat([table.assign(group=number) for number in range(n_groups)], ignore_index=True)
 
 

@@ -18,15 +18,17 @@ from torch import Tensor
 
 from ...models.architecture import Architecture
 from ...models.model import Model
+from ...models.parts import Tables
 from ...paper import PAPER_STRENGTH
 from ...prompts.sets import PromptSet
 from ...statistics import estimate
 from ...tracing.answers import SAME, Answers, answer_table, two_way
-from ...tracing.capture import Batch, Capture, answers, batches, captures
+from ...tracing.capture import Batch, Capture, answers
 from ...tracing.controls import FOLD, OTHERS, is_fold
 from ...tracing.heads import CHOSEN, Head, by_layer
 from ...tracing.labels import position_kinds
 from ...tracing.projection import written
+from ...tracing.sweep import sweep_batches, sweep_captures
 from .designs import BALANCED, V
 from .response import named
 
@@ -56,17 +58,24 @@ def mitigate(
         a row per group of heads, strength, variant and prompt: `heads, strength, variant, set, query, label,
         p_foo, p_foo_two_way, p_gold` (two-way), `accuracy, accuracy_two_way, logit_difference`.
     """
-    groups = named(model, heads)
-    tables = []
-    for variant, sets in variants.items():
-        for part, start, batch, captured in captures(model, sets, f"mitigation, {variant}"):
-            for name, members in groups.items():
-                added = minority_values(model.arch, batch, captured, members, part)
-                for strength in dict.fromkeys((0.0, *strengths)):
-                    final = captured.resid_pre[-1] + strength * added
-                    changed = answers_from(model, final, batch) if strength and added.any() else captured.answers
-                    row = answer_table(changed, part, start)
-                    tables.append(row.assign(heads=name, strength=strength, variant=variant))
+    groups: dict[str, list[Head]] = named(model, heads)
+    every = list(dict.fromkeys((0.0, *strengths)))
+
+    def of_capture(members: list[PromptSet], first: int, batch: Batch, captured: Capture) -> list[pd.DataFrame]:
+        tables = []
+        for name, own in groups.items():
+            added = minority_values(model.arch, batch, captured, own, members)
+            for strength in every:
+                final = captured.resid_pre[-1] + strength * added
+                changed = answers_from(model, final, batch) if strength and added.any() else captured.answers
+                tables.append(answer_table(changed, members, first).assign(heads=name, strength=strength))
+        return tables
+
+    asked = [[*groups.items()], every]
+    tables = [
+        sweep_captures(model, sets, f"mitigation, {variant}", asked, of_capture).assign(variant=variant)
+        for variant, sets in variants.items()
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -100,10 +109,14 @@ def calibrate(model: Model, intact: pd.DataFrame, free: Mapping[V, Sequence[Prom
         a row per variant and prompt: `heads, variant, set, query, label, logit_difference, p_foo_two_way, p_gold,
         accuracy_two_way`, after calibration.
     """
+
+    def of_batch(members: list[PromptSet], first: int, batch: Batch) -> Tables:
+        return (answer_table(answers(model, batch), members, first),)
+
     tables = []
     for variant, sets in free.items():
-        rows = Answers.cat([answers(model, batch) for batch in batches(model, sets)])
-        base = answer_table(rows, sets, 0).set_index("set")["logit_difference"]
+        answered = sweep_batches(model, sets, "calibration", None, of_batch)
+        base = pd.concat([rows for (rows,) in answered]).set_index("set")["logit_difference"]
         own = intact[intact["variant"] == variant]
         difference = own["logit_difference"] - own["set"].map(base)
         tables.append(own[["heads", "variant", *SAME]].assign(**two_way(difference, own["label"], sets[0])))

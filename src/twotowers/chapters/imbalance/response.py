@@ -9,6 +9,7 @@ second of a set's two sorted labels and a logit difference is foo's logit minus 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -23,10 +24,11 @@ from ...prompts.encoding import require_reader
 from ...prompts.sets import PromptSet, as_sets, require_two
 from ...statistics import estimate, summarise
 from ...tracing.answers import SAME, answer_table
-from ...tracing.capture import Batch, Capture, captures
+from ...tracing.capture import Batch, Capture
 from ...tracing.heads import CHOSEN, Head, Heads, as_heads, beside_random, by_layer
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
+from ...tracing.sweep import sweep_captures
 
 
 def head_groups(heads: Sequence[Head], model: Model, seed: int) -> dict[str, list[Head]]:
@@ -64,15 +66,23 @@ def imbalance(
     by_share = {share: as_sets(model, sets) for share, sets in prompt_sets_by_share.items()}
     for sets in by_share.values():
         require_two(sets, "The imbalance of labels")
-    tables = []
-    for share, sets in by_share.items():
-        for part, start, batch, captured in captures(model, sets, f"imbalance, {share:.0%} foo"):
-            shown = answer_table(captured.answers, part, start).assign(share=share)
-            kinds = position_kinds(part, batch)
-            tables += [
-                shown.assign(heads=name, **label_sums(model.arch, batch, captured, kinds, members))
-                for name, members in groups.items()
-            ]
+
+    def of_capture(
+        share: float, members: list[PromptSet], first: int, batch: Batch, captured: Capture
+    ) -> list[pd.DataFrame]:
+        shown = answer_table(captured.answers, members, first).assign(share=share)
+        kinds = position_kinds(members, batch)
+        return [
+            shown.assign(heads=name, **label_sums(model.arch, batch, captured, kinds, own))
+            for name, own in groups.items()
+        ]
+
+    tables = [
+        sweep_captures(
+            model, sets, f"imbalance, {share:.0%} foo", [share, [*groups.items()]], partial(of_capture, share)
+        )
+        for share, sets in by_share.items()
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

@@ -12,17 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.model import Model
+from ...models.parts import Tables
 from ...paper import PAPER_TOP
-from ...prompts.packing import pack
+from ...prompts.packing import Batch, pack
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
 from ...tracing.answers import two_way_table
-from ...tracing.capture import batches, capture
+from ...tracing.capture import capture
 from ...tracing.controls import FOLD, GROUPS
 from ...tracing.heads import HEAD, Head, deep_heads, different, is_deep, random_heads
 from ...tracing.outcomes import outcomes
 from ...tracing.rewriting import rewritten_differences
-from ...tracing.sweep import sweep
+from ...tracing.sweep import sweep, sweep_batches
 
 INTACT, ZEROED, RANDOM = "nothing removed", "in-context heads zeroed", "random heads zeroed, same layers"
 AT_MEAN, OTHERS, ALL_DEEP = (
@@ -59,11 +60,14 @@ def zeroed(
 
 def mean_z(model: Model, sets: Sequence[PromptSet]) -> Float[Tensor, "L H d_h"]:
     """Mean of z at the last position over all prompts of some sets."""
-    total, n = torch.zeros(()), 0
-    for batch in batches(model, sets):
-        z = capture(model, batch).z
-        total, n = total + z.sum(1), n + z.shape[1]
-    return total / n
+
+    def of_batch(members: list[PromptSet], first: int, batch: Batch) -> Tables:
+        return (capture(model, batch).z.sum(1).numpy(),)
+
+    total = torch.zeros(())
+    for (of_prompts,) in sweep_batches(model, sets, "mean z", None, of_batch):
+        total = total + torch.from_numpy(of_prompts)
+    return total / sum(len(s.prompts) for s in sets)
 
 
 def at_mean(

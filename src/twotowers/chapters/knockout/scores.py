@@ -18,6 +18,7 @@ from ...tracing.contrasts import one_other, targets
 from ...tracing.exchange import exchanged_margins, exchanged_z
 from ...tracing.heads import HEAD, Head, every_head, is_deep, pairs
 from ...tracing.label_edges import label_edges, margin_gradients
+from ...tracing.sweep import sweep
 
 SHARE = 0.015  # of all heads that are called in-context
 EXACT = 400  # heads that are exchanged one by one; of larger models those with the highest first-order estimates
@@ -128,26 +129,34 @@ def exchange_estimates(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:
     Returns:
         a row per head: `layer, head, estimate` (logits).
     """
-    heads, found = every_head(model), []
-    for s in sets:
+    heads = every_head(model)
+
+    def of_set(number: int, s: PromptSet) -> pd.DataFrame:
         batch = pack([s], model.pad_id)
         intact = capture(model, batch, inputs=True)
         gradients = margin_gradients(model, batch, intact, one_other(batch.gold, targets(s), len(s.labels)))
         other, same = (exchanged_z(model, s, batch, intact, heads, part) for part in ("query-other", "query-same"))
         lost = [((same[head] - other[head]) * gradients[head[0]][:, head[1]]).sum(-1).numpy() for head in heads]
         labels = range(len(s.labels))
-        found.append(np.mean([np.compress(np.equal(s.gold, g), lost, axis=1).mean(1) for g in labels], axis=0))
+        of_label = [np.compress(np.equal(s.gold, g), lost, axis=1).mean(1) for g in labels]
+        return pd.DataFrame({"estimate": np.mean(of_label, axis=0)})
+
+    found = [table["estimate"] for table in sweep(model, sets, "exchange estimates", heads, of_set)]
     return pd.DataFrame(heads, columns=HEAD).assign(estimate=np.mean(found, axis=0))
 
 
 def _edge_scores(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:
-    found: dict[str, list[pd.Series]] = {"moved": [], "written": []}
-    for edges in label_edges(model, sets):
-        for name, of_sets in found.items():
-            whole = getattr(edges, name).permute(1, 0, 2).flatten(1)  # [R, L * H]
+    def of_set(number: int, s: PromptSet) -> pd.DataFrame:
+        edges, found = label_edges(model, s, number), {}
+        for name, of_edges in (("moved", edges.moved), ("written", edges.written)):
+            whole = of_edges.permute(1, 0, 2).flatten(1)  # [R, L * H]
             by_prompt = pd.DataFrame(whole.numpy()).groupby(edges.frame["prompt"].to_numpy()).sum()
-            of_sets.append(by_prompt.groupby(edges.frame.groupby("prompt")["gold"].first().to_numpy()).mean().mean())
-    moved, written = (np.mean(of_sets, axis=0) for of_sets in found.values())
+            by_gold = by_prompt.groupby(edges.frame.groupby("prompt")["gold"].first().to_numpy()).mean()
+            found[name] = by_gold.mean()
+        return pd.DataFrame(found)
+
+    tables = sweep(model, sets, "edge scores", None, of_set)
+    moved, written = (np.mean([table[name] for table in tables], axis=0) for name in ("moved", "written"))
     table = pd.DataFrame(every_head(model), columns=HEAD)
     return table.assign(label_edge=moved, direct_margin=written)
 

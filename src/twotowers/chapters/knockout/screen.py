@@ -13,11 +13,13 @@ import pandas as pd
 import torch
 
 from ...models.model import Model
+from ...models.parts import Tables
+from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet, as_sets
 from ...tracing.ablation import attributions
 from ...tracing.answers import require_finite
-from ...tracing.capture import batches
 from ...tracing.heads import Head, pairs
+from ...tracing.sweep import sweep_batches
 from .knockout import rank_heads, sweep
 
 SHARE = 0.05  # of all heads that is worth an exact knock-out
@@ -33,7 +35,12 @@ def screen(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> pd.Dat
     """
     sets = as_sets(model, prompt_sets)
     weights = np.array([len(s.prompts) for s in sets], dtype=float)
-    estimates = np.concatenate([attributions(model, batch).numpy() for batch in batches(model, sets, TOKENS)], axis=2)
+
+    def of_batch(members: list[PromptSet], first: int, batch: Batch) -> Tables:
+        return (attributions(model, batch).numpy(),)
+
+    found = sweep_batches(model, sets, "screen", None, of_batch, budget=TOKENS)
+    estimates = np.concatenate([array for (array,) in found], axis=2)
     require_finite(torch.from_numpy(estimates))
     mean = estimates @ (weights / weights.sum())
     layer, head = np.indices(mean.shape).reshape(2, -1)

@@ -18,12 +18,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.model import Model
+from ...models.parts import Tables
+from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet, as_sets
 from ...statistics import estimate, summarise
 from ...tracing.answers import require_finite
-from ...tracing.capture import capture, numbered
+from ...tracing.capture import capture
 from ...tracing.direct_margin import DirectMargin, direct_margin
 from ...tracing.projection import increases
+from ...tracing.sweep import sweep_batches
 
 COMPONENTS = ("attention", "mlp")
 GOLD = "gold "  # before a label: the column of the prompts whose answer it is
@@ -89,21 +92,22 @@ class Located:
 def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:
     """Log-probability increase of every attention layer, MLP layer and head, and the margin that each writes."""
     sets = as_sets(model, prompt_sets)
-    layers, heads, direct = [], [], []
-    for _, _, batch in numbered(model, sets, "locate"):
+
+    def of_batch(members: list[PromptSet], first: int, batch: Batch) -> Tables:
         captured = capture(model, batch)
         require_finite(captured.answers.labels, captured.answers.log_norm)
         gold = batch.label_ids.gather(1, batch.gold[:, None]).squeeze(1)
-        of_layers, of_heads = increases(model.arch, captured, gold)
-        layers.append(of_layers)
-        heads.append(of_heads)
-        direct.append(direct_margin(model.arch, captured, batch))
+        direct = direct_margin(model.arch, captured, batch)
+        return tuple(x.numpy() for x in (*increases(model.arch, captured, gold), *direct.tensors()))
+
+    found = zip(*sweep_batches(model, sets, "locate", None, of_batch), strict=True)
+    layers, heads, *direct = (torch.cat([torch.from_numpy(x) for x in arrays], dim=-1) for arrays in found)
     return Located(
         gold=tuple(label for s in sets for _, label in s.queries),
         set_index=tuple(i for i, s in enumerate(sets) for _ in s.queries),
-        layer_increase=torch.cat(layers, dim=-1),
-        head_increase=torch.cat(heads, dim=-1),
-        direct=DirectMargin.cat(direct),
+        layer_increase=layers,
+        head_increase=heads,
+        direct=DirectMargin(*direct),
     )
 
 

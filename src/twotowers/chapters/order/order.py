@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,16 +16,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.model import Model
-from ...models.parts import Tables, part_name
+from ...models.parts import Tables
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet, as_sets, require_two
 from ...prompts.variants import Order, reorder, rotations
 from ...study import Study
 from ...tracing.answers import Answers
-from ...tracing.capture import capture, numbered
+from ...tracing.capture import capture
 from ...tracing.heads import Head, Heads, as_heads, beside_random
 from ...tracing.position_free import without_position
-from ...tracing.sweep import part
+from ...tracing.sweep import sweep_batches
 
 ORDERS = 8  # orders of a set below scale `paper`
 
@@ -121,9 +120,8 @@ def in_orders(
     reordered = [
         reorder(model, prompt_sets[s], way, template) for s, way in zip(jobs["set"], jobs["permutation"], strict=True)
     ]
-    whole, found = part_name("order", [*orders], [*groups.items()], [*strengths]), []
 
-    def of_batch(members: Sequence[PromptSet], first: int, batch: Batch) -> Tables:
+    def of_batch(members: list[PromptSet], first: int, batch: Batch) -> Tables:
         tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = [], []
         for name, strength, answered, weights in _runs(model, batch, groups, strengths):
             for table, rows in zip(
@@ -132,9 +130,8 @@ def in_orders(
                 table.append(rows.assign(heads=name, strength=strength))
         return tuple(pd.concat(table, ignore_index=True) for table in tables)
 
-    for members, first, batch in numbered(model, reordered, "order"):
-        found.append(part(model, whole, first, members, partial(of_batch, members, first, batch)))
-    tables = zip(*found, strict=True)
+    asked = [[*orders], [*groups.items()], [*strengths]]
+    tables = zip(*sweep_batches(model, reordered, "order", asked, of_batch), strict=True)
     prompts, attention = (pd.concat(table, ignore_index=True) for table in tables)
     return Ordered(prompts, attention)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,13 @@ from tqdm import tqdm
 
 from ...errors import PromptError
 from ...models.model import Model
+from ...models.parts import Tables, part_name
+from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...prompts.tasks import Half, Task
 from ...statistics import summarise
-from ...tracing.capture import capture, numbered
+from ...tracing.capture import capture
+from ...tracing.sweep import part, sweep_batches
 
 WHERE = ("text", "label", "shuffled")
 FOLDS = 4  # of words, and as many of demonstration sets
@@ -79,10 +83,14 @@ def probe(
     )  # fmt: skip
     residual = dict(zip(("text", "label"), demonstration_residuals(model, sets, chosen), strict=True))
     residual["shuffled"] = residual["label"]
-    tables = []
+
+    def fitted(i: int, where: str) -> Tables:
+        return (held_out(residual[where][i].numpy(), answer[where], words, of_set),)
+
+    whole, tables = part_name("probe", sets, [*category.items()], seed), []
     for i, layer in enumerate(tqdm(chosen, desc="probe", unit="layer", delay=2, leave=False)):
         for where in WHERE:
-            correct = held_out(residual[where][i].numpy(), answer[where], words, of_set)
+            (correct,) = part(model, part_name(whole, where), layer, [], partial(fitted, i, where))
             tables.append(facts.assign(layer=layer, where=where, accuracy=correct.astype(float)))
     columns = ["layer", "where", "set", "demonstration", "first", "accuracy"]
     return pd.concat(tables, ignore_index=True)[columns]
@@ -128,8 +136,9 @@ def demonstration_residuals(
     model: Model, sets: Sequence[PromptSet], layers: Sequence[int]
 ) -> tuple[Float[Tensor, "K M d"], Float[Tensor, "K M d"]]:
     """Residual entering K layers at the last text token and at the label of all M demonstrations, set by set."""
-    texts, labels = [], []
-    for members, _, batch in numbered(model, sets, "read demonstrations"):
+
+    def of_batch(members: list[PromptSet], number: int, batch: Batch) -> Tables:
+        texts, labels = [], []
         inputs = capture(model, batch, inputs=True).inputs
         assert inputs is not None
         entering = inputs[list(layers)]
@@ -139,7 +148,11 @@ def demonstration_residuals(
             texts.append(entering[:, row, packed[[end - 1 for _, end in prompt.demonstrations]]])
             labels.append(entering[:, row, packed[list(prompt.label_positions)]])
             first += len(s.prompts)
-    return torch.cat(texts, dim=1), torch.cat(labels, dim=1)
+        return torch.cat(texts, dim=1).numpy(), torch.cat(labels, dim=1).numpy()
+
+    found = zip(*sweep_batches(model, sets, "read demonstrations", list(layers), of_batch), strict=True)
+    texts, labels = (torch.cat([torch.from_numpy(x) for x in arrays], dim=1) for arrays in found)
+    return texts, labels
 
 
 def held_out(

@@ -16,6 +16,7 @@ from ...models.model import Model
 from ...prompts.sets import PromptSet
 from ...tracing.heads import HEAD, Head, deep_heads, is_in, pairs
 from ...tracing.label_edges import LabelEdges, label_edges
+from ...tracing.sweep import sweep
 
 DRAWS = 2000  # random groups, which cost nothing once all heads are read
 
@@ -30,8 +31,11 @@ def edge_effects(model: Model, sets: Sequence[PromptSet]) -> pd.DataFrame:
         label by the gradient of the whole model (nan where one of them does not vary).
     """
     heads = deep_heads(model)
-    tables = [_of_set(edges, heads) for edges in label_edges(model, sets)]
-    return pd.concat(tables, ignore_index=True)
+
+    def of_set(number: int, s: PromptSet) -> pd.DataFrame:
+        return _of_set(label_edges(model, s, number), heads)
+
+    return pd.concat(sweep(model, sets, "edge effects", heads, of_set), ignore_index=True)
 
 
 def _of_set(edges: LabelEdges, heads: Sequence[Head]) -> pd.DataFrame:

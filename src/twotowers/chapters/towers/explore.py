@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.model import Model
-from ...prompts.packing import Batch, pack
+from ...models.parts import Tables
+from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...tracing.capture import Capture, capture
 from ...tracing.exchange import (
@@ -29,6 +30,7 @@ from ...tracing.exchange import (
 from ...tracing.heads import Head
 from ...tracing.label_edges import label_edges
 from ...tracing.labels import label_positions
+from ...tracing.sweep import sweep, sweep_batches
 from ..values.words import readable
 from .exchanging import CHOSEN, INTACT
 from .reading import read_heads
@@ -81,7 +83,11 @@ def explore(
     Raises:
         PromptError: a set whose queries share one label.
     """
-    parts = [_of_set(model, number, s, list(heads)) for number, s in enumerate(sets)]
+
+    def of_set(members: list[PromptSet], number: int, batch: Batch) -> Tables:
+        return _of_set(model, number, members[0], batch, list(heads))
+
+    parts = sweep_batches(model, sets, "explore", list(heads), of_set, budget=1)
     prompts, tokens, weights = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     tables = {
         "prompts": prompts,
@@ -103,10 +109,9 @@ def first_of_each(s: PromptSet) -> list[int]:
 
 
 def _of_set(
-    model: Model, number: int, s: PromptSet, heads: Sequence[Head]
+    model: Model, number: int, s: PromptSet, batch: Batch, heads: Sequence[Head]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """`prompts` and `tokens` of one set, and of its `labels` the weights after an exchange."""
-    batch = pack([s], model.pad_id)
     intact = capture(model, batch, pattern=True, inputs=True)
     chosen, donors = first_of_each(s), [query_donors(s, other=other).tolist() for other in (True, False)]
     texts = [text for text, _ in s.queries]
@@ -159,13 +164,14 @@ def _labels(model: Model, sets: Sequence[PromptSet], heads: Sequence[Head]) -> p
     """`labels`, intact: what `read_heads` reads, and what each position moves by the gradient of the whole model."""
     read = read_heads(model, sets, heads)
     read["head"] = read["layer"].astype(str) + "." + read["head"].astype(str)
-    parts = [
-        edges.frame[[*PROMPT, "demonstration"]].assign(
-            head=name_of((layer, head)), moved=edges.moved[layer, :, head].double().numpy()
-        )
-        for edges in label_edges(model, sets)
-        for layer, head in heads
-    ]
+
+    def of_set(number: int, s: PromptSet) -> pd.DataFrame:
+        edges = label_edges(model, s, number)
+        keys = edges.frame[[*PROMPT, "demonstration"]]
+        moved = {(layer, head): edges.moved[layer, :, head].double().numpy() for layer, head in heads}
+        return pd.concat([keys.assign(head=name_of(h), moved=x) for h, x in moved.items()], ignore_index=True)
+
+    parts = sweep(model, sets, "explore, moved", list(heads), of_set)
     names = [*PROMPT, "head", "demonstration", "label", "same", "weight", "score", "value"]
     return read[names].merge(pd.concat(parts, ignore_index=True))
 

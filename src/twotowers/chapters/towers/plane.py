@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.model import Model
+from ...prompts.packing import pack
 from ...prompts.sets import PromptSet
-from ...tracing.capture import captures
+from ...tracing.answers import require_finite
+from ...tracing.capture import capture
 from ...tracing.heads import Head
 from ...tracing.labels import at_labels, label_positions, weights
 from .reading import query_and_key
@@ -28,8 +30,9 @@ def plane(model: Model, s: PromptSet, head: Head, *, arrows: int = 1) -> tuple[p
         arrows: `layer, head, query, demonstration, weight, x, y, to_x, to_y` for each query's largest weights.
     """
     layer, number = head
-    ((members, _, batch, captured),) = captures(model, s, "plane")
-    frame = label_positions(members)
+    batch = pack([s], model.pad_id)
+    captured, frame = capture(model, batch, pattern=True, inputs=True), label_positions([s])
+    require_finite(captured.answers.labels, captured.answers.log_norm)
     at = at_labels(captured, batch, frame, layer)[: len(s.demonstrations)]
     q, k = query_and_key(model.arch, layer, number, captured.resid_pre[layer], at)
     queries, keys, share = biplot(q @ k.T * model.arch.score_scale(layer))

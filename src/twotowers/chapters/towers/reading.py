@@ -13,11 +13,12 @@ from ...models.architecture import Architecture
 from ...models.model import Model
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
-from ...tracing.capture import Capture, captures
+from ...tracing.capture import Capture
 from ...tracing.contrasts import mean_of_others
 from ...tracing.heads import HEAD, Head, by_layer
 from ...tracing.labels import at_labels, described, label_positions, values_at_labels, weights
 from ...tracing.projection import carried_back, label_direction
+from ...tracing.sweep import sweep_captures
 
 PROMPT = [*HEAD, "set", "query", "gold"]  # one head in one prompt
 BEFORE = "value_before"
@@ -37,12 +38,12 @@ def read_heads(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads
         minus the other label's, or minus the mean of all others;
         `value_before`, of more than two labels: the same towards the label before in their order.
     """
-    parts = [
-        _read_layer(model.arch, batch, captured, label_positions(members, first), layer, numbers)
-        for members, first, batch, captured in captures(model, prompt_sets, "read heads")
-        for layer, numbers in by_layer(heads).items()
-    ]
-    return pd.concat(parts, ignore_index=True)
+
+    def of_capture(members: list[PromptSet], first: int, batch: Batch, captured: Capture) -> list[pd.DataFrame]:
+        frame = label_positions(members, first)
+        return [_read_layer(model.arch, batch, captured, frame, *layer) for layer in by_layer(heads).items()]
+
+    return sweep_captures(model, prompt_sets, "read heads", list(heads), of_capture)
 
 
 def query_and_key(

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from ...models.architecture import Architecture
 from ...models.model import Model
+from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...prompts.variants import few_queries
 from ...statistics import rank_agreement
-from ...tracing.capture import captures
+from ...tracing.capture import Capture
 from ...tracing.heads import Head, by_layer
 from ...tracing.labels import described, label_positions, values_at_labels, weights
 from ...tracing.projection import log_probability, project
+from ...tracing.sweep import sweep_captures
 from .reading import PROMPT
 
 _ROWS = 64  # positions projected into the whole vocabulary at a time: more need more memory and are no faster
@@ -35,9 +37,9 @@ def transfer(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
         label when pattern * vo of this position alone is added to resid_pre (equation eq-log-increase-position), in
         nats, softmax over the whole vocabulary.
     """
-    parts = []
-    for members, first, batch, captured in captures(model, prompt_sets, "transfer"):
-        frame = label_positions(members, first)
+
+    def of_capture(members: list[PromptSet], first: int, batch: Batch, captured: Capture) -> list[pd.DataFrame]:
+        parts, frame = [], label_positions(members, first)
         prompt, token = torch.tensor(frame["prompt"].to_numpy()), torch.tensor(frame["token"].to_numpy())
         final = captured.resid_pre[-1]
         for layer, numbers in by_layer(heads).items():
@@ -50,7 +52,9 @@ def transfer(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: 
                 rise = position_increases(model.arch, layer, head, z, prompt, base, final, token)
                 columns = {"weight": weight.numpy(), "log_increase": rise.numpy()}
                 parts.append(described(frame, layer, head).assign(**columns))
-    return pd.concat(parts, ignore_index=True)
+        return parts
+
+    return sweep_captures(model, prompt_sets, "transfer", list(heads), of_capture)
 
 
 def one_of_each(prompt_sets: Sequence[PromptSet]) -> list[PromptSet]:

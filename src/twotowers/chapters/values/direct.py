@@ -9,11 +9,14 @@ import pandas as pd
 import torch
 
 from ...models.model import Model
+from ...models.parts import Tables
+from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...statistics import estimate
-from ...tracing.capture import capture, numbered
+from ...tracing.capture import capture
 from ...tracing.direct_margin import direct_margin, share_of_margin
 from ...tracing.heads import Head, as_heads, deep_heads, is_deep
+from ...tracing.sweep import sweep_batches
 
 OWN, DEEP, SHARE = "own", "deep", "share"  # what the heads write, what deep attention writes, and the share of it
 
@@ -25,13 +28,15 @@ def written_directly(model: Model, sets: Sequence[PromptSet], heads: Sequence[He
     """
     heads = as_heads(model, heads)
     deep = torch.tensor([is_deep(layer, model.arch.n_layers) for layer in range(model.arch.n_layers)])
-    tables = []
-    for members, first, batch in numbered(model, sets, "direct margin"):
+
+    def of_batch(members: list[PromptSet], first: int, batch: Batch) -> Tables:
         direct = direct_margin(model.arch, capture(model, batch), batch)
         own = sum((direct.heads[layer, head] for layer, head in heads), torch.zeros(len(batch.gold)))
         table = pd.DataFrame({"set": [first + i for i, s in enumerate(members) for _ in s.queries]})
-        tables.append(table.assign(own=own.double().numpy(), deep=direct.attention[deep].sum(0).double().numpy()))
-    return pd.concat(tables, ignore_index=True)
+        return (table.assign(own=own.double().numpy(), deep=direct.attention[deep].sum(0).double().numpy()),)
+
+    found = sweep_batches(model, sets, "direct margin", heads, of_batch)
+    return pd.concat([table for (table,) in found], ignore_index=True)
 
 
 def direct_summary(written: pd.DataFrame) -> pd.DataFrame:

@@ -20,13 +20,15 @@ from torch import Tensor
 
 from ...models.model import Model
 from ...paper import PAPER_WEIGHTED
+from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
-from ...tracing.capture import captures
+from ...tracing.capture import Capture
 from ...tracing.contrasts import mean_of_others
 from ...tracing.heads import Head, as_heads, by_layer, deep_heads, is_in
 from ...tracing.labels import position_kinds
 from ...tracing.projection import label_direction, values_minus
+from ...tracing.sweep import sweep_captures
 
 OTHER = "other"  # the kind of every position that holds no label
 CONTROL_HEADS = 40  # other deep heads looked at, drawn at random if there are more
@@ -51,8 +53,9 @@ def position_logit_minus(
         HeadError: a head that the model does not have.
     """
     heads = as_heads(model, heads)
-    tables = []
-    for members, first, batch, captured in captures(model, prompt_sets, "logit minus"):
+
+    def of_capture(members: list[PromptSet], first: int, batch: Batch, captured: Capture) -> list[pd.DataFrame]:
+        tables = []
         kinds, labels = position_kinds(members, batch), members[0].labels
         for (layer, numbers), label in itertools.product(by_layer(heads).items(), _towards(labels)):
             counts = mean_of_others(torch.full_like(batch.gold, labels.index(label)), len(labels))
@@ -66,7 +69,9 @@ def position_logit_minus(
                 unweighted = (minus * here).sum(-1) / here.sum(-1)
                 rows = _rows(members, first, layer, numbers, kind, weighted, unweighted)
                 tables.append(rows if len(labels) == 2 else rows.assign(towards=label))
-    return pd.concat(tables, ignore_index=True)
+        return tables
+
+    return sweep_captures(model, prompt_sets, "logit minus", heads, of_capture)
 
 
 def _towards(labels: Sequence[str]) -> Sequence[str]:

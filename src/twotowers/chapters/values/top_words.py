@@ -11,12 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...models.model import Model
+from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
-from ...tracing.capture import captures
+from ...tracing.capture import Capture
 from ...tracing.heads import Head, as_heads, by_layer
 from ...tracing.labels import label_places
 from ...tracing.projection import values_of
+from ...tracing.sweep import sweep_captures
 from .logit_minus import CONTROL, IN_CONTEXT, by_group
 
 CHUNK = 256  # positions projected onto the whole vocabulary at a time
@@ -41,14 +43,12 @@ def label_in_top(
     heads = as_heads(model, heads)
     forms: dict[str, list[int]] = {}
     w_u = model.arch.w_u()
-    tables = []
-    for members, first, batch, captured in captures(model, prompt_sets, "labels in values"):
+
+    def of_capture(members: list[PromptSet], first: int, batch: Batch, captured: Capture) -> list[pd.DataFrame]:
+        tables = []
         for s in members:
-            forms |= {
-                word: label_forms(model, word, token)
-                for word, token in zip(s.words, s.label_ids, strict=True)
-                if word not in forms
-            }
+            words = zip(s.words, s.label_ids, strict=True)
+            forms.update({word: label_forms(model, word, token) for word, token in words if word not in forms})
         places, labels = label_places(members, batch)
         own = [forms[members[int(row)].words[code]] for (row, _), code in zip(places, labels, strict=True)]
         others = [
@@ -74,7 +74,9 @@ def label_in_top(
                         other_in_top=(torch.stack(other_ranks) < k).double().mean(0).numpy(),
                     )
                 )
-    table = pd.concat(tables, ignore_index=True)
+        return tables
+
+    table = sweep_captures(model, prompt_sets, "labels in values", [heads, k], of_capture)
     return table[["layer", "head", "set", "position", "label", "rank", "in_top", "other_in_top"]]
 
 
