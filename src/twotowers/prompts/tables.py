@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import unseen
 from ..errors import TaskError
 from ..hub import datasets_library, first_line, quiet
-from .written import JSON, NOT_READ, READ, WANTED, bare, content, require_inside, shown, unwritable, writable
+from .written import JSON, NOT_READ, READ, WANTED, bare, content, require_inside, shown, writable
 
 COLUMNS = ("text", "label")  # and `split`, if it is there
 SEPARATORS = ",;\t|"
@@ -69,8 +70,8 @@ def read(path: Path) -> Table:
     Raises:
         TaskError: it is not there, cannot be read, or lacks a column; the message names file, row and column.
     """
-    if unwritable(path.name) or not path.name.isprintable():
-        raise TaskError(f"The name of {writable(str(path))} has a character that no page can show; rename it.")
+    if found := unseen(path.name):
+        raise TaskError(f"The name of {writable(str(path))} has {found} in it, which no page can show; rename it.")
     if not path.is_dir():
         return _file(path)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
