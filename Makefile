@@ -49,6 +49,7 @@ sbom: $(VENV)/.installed $(VENV)/tools/.installed  ## list every package that is
 	mkdir -p _build
 	$(VENV)/tools/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
 	    -o _build/twotowers.cdx.json
+	$(BIN)/python .ci/sbom.py _build/twotowers.cdx.json
 
 audit: $(VENV)/tools/.installed  ## look up known weaknesses of the pinned packages (needs the network)
 	$(VENV)/tools/bin/pip-audit --no-deps --disable-pip -r constraints.txt

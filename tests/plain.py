@@ -6,6 +6,7 @@ What the package computes is compared with this. It takes nothing from the packa
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from twotowers.models.families import family_of
 
 FUSED = {"gpt2": "c_attn", "phi3": "qkv_proj"} | dict.fromkeys(("gpt_neox", "bloom", "falcon"), "query_key_value")
-STEP = 2**-8  # between one and the next number of bfloat16, relative to them
 Hook = Callable[..., object]
 
 
@@ -50,25 +50,23 @@ class Plain:
     """A network in a folder.
 
     Args:
-        rounded: with weights as bfloat16 holds them, in float32.
-        shaken: with each weight changed at random by about one step of bfloat16: what rounding alone may do.
+        dtype: that it computes in. What is read is float32, and what is made of it is computed so.
+        rounded: with weights as bfloat16 holds them, whatever it computes in.
     """
 
-    def __init__(self, folder: object, *, rounded: bool = False, shaken: bool = False) -> None:
-        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-        self.network, self.tokenizer = loaded.eval(), AutoTokenizer.from_pretrained(folder)
+    def __init__(self, folder: object, *, dtype: torch.dtype = torch.float32, rounded: bool = False) -> None:
+        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        self.network, self.tokenizer, self.dtype = loaded.eval(), AutoTokenizer.from_pretrained(folder), dtype
         if rounded:
             for parameter in self.network.parameters():
-                parameter.data = parameter.data.bfloat16().float()
-        if shaken:
-            random = torch.Generator().manual_seed(0)
-            for parameter in self.network.parameters():
-                parameter.data *= 1 + STEP * torch.randn(parameter.shape, generator=random)
+                parameter.data = parameter.data.bfloat16().to(dtype)
         self.config, self.names = self.network.config, family_of(self.network.config)
         self.blocks = list(self.at(self.names.blocks))
         self.attentions = [block.get_submodule(self.names.attention) for block in self.blocks]
         self.outs = [attention.get_submodule(self.names.out_proj) for attention in self.attentions]
         self.final_norm, self.unembed = self.at(self.names.final_norm), self.at(self.names.unembed)
+        self.exact_outs = [copy.deepcopy(out).float() for out in self.outs]
+        self.exact_norm = copy.deepcopy(self.final_norm).float()
         self.n_layers, self.n_heads = len(self.blocks), self.config.num_attention_heads
         self._remembered: dict[tuple[int, ...], Read] = {}
         self.n_groups = self.names.kv_heads(self.config)
@@ -82,7 +80,7 @@ class Plain:
     def logits(self, ids: Sequence[int], cache: DynamicCache | None = None) -> Tensor:
         """At the last position."""
         with torch.no_grad():
-            return self.network(torch.tensor([list(ids)]), past_key_values=cache).logits[0, -1]
+            return self.network(torch.tensor([list(ids)]), past_key_values=cache).logits[0, -1].float()
 
     def part(self, layer: int, which: int) -> tuple[torch.nn.Module, Tensor]:
         """The module that gives queries, keys or values (0, 1, 2) of a layer, and each head's columns of its output."""
@@ -128,7 +126,7 @@ class Plain:
                     raw.append(found)
                 if found.ndim == 4 and found.shape[2] == len(ids):  # norms of heads behind an exchange of axes
                     found = found.transpose(1, 2)
-                flat = found.reshape(len(ids), -1)
+                flat = found.reshape(len(ids), -1).float()
                 kept[name, layer] = flat if own is None else flat[:, own]
 
             return hook
@@ -156,8 +154,8 @@ class Plain:
             query=query,
             key=key.repeat_interleave(group, 2),
             value=value.repeat_interleave(group, 2),
-            pattern=torch.stack([weights[0].detach() for weights in out.attentions]),
-            logits=out.logits[0],
+            pattern=torch.stack([weights[0].detach().float() for weights in out.attentions]),
+            logits=out.logits[0].float(),
             raw=raw,
         )
         if not gradients:
@@ -179,14 +177,16 @@ class Plain:
         spread = torch.zeros(*z.shape[:-1], self.n_heads, z.shape[-1])
         spread[..., head, :] = z / size
         with torch.no_grad():
-            bare = self.outs[layer](spread.flatten(-2)) - self.outs[layer](torch.zeros_like(spread).flatten(-2))
+            bare = self.exact_outs[layer](spread.flatten(-2)) - self.exact_outs[layer](
+                torch.zeros_like(spread).flatten(-2)
+            )
         if self.names.norm_behind:
             bare = bare * (read.attention[layer, -1] / read.bare[layer, -1])
         return bare * self._residual_multiplier * size
 
     def projected(self, read: Read, v: Tensor) -> Tensor:
         """Logits of parts of the residual [*, d], the final norm's scale frozen at the last position's; no biases."""
-        final, norm = read.resid[-1, -1], self.final_norm
+        final, norm = read.resid[-1, -1], self.exact_norm
         with torch.no_grad():
             normed = norm(final[None])[0]
             if self.names.norm == "layer":
@@ -197,13 +197,13 @@ class Plain:
             else:
                 factor = normed / final
             scale = getattr(self.config, "logit_scale", None) or 1 / getattr(self.config, "logits_scaling", 1.0)
-            return (v * factor) @ self.unembed.weight.T * scale
+            return (v * factor) @ self.unembed.weight.float().T * scale
 
     def positions(self, places: Sequence[int]) -> Tensor:
         """What is embedded for places."""
         if self.names.positions is None:
             return torch.zeros(len(places), self.config.hidden_size)
-        return self.at(self.names.positions).weight.detach()[torch.tensor(places) + self.names.position_offset]
+        return self.at(self.names.positions).weight.detach().float()[torch.tensor(places) + self.names.position_offset]
 
 
 def first(inputs: tuple, options: dict) -> Tensor:

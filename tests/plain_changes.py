@@ -136,7 +136,7 @@ def without_edges(plain: Plain, ids: Sequence[int], layers: range, lost: Sequenc
     allowed = torch.ones(length, length, dtype=torch.bool).tril()
     for position, attended in lost:
         allowed[position, attended] = False
-    mask = torch.zeros(1, 1, length, length).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    mask = torch.zeros(1, 1, length, length, dtype=plain.dtype).masked_fill(~allowed, torch.finfo(plain.dtype).min)
 
     def cut(_module: object, inputs: tuple, options: dict) -> tuple[tuple, dict]:
         return inputs, options | {"attention_mask": mask}
@@ -161,17 +161,17 @@ def balanced(plain: Plain, s: PromptSet, prompt: Prompt, heads: Sequence[Head]) 
             def move(_module, _inputs, _options, output, layer=layer, own=own):
                 z = torch.zeros(plain.n_heads, intact.z.shape[-1])
                 for head in own:
-                    weights = output[1][0, head, -1, places]
+                    weights = output[1][0, head, -1, places].float()
                     fair = weights / counts
                     fair = fair * weights.sum() / fair.sum()
                     z[head] = (fair - weights) @ intact.value[layer, places, head]
-                out = plain.outs[layer]
+                out = plain.exact_outs[layer]
                 output[0][0, -1] += out(z.flatten()[None])[0] - out(torch.zeros_like(z).flatten()[None])[0]
                 return output
 
             stack.enter_context(behind(plain.attentions[layer], move))
         with torch.no_grad():
-            return plain.network(torch.tensor([list(prompt.ids)]), output_attentions=True).logits[0, -1]
+            return plain.network(torch.tensor([list(prompt.ids)]), output_attentions=True).logits[0, -1].float()
 
 
 def margin_gradients(plain: Plain, s: PromptSet, query: int) -> tuple[Read, list[Tensor]]:
@@ -181,7 +181,7 @@ def margin_gradients(plain: Plain, s: PromptSet, query: int) -> tuple[Read, list
     logits = read.logits[-1]
     towards = logits[s.label_ids[gold]] - logits[s.label_ids[1 - gold]]
     gradients = torch.autograd.grad(towards, read.raw)
-    return read, [g[0].unflatten(-1, (plain.n_heads, -1)) for g in gradients]
+    return read, [g[0].float().unflatten(-1, (plain.n_heads, -1)) for g in gradients]
 
 
 def every_prompt(sets: Sequence[PromptSet]) -> Iterator[tuple[int, int, PromptSet, Prompt]]:

@@ -2,9 +2,11 @@
 
 import fnmatch
 import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -167,3 +169,16 @@ def test_the_workflow_publishes_what_make_book_builds():
     assert {"make sbom", "make audit"} == {step.partition(" && ")[0] for step in ran[1:]}
     (folder,) = [step["with"]["path"] for step in steps if "upload-pages" in step.get("uses", "")]
     assert folder in (ROOT / "README.md").read_text()
+
+
+def test_the_bill_of_materials_names_no_place_of_this_machine(tmp_path):
+    ours = {"name": "twotowers", "externalReferences": [{"type": "distribution", "url": "file:///srv/clone"}]}
+    other = {"name": "a", "externalReferences": [{"type": "website", "url": "https://a.org"}, {"url": "/srv/a.whl"}]}
+    file = tmp_path / "bill.json"
+    file.write_text(json.dumps({"metadata": {"tools": [ours]}, "components": [ours, other]}))
+    subprocess.run([sys.executable, ROOT / ".ci" / "sbom.py", file], check=True)
+    kept = {"name": "a", "externalReferences": [{"type": "website", "url": "https://a.org"}]}
+    plain = {"name": "twotowers"}
+    assert json.loads(file.read_text()) == {"metadata": {"tools": [plain]}, "components": [plain, kept]}
+    made = re.search(r"^sbom:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert made.rstrip().endswith(".ci/sbom.py _build/twotowers.cdx.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -68,6 +69,15 @@ def require_ledger(verdicts: Any, kind: type, alpha: Any) -> None:
     require_between("alpha", alpha, 0, 1, open_below=True)
     if not isinstance(verdicts, Mapping) or not all(isinstance(verdict, kind) for verdict in verdicts.values()):
         raise ArgumentError("Verdicts are given by claim, such as {'C1': judge(...)}, each of them made by judge.")
+
+
+def unseen(name: str) -> str:
+    """The first character of a name that would end a line or turn its direction, as U+000A; empty if there is none."""
+    for character in name:
+        turns = character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+        if turns or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            return f"U+{ord(character):04X}"
+    return ""
 
 
 def brief(value: object) -> str:

@@ -13,12 +13,15 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+BEGIN, END = 600, 300  # characters of a message that is longer than one can read: what it names came from outside
+
 
 class UserError(Exception):
     """A mistake in what was asked for; the message is one sentence, on one line, that says how to mend it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))
+        line = " ".join(message.splitlines())
+        super().__init__(line if len(line) <= BEGIN + END else f"{line[:BEGIN]} … {line[-END:]}")
 
 
 class UnknownNameError(UserError):

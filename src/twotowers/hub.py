@@ -22,8 +22,11 @@ def cache_folder() -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """Another library's error in one line, to stand inside a sentence of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """Another library's error in one line, to stand in a sentence of ours; the next, too, if it has the reason."""
+    if isinstance(error, KeyError):
+        return f"unknown or missing: {error}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
 
 
 def datasets_library(purpose: str) -> Any:

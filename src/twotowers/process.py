@@ -16,7 +16,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 AGAIN = 2.0  # seconds after which another signal counts as another wish: some senders send theirs twice
-CLOSED = 128 + signal.SIGPIPE.value  # exit status of a program whose reader is gone
+CLOSED = 128 + 13  # exit status of a program whose reader is gone, by the number of SIGPIPE, which Windows lacks
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has two of them
 
 
 class Stopped(KeyboardInterrupt):
@@ -42,7 +43,7 @@ class Listener:
 
     def listen(self) -> None:
         """Take the place of what would end the process without a word; a signal that is ignored stays so."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.Signals[name] for name in ENDING if hasattr(signal, name)):
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, self._stop)
                 self._heard.append(number)

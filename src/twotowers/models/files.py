@@ -21,6 +21,7 @@ import psutil
 from huggingface_hub import HfApi, errors, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError
 
+from ..arguments import brief, unseen
 from ..errors import ModelError, UnknownNameError, UserError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
 from .gguf_files import convert
@@ -101,6 +102,8 @@ def is_local(name: str) -> bool:
 
 def _local_source(place: Path) -> Source:
     """A folder in Hugging Face layout, or one GGUF file."""
+    if found := unseen(place.name):
+        raise ModelError(f"The name of {brief(str(place))} has {found} in it, which no page can show; rename it.")
     if place.is_dir():
         return Source("folder", place.name, place, None, functools.partial(_folder_digest, place))
     if not place.is_file():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from ..errors import ModelError
 from ..hub import first_line
 from .families import family_of, require_family
 from .quantised import method_of
-from .weights import require_numbers, require_weights, weight_files
+from .stored import damage_of, instead_of, read_object
+from .weights import require_numbers, require_weights, tell_unread, weight_files
 
 # The largest sizes that count as a model's: a wrong one would fill the memory before anything is compared with it.
 LARGEST = {
@@ -23,6 +25,8 @@ LARGEST = {
     **dict.fromkeys(("hidden_size", "n_embd"), 200_000),
     **dict.fromkeys(("intermediate_size", "n_inner"), 2_000_000),
     "vocab_size": 10_000_000,
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), 10_000),
+    "num_labels": 100_000,  # of another kind of model, but counted out in full
     **dict.fromkeys(("max_position_embeddings", "n_positions"), 1_000_000_000),
 }
 SENTENCEPIECE = ("llama", "mistral")  # families whose first releases have no other tokenizer than tokenizer.model
@@ -39,9 +43,9 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
     _refuse_adapter(folder, weights)
     model_type = model_type_in(folder)
     require_family(model_type)
-    _require_sizes(folder, _json(folder / "config.json"))
+    _require_sizes(folder, read_object(folder / "config.json"))
     for name in ("config.json", "tokenizer_config.json"):
-        if _json(folder / name).get("auto_map"):
+        if read_object(folder / name).get("auto_map"):
             raise ModelError(
                 f"{folder / name} names code of its own (auto_map), which is never run; if the model is a plain "
                 f"{model_type}, remove auto_map there."
@@ -61,12 +65,15 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
         raise ModelError(
             f"The tokenizer in {folder} cannot be read ({first_line(error)}); {_remedy(folder, error)}."
         ) from error
+    tokenizer.model_max_length = sys.maxsize  # what its settings say is not used, and may be no number
+    config.return_dict = True  # of what a network gives, parts are asked for by name
     family_of(config)
     quantised = method_of(config)
     if weights:
         require_weights(folder)
         if not quantised:
             require_numbers(folder)
+        tell_unread(folder)
     return config, tokenizer
 
 
@@ -78,26 +85,19 @@ def model_type_in(folder: Path) -> str:
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
-    model_type = _json(folder / "config.json").get("model_type")
+    if found := damage_of(folder / "config.json"):
+        raise ModelError(f"{folder} is no model: its config.json {found}.")
+    model_type = read_object(folder / "config.json").get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(f"{folder} is no model: its config.json names no model_type; fetch it again.")
     return model_type
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """The object in a file; empty if there is none."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _refuse_adapter(folder: Path, weights: bool) -> None:
     found = [name for name in ADAPTER if (folder / name).is_file()]
     if not found:
         return
-    base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
+    base = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
     whole = not weights or set(weight_files(folder)) - {folder / name for name in ADAPTER}  # or weights lie elsewhere
     if whole and (folder / "config.json").is_file():
         raise ModelError(
@@ -119,6 +119,17 @@ def _require_sizes(folder: Path, settings: dict[str, Any]) -> None:
                 f"The configuration in {folder} cannot be right: its {name} is {size:,}, which is not between 1 and "
                 f"{largest:,}; mend its config.json."
             )
+    if any(number > LARGEST["num_layers"] for number in _numbers(settings.get("attention_types"))):
+        raise ModelError(f"The configuration in {folder} cannot be right: its attention_types; mend its config.json.")
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """All numbers within lists."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _numbers(part)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _tokenizer(folder: Path, model_type: str) -> Any:
@@ -127,7 +138,7 @@ def _tokenizer(folder: Path, model_type: str) -> Any:
     transformers reads such a file too, but without that token and, where nothing names a class, without the space
     that these families put before a text.
     """
-    settings = _json(folder / "tokenizer_config.json")
+    settings = read_object(folder / "tokenizer_config.json")
     alone = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
     if alone:
         _require_pieces(folder / "tokenizer.model")
@@ -149,15 +160,10 @@ def _remedy(folder: Path, error: Exception) -> str:
         file = folder / name
         if not file.is_file():
             continue
-        content = file.read_bytes()
-        if content.startswith(b"version https://git-lfs"):
-            return f"{name} is a pointer of git-lfs, so run: git lfs pull"
-        if not content.strip():
-            return f"{name} is empty, so fetch it again"
-        if name.endswith(".json") and not _json(file):
-            return f"{name} is no JSON object, so it is damaged: fetch it again"
+        if found := damage_of(file) if name.endswith(".json") else instead_of(file):
+            return f"{name} {found}"
         if name == "tokenizer.model" and not (folder / "tokenizer.json").is_file():
-            if re.fullmatch(rb"[A-Za-z0-9+/=]+ \d+\r?", content.split(b"\n", 1)[0]):
+            if re.fullmatch(rb"[A-Za-z0-9+/=]+ \d+\r?", file.read_bytes().split(b"\n", 1)[0]):
                 return f"{name} is in the format of tiktoken, so give the tokenizer.json of the same model"
             return f"{name} is no SentencePiece model, so take the original one"
     if isinstance(error, ImportError):

@@ -6,19 +6,16 @@ and prompts are checked before minutes are spent on weights.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import hashlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 import torch
-import transformers
 from nnsight import TransformersModel
 from nnsight.tracing.backend import Backend
 from transformers import AutoModelForCausalLM, GenerationConfig
@@ -27,6 +24,7 @@ from ..errors import FamilyError, MemoryLimitError, ModelError, UnknownNameError
 from ..hub import first_line
 from . import parallel
 from .architecture import Architecture, submodule
+from .described import described, quiet_transformers
 from .families import family_of
 from .family import Family, context_length
 from .files import find_source, sidecars
@@ -38,7 +36,7 @@ from .quantised import dequantise_linears, method_of, require_method, settings_f
 from .registry import DTYPES, REGISTRY
 from .rehearsal import Rehearsal
 from .server import Server, Traffic, find_deployment, host, meta_model, read_tensors, require_key
-from .weights import misfit, renaming, unloadable, weight_bytes
+from .weights import misfit, renaming, require_fitting, unloadable, weight_bytes
 
 Remote = bool | Literal["local"]
 
@@ -138,7 +136,7 @@ class Model:
             ModelError: weights that are missing, truncated, or of another shape than the configuration says.
         """
         if self.remote is True:
-            with _quiet_transformers():
+            with quiet_transformers():
                 return meta_model(self.folder, self.tokenizer)
         self._fetch()
         self._require_memory()
@@ -148,8 +146,9 @@ class Model:
         how |= parallel.options() if self.tensor_parallel else {"device_map": device_map}
         config = copy.deepcopy(self.config)
         config._attn_implementation = "eager"  # it may name another, which is not installed here
+        require_fitting(self.folder, described(self.folder, config, self.dtype))
         try:
-            with _quiet_transformers():
+            with quiet_transformers():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     self.folder,
                     config=config,
@@ -164,7 +163,7 @@ class Model:
         except Exception as error:  # a damaged file may raise anything
             raise ModelError(unloadable(self.folder, first_line(error))) from error
         network, report = loaded
-        if problem := misfit(self.folder, report):
+        if problem := misfit(self.folder, report, network):
             raise ModelError(problem)
         if self.quantised:
             dequantise_linears(network, self.dtype)
@@ -203,8 +202,7 @@ class Model:
     def arch(self) -> Architecture:
         if not self.remote:
             return Architecture(self.nn._module)
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(self.config, attn_implementation="eager")
+        network = described(self.folder, self.config)
         return Architecture(network, lambda path, names: read_tensors(self.nn, self.backend(), path, names))
 
     @property
@@ -332,19 +330,3 @@ def open_model(
         quantise=quantise,
         tensor_parallel=tensor_parallel,
     )
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without the report of missing tensors, since we say it in one sentence, and what bitsandbytes could do faster."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    level = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bars:
-            transformers.logging.enable_progress_bar()

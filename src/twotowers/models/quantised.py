@@ -186,7 +186,12 @@ def dequantise_linears(network: nn.Module, dtype: torch.dtype) -> None:
         )
     for path, module in made:
         stored: Any = module.weight
-        state = stored.quant_state if isinstance(module, Linear4bit) else stored.SCB
+        state = getattr(stored, "quant_state" if isinstance(module, Linear4bit) else "SCB", None)
+        if state is None:
+            raise ModelError(
+                f"The configuration says that the weights are quantised, but {path} is not; remove its "
+                f"quantization_config, or fetch the model again, all files of one version."
+            )
         shape = (module.out_features, module.in_features)
         layer = DequantisedLinear(stored.data, state, shape, module.bias, dtype)
         network.set_submodule(path, layer)

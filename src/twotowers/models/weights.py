@@ -6,18 +6,23 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from ..errors import ModelError
+from ..hub import first_line
 from .quantised import bytes_per_weight
+from .stored import instead_of
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are looked for
 OTHERS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack")
 WRAPPED = r"^(?:_orig_mod\.|module\.)+"  # what torch.compile and DataParallel put before every name
+HARMLESS = 10_000_000  # weights that may be made for nothing: which are missing is told afterwards
 _PLAIN = ("F64", "F32", "F16", "BF16")
 _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 _BUFFERS = re.compile(r"(inv_freq|attn\.bias|masked_bias|attention\.bias)$")  # of older files: no weights
@@ -39,26 +44,36 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def _shards(index: Path) -> list[str]:
+def _others(folder: Path, files: Sequence[Path]) -> list[str]:
+    """Names of weight files in a folder that are not read."""
+    return sorted({file.name for pattern in OTHERS for file in folder.glob(pattern)} - {file.name for file in files})
+
+
+def _shards(index: Path) -> dict[str, set[str]]:
+    """The files that an index names, and the tensors that it says are in them."""
+    shards: dict[str, set[str]] = {}
     try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        outside = [shard for shard in shards if Path(shard).name != shard or shard in ("", "..")]
+        for name, shard in sorted(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()):
+            shards.setdefault(shard, set()).add(name)
+        outside = [shard for shard in shards if Path(shard).name != shard or shard in ("", "..") or len(shard) > 255]
+        others = [shard for shard in shards if Path(shard).suffix != Path(index.stem.removesuffix(".index")).suffix]
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         raise ModelError(f"{index} cannot be read; fetch the whole model again.") from None
-    if outside:
-        raise ModelError(f"{index} names the weight file {outside[0]}, which is not beside it; fetch the model again.")
-    return shards
+    if outside or others:
+        name, why = (outside[0], "is not beside it") if outside else (others[0], "is of another kind")
+        raise ModelError(f"{index} names the weight file {name}, which {why}; fetch the model again.")
+    return dict(sorted(shards.items()))
 
 
 def require_weights(folder: Path) -> None:
-    """Refuse a folder without its weights, and tell of others in it that are not read.
+    """Refuse a folder without its weights.
 
     Raises:
-        ModelError: there are none, or one is missing or no file.
+        ModelError: there are none, or one is missing, no file, damaged, or lacks what an index says is in it.
     """
     files = weight_files(folder)
-    others = sorted({file.name for pattern in OTHERS for file in folder.glob(pattern)} - {file.name for file in files})
     if not files:
+        others = _others(folder, files)
         there = f"; there is {others[0]}, whose name says something else" if others else ""
         raise ModelError(f"{folder} has no weights (model.safetensors, or its index){there}; fetch the whole model.")
     for file in files:
@@ -66,11 +81,33 @@ def require_weights(folder: Path) -> None:
             raise ModelError(f"{folder} lacks the weight file {file.name}; fetch the whole model.")
         if not file.is_file():
             raise ModelError(f"{file} is no file that can be read; fetch the whole model.")
+        _require_whole(folder, file)
     for index in folder.glob(f"*{files[0].suffix}.index.json"):
-        missing = [shard for shard in _shards(index) if not (folder / shard).exists()]
-        if missing:
-            raise ModelError(f"{folder} lacks the weight file {missing[0]}; fetch the whole model.")
-    if others:
+        for shard, names in _shards(index).items():
+            if not (folder / shard).exists():
+                raise ModelError(f"{folder} lacks the weight file {shard}; fetch the whole model.")
+            if (held := stored(folder / shard)) and (lost := sorted(names - set(held))):
+                raise ModelError(
+                    f"{folder / shard} lacks {len(lost)} tensors that {index.name} says are in it, {lost[0]} first; "
+                    f"fetch the model again, all files of one version."
+                )
+
+
+def _require_whole(folder: Path, file: Path) -> None:
+    """Refuse a safetensors file that is none, or is cut off; its tensors are not read."""
+    if file.suffix != ".safetensors":
+        return
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(unloadable(folder, first_line(error))) from None
+
+
+def tell_unread(folder: Path) -> None:
+    """Say which weight files of a folder are not read."""
+    files = weight_files(folder)
+    if others := _others(folder, files):
         print(f"Not read in {folder.name}: {', '.join(others)}; its weights are {files[0].name}.", file=sys.stderr)
 
 
@@ -91,14 +128,15 @@ def stored(file: Path) -> Stored:
 
 
 def require_numbers(folder: Path) -> None:
-    """Refuse matrices that are stored as what is no number of ours, and would be taken for one.
+    """Refuse weights that are stored as what is no number of ours, and would be taken for one.
 
     Raises:
         ModelError: integers, floats of 8 bits without their scales, or complex numbers.
     """
     for file in weight_files(folder):
         for name, (kind, shape) in stored(file).items():
-            if kind not in _PLAIN and len(shape) == 2 and name.endswith("weight"):
+            is_weight = len(shape) <= 2 and name.endswith(("weight", "bias")) and not _BUFFERS.search(name)
+            if is_weight and kind not in _PLAIN:
                 raise ModelError(
                     f"The weights in {file} are stored as {kind} ({name}), and its config.json does not say how they "
                     f"are quantised; give the model in float32, bfloat16 or float16."
@@ -136,6 +174,9 @@ def weight_bytes(folder: Path, dtype: torch.dtype, quantise: str | None = None) 
 
 def unloadable(folder: Path, said: str) -> str:
     """Why weights cannot be loaded, and what to do, as a sentence."""
+    for file in weight_files(folder):
+        if instead := instead_of(file):
+            return f"The weights in {folder} cannot be loaded ({said}); {file.name} {instead}."
     pickles = [file.name for file in weight_files(folder) if file.suffix == ".bin"]
     if pickles:
         said = f"{pickles[0]} is damaged, or a pickle that wants to run code, which is never done"
@@ -143,10 +184,40 @@ def unloadable(folder: Path, said: str) -> str:
     return f"The weights in {folder} cannot be loaded ({said}); if a file is damaged, fetch it again."
 
 
-def misfit(folder: Path, report: Mapping[str, Any]) -> str:
-    """Why weights that were loaded are not those of their configuration, as a sentence; empty if they are."""
+def require_fitting(folder: Path, network: nn.Module) -> None:
+    """Refuse a configuration of many more weights than there are, before memory is filled with them.
+
+    Args:
+        network: as the configuration describes it, without weights.
+
+    Raises:
+        ModelError: it does so; weights in 4 bits are half as many numbers as they stand for.
+    """
+    described = sum(parameter.numel() for parameter in network.parameters())
+    files = weight_files(folder)
+    there = sum(math.prod(shape) for file in files for _, shape in stored(file).values())
+    there += sum(file.stat().st_size for file in files if file.suffix != ".safetensors")
+    if described > max(4 * there, HARMLESS):
+        raise ModelError(
+            f"The weights in {folder} do not fit its config.json: it describes {described:,} of them, and "
+            f"{there:,} are there; mend its config.json, or fetch the whole model."
+        )
+
+
+def misfit(folder: Path, report: Mapping[str, Any], network: nn.Module) -> str:
+    """Why weights that were loaded are not those of their configuration, as a sentence; empty if they are.
+
+    Heads for other uses of a model may lie beside its weights; what belongs to a part of this network may not.
+    """
     wrong = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
-    spare = sorted(key for key in report["unexpected_keys"] if _IN_A_BLOCK.search(key) and not _BUFFERS.search(key))
+    parts = {name for name, _ in network.named_modules() if name}
+    inside = f"{network.base_model_prefix}."
+    spare = sorted(
+        key
+        for key in report["unexpected_keys"]
+        if (_IN_A_BLOCK.search(key) or key.startswith(inside) or {key.rpartition(".")[0]} & parts)
+        and not _BUFFERS.search(key)
+    )
     start = f"The weights in {folder}"
     if any("lora_" in key or ".base_layer." in key for key in spare):
         return f"{start} have an adapter in them ({spare[0]}); merge it (merge_and_unload of peft) and save the result."

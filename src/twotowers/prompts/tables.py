@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import unseen
 from ..errors import TaskError
 from ..hub import datasets_library, first_line, quiet
-from .written import JSON, NOT_READ, READ, WANTED, bare, content, require_inside
+from .written import JSON, NOT_READ, READ, WANTED, bare, content, require_inside, shown, writable
 
 COLUMNS = ("text", "label")  # and `split`, if it is there
 SEPARATORS = ",;\t|"
@@ -55,7 +56,7 @@ class Table:
 
 def is_missing(cell: str) -> bool:
     """Whether a cell says that there is no value: it is empty, or says so in the way of some program (NA, null)."""
-    return bare(cell).casefold() in MISSING
+    return bare(shown(cell)).casefold() in MISSING
 
 
 def is_perhaps_missing(cell: str) -> bool:
@@ -69,6 +70,8 @@ def read(path: Path) -> Table:
     Raises:
         TaskError: it is not there, cannot be read, or lacks a column; the message names file, row and column.
     """
+    if found := unseen(path.name):
+        raise TaskError(f"The name of {writable(str(path))} has {found} in it, which no page can show; rename it.")
     if not path.is_dir():
         return _file(path)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
@@ -105,34 +108,60 @@ def _csv(path: Path, text: str) -> Table:
     """Rows of a CSV file with the line on which each one ends; its separator is the one that its header has."""
     told = re.match(r'"?sep=([^\w"\r\n ])"?[,;\t]*(\r\n|\r|\n|$)', text, re.IGNORECASE)  # Excel's own way
     lines = text[told.end() :] if told else text
-    records = _records(path, lines, told[1] if told else _separator(lines), before=1 if told else 0)
+    separator = told[1] if told else _separator(lines)
+    records = _records(path, lines, separator, before=1 if told else 0)
     _, _, header = next(records, (1, 1, []))
     names = header[: max((i for i, name in enumerate(header, 1) if name.strip()), default=0)]
-    places = _places(path, names, "name them in row 1, with a comma, semicolon or tab between columns")
-    rows = []
+    places = _places(path, names, _how_to_name(names, told[1] if told else None))
+    rows, apart = [], False
     for begun, ended, cells in records:
+        apart = apart or len(cells) > 1
         if any(cell.strip() for cell in cells[len(names) :]):  # an unquoted comma has moved the label
             raise TaskError(
                 f"{path}, row {ended} has more fields than columns; put quotes around a text that has a comma."
             )
         row = _row(path, ended, places, cells + [""] * (len(names) - len(cells)))
+        if (row.text.casefold(), row.label.casefold()) == COLUMNS:
+            raise TaskError(f"{path}, row {ended} names the columns again, as row 1 does; remove it there.")
         if ended > begun and ("\n" in row.text + row.label or "\r" in row.text + row.label):
             raise TaskError(
                 f"{path}, row {ended}, column 'text' or 'label' has a line break, in quotes that open in row {begun}; "
                 f"put each text on one line, or close the quote there."
             )
         rows.append(row)
+    if rows and not apart:
+        raise TaskError(
+            f"{path} has {separator!r} between the columns of its first row and in no other; write the same between "
+            f"the columns of every row."
+        )
     return Table(rows, _unused(names, places))
 
 
 def _separator(content: str) -> str:
     """What stands between the columns of the header; a comma if nothing gives the columns that are needed."""
     header: str = next((line for line in content.splitlines() if line.strip()), "")[: csv.field_size_limit()]
+    return next(_separators(header), ",")
+
+
+def _separators(header: str) -> Iterator[str]:
+    """Those that give the columns that are needed."""
     for separator in SEPARATORS:
         names = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
         if set(COLUMNS) <= set(map(_plain, names)):
-            return separator
-    return ","
+            yield separator
+
+
+def _how_to_name(names: Sequence[str], told: str | None) -> str:
+    """What is to be done where a header lacks a column.
+
+    Args:
+        told: what the file's own first line says that stands between columns.
+    """
+    if len(names) == 1 and any(_separators(names[0])):
+        if told is not None:
+            return f"its first line says sep={told}, so write that between columns, or remove that line"
+        return "take away the quotes around whole rows"
+    return "name them in row 1, with a comma, semicolon or tab between columns"
 
 
 def _records(path: Path, content: str, separator: str, before: int) -> Iterator[tuple[int, int, list[str]]]:
@@ -162,7 +191,11 @@ def _json(path: Path, text: str) -> Table:
     try:
         whole = _parsed(text)
         found = list(enumerate(whole if isinstance(whole, list) else [whole], start=1))
-    except ValueError:
+    except ValueError as error:
+        if text.lstrip().startswith("[") and "Extra data" not in str(error):  # a list that is cut off, say
+            raise TaskError(
+                f"{path} is no JSON ({first_line(error)}); mend the list there, or write it again."
+            ) from None
         try:
             for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
                 if line.strip():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,8 +22,9 @@ import yaml
 from ..errors import TaskError, UnknownNameError
 from . import datasets, sampling, tables
 from .label_pairs import MOST, LabelPair, label_pair, number_shown, usual_labels
+from .spelling import listed, named, named_plainly, spelt_plainly
 from .tables import Row
-from .written import is_path, shown, unwritable, writable
+from .written import is_path, unwritable
 
 Half = Literal["selection", "evaluation"]
 HALVES: tuple[Half, Half] = ("selection", "evaluation")
@@ -36,6 +36,7 @@ _ONE_WORD = {  # names of our categories that are several words, in one that tok
     "little_words": "function",
     "thinking_and_speaking": "thought",
 }
+MOST_COUNTED = 20  # categories whose texts are counted by name in the account of a task
 _SPLIT_SEED = 240202872  # the split belongs to the task, not to a run: it never changes with a run's seed
 
 
@@ -245,7 +246,7 @@ def _once(first: Mapping[str, Row]) -> tuple[dict[str, list[str]], list[str], li
     """
     spellings: dict[tuple[str, str], list[str]] = {}
     for text, row in first.items():
-        spellings.setdefault((row.label, _spelt_plainly(text)), []).append(text)
+        spellings.setdefault((row.label, spelt_plainly(text)), []).append(text)
     texts: dict[str, list[str]] = {}
     for (category, _), alike in spellings.items():
         texts.setdefault(category, []).append(min(alike))
@@ -253,13 +254,6 @@ def _once(first: Mapping[str, Row]) -> tuple[dict[str, list[str]], list[str], li
     torn = sorted(min(own) for (_, plain), own in spellings.items() if times[plain] > 1)
     others = sorted(text for alike in spellings.values() for text in alike if text != min(alike))
     return dict(sorted(texts.items())), others, torn
-
-
-def _spelt_plainly(text: str) -> str:
-    """A text without case, marks around it and the width of its spaces; marks alone stay what they are."""
-    plain = " ".join(unicodedata.normalize("NFKC", shown(text)).casefold().split())
-    marks = {c for c in plain if unicodedata.category(c)[0] == "P"} - set("#%&@-")  # C# is not C, nor -5 a 5
-    return plain.strip("".join(marks) + " ") or plain
 
 
 def _own_account(facts: Mapping[str, Any], alike: Sequence[str], torn: Sequence[str]) -> str:
@@ -271,44 +265,29 @@ def _own_account(facts: Mapping[str, Any], alike: Sequence[str], torn: Sequence[
     ]
     if dropped.pop("alike", 0):
         said.append(
-            f"{len(alike):,} that differ from another only in case, spaces or the marks around them count once with "
-            f"it, in one half: {_named(alike)}."
+            f"{len(alike):,} that differ from another only in case, spaces, quotes or the marks around them count "
+            f"once with it, in one half: {named(alike)}."
         )
     if dropped:
         said.append(f"Left out were {', '.join(f'{number:,} {reason}' for reason, number in dropped.items())}.")
-    counts = ", ".join(f"{number:,} '{name}'" for name, number in facts["texts"].items())
-    said.append(f"Its texts by category: {counts}.")
+    counts = [f"{number:,} {named([name])}" for name, number in facts["texts"].items()]
+    said.append(f"Its texts by category: {listed(counts, MOST_COUNTED)}.")
     if torn:
-        said.append(f"In two categories, though in different spellings, are {_named(torn)}.")
+        said.append(f"In two categories, though in different spellings, are {named(torn)}.")
     names = list(facts["texts"])
-    times = Counter(map(_named_plainly, names))
-    if near := [name for name in names if times[_named_plainly(name)] > 1]:
-        said.append(
-            f"The categories {_named(near)} differ only in how they are written; each counts as one of its own."
-        )
+    times = Counter(map(named_plainly, names))
+    if near := [name for name in names if times[named_plainly(name)] > 1]:
+        said.append(f"The categories {named(near)} differ only in how they are written; each counts as one of its own.")
     if perhaps := [name for name in names if tables.is_perhaps_missing(name)]:
         said.append(
-            f"Perhaps {_named(perhaps)} is written where there is no label, but it counts as a category; leave the "
+            f"Perhaps {named(perhaps)} is written where there is no label, but it counts as a category; leave the "
             f"label empty if it is none."
         )
     if "unused" in facts:
-        said.append(f"Not used are {len(facts['unused']):,} other columns: {_named(facts['unused'])}.")
+        said.append(f"Not used are {len(facts['unused']):,} other columns: {named(facts['unused'])}.")
     if "unread" in facts:
-        said.append(f"Not read are {len(facts['unread']):,} other files: {_named(facts['unread'])}.")
+        said.append(f"Not read are {len(facts['unread']):,} other files: {named(facts['unread'])}.")
     return " ".join(said)
-
-
-def _named_plainly(category: str) -> str:
-    """A category's name as a number, if it is one, or else spelt plainly."""
-    try:
-        return str(float(category))
-    except ValueError:
-        return _spelt_plainly(category)
-
-
-def _named(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(f"'{writable(name)}'" for name in names[:most]) + more
 
 
 def _require_usable(row: Row) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -18,10 +19,11 @@ _SHEET = "a spreadsheet; save it there as CSV (UTF-8)"
 _PICKLE = "a pickle, which may run code and is never opened; write it as CSV"
 _NO_TEXT = "no text file; write it as CSV"
 NOT_READ = {
-    **dict.fromkeys((".gz", ".bz2", ".xz", ".zip", ".zst", ".7z", ".tar", ".tgz"), _COMPRESSED),
-    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"), _SHEET),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zip", ".zst", ".7z", ".tar", ".tgz", ".lz4", ".br", ".rar"), _COMPRESSED),
+    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".fods", ".numbers", ".gnumeric"), _SHEET),
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".npy", ".npz"), _PICKLE),
-    **dict.fromkeys((".feather", ".arrow", ".h5", ".db", ".sqlite"), _NO_TEXT),
+    **dict.fromkeys((".feather", ".arrow", ".h5", ".db", ".sqlite", ".orc", ".avro", ".rds", ".dta", ".sav"), _NO_TEXT),
+    **dict.fromkeys((".pdf", ".doc", ".docx", ".odt"), _NO_TEXT),
 }
 _FIRST_BYTES = {
     b"\x1f\x8b": _COMPRESSED,
@@ -29,6 +31,9 @@ _FIRST_BYTES = {
     b"\xfd7zXZ": _COMPRESSED,
     b"(\xb5/\xfd": _COMPRESSED,
     b"7z\xbc\xaf": _COMPRESSED,
+    b"PK\x05\x06": _COMPRESSED,
+    b"Rar!": _COMPRESSED,
+    b"\x04\x22M\x18": _COMPRESSED,
     b"PK\x03\x04": "compressed, or a spreadsheet; unpack it, or save it as CSV (UTF-8)",
     b"\xd0\xcf\x11\xe0": _SHEET,
     b"\x80": _PICKLE,
@@ -39,9 +44,20 @@ _FIRST_BYTES = {
     b"\x89PNG": _NO_TEXT,
     b"version https://git-lfs": "a pointer of git-lfs, so run: git lfs pull",
 }
+_IN_SHEETS = (b"xl/workbook", b"opendocument.spreadsheet")  # names in the archives that spreadsheets are
 _WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # as Excel saves "Unicode text"
-_SHOWS_NOTHING = dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF))
-_AROUND = "".join(map(chr, _SHOWS_NOTHING)) + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+_LONGEST_START = 1000  # bytes that are looked at to say what a file is
+_CONTROLS = frozenset({*range(9), *range(14, 32)})  # those that no text has
+_MARKUP = ("<!doctype", "<html", "<?xml", "<svg", "{\\rtf")
+_EMPTY = "".join(map(chr, (0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)))
+_AROUND = _EMPTY + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+# What a page shows nothing of, by Unicode (Default_Ignorable_Code_Point), and the empty sign of Braille; but a black
+# flag and what follows it are one sign: the flag of a region.
+_SHOWS_NOTHING = re.compile(
+    "(\U0001f3f4[\U000e0020-\U000e007f]+)|"
+    f"[{_EMPTY}\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 def content(path: Path) -> str:
@@ -58,10 +74,11 @@ def content(path: Path) -> str:
         raise TaskError(f"There is no file {path}; give {WANTED}.") from None
     except OSError as error:
         raise TaskError(f"{path} cannot be read ({error.strerror}); give a readable CSV file.") from None
-    for start, what in _FIRST_BYTES.items():
-        if found.startswith(start):
-            raise TaskError(f"{path} is {what}, or give {WANTED}.")
+    if what := _other_than_text(found):
+        raise TaskError(f"{path} is {what}, or give {WANTED}.")
     text = _decoded(path, found)
+    if text[:_LONGEST_START].lstrip().lower().startswith(_MARKUP):
+        raise TaskError(f"{path} is a page or document, no table; fetch the table itself, or give {WANTED}.")
     if "\0" in text:
         raise TaskError(
             f"{path}, row {_row(text[: text.index(chr(0))])} holds a zero byte, so it is no text in UTF-8; save the "
@@ -70,9 +87,34 @@ def content(path: Path) -> str:
     return text
 
 
+def _other_than_text(found: bytes) -> str:
+    """What a file is by its first bytes, and what to do; empty if it may be text."""
+    if found.startswith(b"PK\x03\x04") and any(name in found for name in _IN_SHEETS):
+        return _SHEET
+    for start, what in _FIRST_BYTES.items():
+        if found.startswith(start):
+            return what
+    begin = found[:_LONGEST_START]
+    if begin[:2] in _WIDE or begin[:4] == codecs.BOM_UTF32_BE or not _CONTROLS & set(begin):
+        return ""
+    zeros = [begin[i::2].count(0) for i in (0, 1)]  # Latin letters have one in every second place
+    if min(zeros) == 0 and max(zeros) > len(begin) / 4:
+        return "UTF-16 without the mark that says so (every second one is a zero byte); save it as UTF-8"
+    first_line = re.split(rb"[\r\n]", begin, maxsplit=1)[0]
+    return _NO_TEXT if _CONTROLS & set(first_line) or not _is_utf_8(found) else ""
+
+
+def _is_utf_8(found: bytes) -> bool:
+    try:
+        found.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _decoded(path: Path, found: bytes) -> str:
     encoding = _WIDE.get(found[:2], "utf-8-sig")
-    if found[:4] == codecs.BOM_UTF32_LE:
+    if found[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
         raise TaskError(f"{path}, row 1 is not UTF-8, but UTF-32; save the file as UTF-8.")
     try:
         return found.decode(encoding)
@@ -97,7 +139,12 @@ def bare(text: str) -> str:
 
 def shown(text: str) -> str:
     """A text without the characters that show nothing, wherever they stand."""
-    return text.translate(_SHOWS_NOTHING)
+    return _SHOWS_NOTHING.sub(lambda found: found[1] or "", text)
+
+
+def cut(text: str, most: int = 80) -> str:
+    """A text as a message shows it: no longer than one can read."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def unwritable(text: str) -> str:

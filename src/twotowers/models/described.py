@@ -1,0 +1,54 @@
+"""The network that a configuration describes, without weights; transformers without its reports."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from ..errors import ModelError
+from ..hub import first_line
+
+
+def described(folder: Path, config: Any, dtype: torch.dtype | None = None) -> nn.Module:
+    """The network of a configuration, whose weights take no memory.
+
+    Args:
+        dtype: of its weights, unless it is the configuration's own.
+
+    Raises:
+        ModelError: transformers can build none of it, though each setting is of a right kind.
+    """
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            how = {"attn_implementation": "eager"} | ({} if dtype is None else {"dtype": dtype})
+            network: nn.Module = AutoModelForCausalLM.from_config(config, **how)
+            return network
+    except Exception as error:  # whatever a setting that cannot be makes a module raise
+        raise ModelError(
+            f"No model can be made of the configuration in {folder} ({first_line(error)}); mend its config.json, or "
+            f"take the original one."
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the report of missing tensors, since we say it in one sentence, and what bitsandbytes could do faster."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
