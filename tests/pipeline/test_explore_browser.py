@@ -137,7 +137,7 @@ def test_of_three_labels_the_one_to_move_to_is_chosen_with_the_query(open_tab, t
     tab = open_tab((tmp_path / "three.html").as_uri())
     answer = tab.locator(".explore-answer")
     expect(answer).to_contain_text("the margin is 2.00 logits, and of foo and bar the model answers foo")
-    expect(tab.locator(".explore-said")).to_contain_text("25.0% to bar, 0.0% to baz and 60.0% to foo labels")
+    expect(tab.locator(".explore-said")).to_contain_text("25.0% to bar labels, 0.0% to baz labels and 60.0% to foo")
     expect(tab.locator(".explore-lines tbody td", has_text="the others 0.50")).to_have_count(1)
     tab.locator("#explore-prompt").select_option(label="cat (foo, towards baz)")
     tab.get_by_label("query of the other class").check()
