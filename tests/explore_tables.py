@@ -16,8 +16,8 @@ def explore_tables(
     """
     names = [name for name, _ in heads]
     first, second = labels
-    queries = [(0, 0, text, second, "ten", "dog"), (0, 1, "ten", first, text, "ten")]
-    prompts = pd.DataFrame(queries, columns=["set", "query", "text", "label", "other", "same"])
+    queries = [(0, 0, text, second, first, "ten", "dog"), (0, 1, "ten", first, second, text, "ten")]
+    prompts = pd.DataFrame(queries, columns=["set", "query", "text", "label", "towards", "other", "same"])
     written = [("six", 0, "text"), (":", 0, "between"), (first, 0, "label"), (text, 1, "text"), (":", 1, "between"),
                (second, 1, "label"), ("dog", 2, "text"), (":", 2, "between")]  # fmt: skip
     tokens = pd.DataFrame(
@@ -27,16 +27,16 @@ def explore_tables(
     # weight, query_other, query_same, keys, score, value, moved
     numbers = {0: (0.25, 0.5, 0.2, 0.55, 1.5, 0.75, -0.125), 1: (0.6, 0.1, 0.58, 0.3, 3.25, -0.5, 0.375)}
     rows = [
-        (0, q, name, i, ("six", text)[i], labels[i], i != q, *numbers[i])
+        (0, q, labels[q], name, i, ("six", text)[i], labels[i], i != q, *numbers[i])
         for q in (0, 1)
         for name in names
         for i in (0, 1)
     ]
-    columns = ["set", "query", "head", "demonstration", "text", "label", "same", "weight"]
+    columns = ["set", "query", "towards", "head", "demonstration", "text", "label", "same", "weight"]
     columns += ["query_other", "query_same", "keys", "score", "value", "moved"]
-    margins = [(0, q, "intact", "none", 2.0) for q in (0, 1)]
+    margins = [(0, q, labels[q], "intact", "none", 2.0) for q in (0, 1)]
     margins += [
-        (0, q, name, part, margin)
+        (0, q, labels[q], name, part, margin)
         for q in (0, 1)
         for name, least in (*((name, 1.0) for name in names), ("in-context heads", -1.5))
         for part, margin in zip(PARTS, (least, 1.9, least, least, 2.0), strict=True)
@@ -46,10 +46,24 @@ def explore_tables(
         "prompts": prompts,
         "tokens": tokens,
         "labels": pd.DataFrame(rows, columns=columns),
-        "exchanged": pd.DataFrame(margins, columns=["set", "query", "head", "part", "margin"]),
+        "exchanged": pd.DataFrame(margins, columns=["set", "query", "towards", "head", "part", "margin"]),
     }
     if unknown:
         tables["tokens"][names] = NAN
-        tables["labels"][columns[7:]] = NAN
+        tables["labels"][columns[8:]] = NAN
         tables["exchanged"]["margin"] = NAN
+    return tables
+
+
+def many_tables():
+    """As `explore_tables`, with a third label, `baz`, to which each prompt can be moved, too, by half as much."""
+    tables = explore_tables()
+    for name in ("prompts", "labels", "exchanged"):
+        table = tables[name]
+        moved = {"other": "oak"} if name == "prompts" else {}
+        again = table.assign(towards="baz", **moved)
+        if name == "exchanged":
+            again["margin"] /= 2
+        tables[name] = pd.concat([table, again], ignore_index=True)
+    tables["prompts"] = tables["prompts"].sort_values(["set", "query"], kind="stable", ignore_index=True)
     return tables

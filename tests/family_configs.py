@@ -5,29 +5,48 @@ Windows are longer than the prompts of the tests and shorter than packed rows; e
 
 import torch
 from transformers import (
+    ApertusConfig,
+    ArceeConfig,
     AutoModelForCausalLM,
     BloomConfig,
     Cohere2Config,
     CohereConfig,
+    CwmConfig,
+    Ernie4_5_MoeConfig,
+    Ernie4_5Config,
+    Exaone4Config,
     FalconConfig,
+    FlexOlmoConfig,
     Gemma3TextConfig,
     GemmaConfig,
     Glm4Config,
+    Glm4MoeConfig,
+    GlmConfig,
+    GPTBigCodeConfig,
     GPTJConfig,
     GPTNeoConfig,
     GPTNeoXConfig,
     GraniteConfig,
+    HeliumConfig,
+    Jais2Config,
+    MiniMaxM2Config,
+    MinistralConfig,
     MistralConfig,
     MixtralConfig,
+    NemotronConfig,
     Olmo2Config,
+    Olmo3Config,
     OlmoConfig,
+    OlmoeConfig,
     OPTConfig,
     Phi3Config,
     PhiConfig,
+    PhimoeConfig,
     Qwen2Config,
     Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
+    SeedOssConfig,
     SmolLM3Config,
     StableLmConfig,
     Starcoder2Config,
@@ -54,6 +73,10 @@ LLAMA_LIKE = RMS | {"head_dim": 16}  # not hidden_size / heads: a formula that a
 LAYER = MODERN | {"layer_norm_eps": 1e-3}
 KINDS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": WINDOW}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+ROUTED = {
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "first_k_dense_replace": 1,
+    "n_group": 1, "topk_group": 1,
+}  # fmt: skip
 
 
 def partial(share):
@@ -97,6 +120,35 @@ CONFIGS = {
     "gemma": GemmaConfig(**LLAMA_LIKE),
     "olmo2": Olmo2Config(**RMS),
     "glm4": Glm4Config(**LLAMA_LIKE, **partial(0.5), attention_bias=True),
+    "gpt_bigcode": GPTBigCodeConfig(vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=3, n_head=4),
+    "gpt_bigcode-each": GPTBigCodeConfig(
+        vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=3, n_head=4, multi_query=False,
+        scale_attn_weights=False,
+    ),
+    "phimoe": PhimoeConfig(
+        **RMS, num_local_experts=4, num_experts_per_tok=2, sliding_window=WINDOW, attention_bias=True, lm_head_bias=True
+    ),
+    "olmoe": OlmoeConfig(**RMS, num_experts=4, num_experts_per_tok=2, attention_bias=True),
+    "flex_olmo": FlexOlmoConfig(**RMS, num_experts=4, num_experts_per_tok=2),
+    "minimax_m2": MiniMaxM2Config(**LLAMA_LIKE, num_local_experts=4, num_experts_per_tok=2, **partial(0.5)),
+    "olmo3": Olmo3Config(**RMS, **KINDS, attention_bias=True),
+    "exaone4": Exaone4Config(**LLAMA_LIKE, **KINDS),
+    "exaone4-full": Exaone4Config(**LLAMA_LIKE, layer_types=["full_attention"] * 3, sliding_window=None),
+    "glm": GlmConfig(**LLAMA_LIKE, **partial(0.5), attention_bias=True),
+    "glm4_moe": Glm4MoeConfig(**LLAMA_LIKE, **ROUTED, **partial(0.5)),
+    "glm4_moe-normed": Glm4MoeConfig(**LLAMA_LIKE, **ROUTED, **partial(0.5), use_qk_norm=True, attention_bias=True),
+    "helium": HeliumConfig(**RMS, head_dim=8),
+    "ernie4_5": Ernie4_5Config(**LLAMA_LIKE, use_bias=True),
+    "ernie4_5_moe": Ernie4_5_MoeConfig(
+        **RMS, moe_num_experts=4, moe_k=2, moe_intermediate_size=24, moe_layer_start_index=1, use_bias=True
+    ),
+    "nemotron": NemotronConfig(**MODERN, norm_eps=1e-3, head_dim=16, **partial(0.5), attention_bias=True),
+    "apertus": ApertusConfig(**RMS, attention_bias=True),
+    "arcee": ArceeConfig(**LLAMA_LIKE, attention_bias=True),
+    "seed_oss": SeedOssConfig(**LLAMA_LIKE, attention_bias=True, attention_out_bias=True),
+    "jais2": Jais2Config(**LAYER, head_dim=16),
+    "ministral": MinistralConfig(**LLAMA_LIKE, **KINDS),
+    "cwm": CwmConfig(**LLAMA_LIKE, **KINDS),
     "gemma3_text": Gemma3TextConfig(**LLAMA_LIKE, **KINDS, query_pre_attn_scalar=24),
 }  # fmt: skip
 

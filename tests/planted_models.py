@@ -31,7 +31,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from twotowers.models.model import open_model
-from twotowers.prompts.label_pairs import LabelPair
+from twotowers.prompts.task_labels import TaskLabels
 from twotowers.prompts.tasks import load_task
 from twotowers.study import Scale, Study
 from twotowers.toy.data import make_tokenizer, read_words
@@ -54,7 +54,7 @@ SMALL = Scale("small", selection_sets=2, evaluation_sets=10, shots=4, queries=4,
 SLOW = 10  # pairs from here on do not turn noticeably
 
 
-LABELS = LabelPair().names
+LABELS = TaskLabels().names
 THREE = ("foo", "bar", "baz")
 
 

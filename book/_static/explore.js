@@ -29,10 +29,15 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   const percent = (value) => (known(value) ? `${fixed(100 * value, 1)}%` : "not known");
   const probability = (margin) => (known(margin) ? 1 / (1 + Math.exp(-margin)) : null);
-  const other = (label) => data.labels.find((own) => own !== label);
+  const many = data.labels.length > 2; // then a prompt stands there once for each label that it can be moved to
   const prompt = () => data.prompts[state.prompt];
   const head = () => data.heads[state.head].head;
-  const colour = (label) => `explore-${data.labels.indexOf(label)}`;
+  const coloured = (element, label) => {
+    const number = data.labels.indexOf(label);
+    element.classList.add("explore-coloured");
+    for (const scheme of ["light", "dark"]) element.style.setProperty(`--${scheme}`, `var(--${scheme}-${number})`);
+    return element;
+  };
 
   /* The numbers of the label in a line, by name; `weight` is what the exchange leaves of it. */
   const numbers = (line) => {
@@ -44,36 +49,39 @@ document.addEventListener("DOMContentLoaded", () => {
   const looksElsewhere = () => state.part !== "none" && state.part !== "values";
   const says = (line, value) => {
     const own = prompt().lines[line][1];
-    return !known(value) || value === 0 ? "" : value > 0 ? own : other(own);
+    if (!known(value) || value === 0) return "";
+    return value > 0 ? own : many ? data.others : data.labels.find((label) => label !== own);
   };
 
   /* What a reader is told. */
   const exchanged = () => {
     const own = prompt();
     if (state.part === "query-same" && own.same === own.text) return ["its own query: no other has its label"];
-    if (state.part === "query-other") return ["the query of “", bdi(own.other), "”, whose label is ", bdi(other(own.label))];
+    if (state.part === "query-other") return ["the query of “", bdi(own.other), "”, whose label is ", bdi(own.towards)];
     if (state.part === "query-same") return ["the query of “", bdi(own.same), "”, whose label is ", bdi(own.label), ", too"];
     return [`${data.parts[state.part]} exchanged`];
   };
   const answer = (margin) => {
     if (!known(margin)) return ["an answer that is not known"];
     if (margin === 0) return ["neither label"];
-    const label = margin > 0 ? prompt().label : other(prompt().label);
+    const label = margin > 0 ? prompt().label : prompt().towards;
     return [bdi(label), ` (P ${percent(probability(Math.abs(margin)))} between the two)`];
   };
   const sayAnswer = () => {
     const margins = prompt().margins;
     const before = margins[data.intact].none;
     const asked = ["“", bdi(prompt().text), "” is ", bdi(prompt().label), ". "];
+    const between = many ? ["of ", bdi(prompt().label), " and ", bdi(prompt().towards), " "] : [];
     if (state.part === "none") {
       find(".explore-answer").replaceChildren(
-        ...asked, `With nothing exchanged the margin is ${fixed(before)} logits, and the model answers `,
-        ...answer(before), ".");
+        ...asked, `With nothing exchanged the margin is ${fixed(before)} logits, and `, ...between,
+        "the model answers ", ...answer(before), ".");
       return;
     }
     const [own, all] = [margins[head()][state.part], margins[data.together][state.part]];
     find(".explore-answer").replaceChildren(
-      ...asked, "With ", ...exchanged(), `, in head ${head()} alone, the margin goes from ${fixed(before)} to `,
+      ...asked, ...(many ? ["Between ", bdi(prompt().label), " and ", bdi(prompt().towards), ": with "] : ["With "]),
+      ...exchanged(), `, in head ${head()} alone, the margin goes from ${fixed(before)} to `,
       `${fixed(own)}: `, ...answer(own), `. In all ${data.together} it goes to ${fixed(all)}: `, ...answer(all), ".");
   };
   const rank = (line) => {
@@ -87,7 +95,7 @@ document.addEventListener("DOMContentLoaded", () => {
         (sum, line, i) => sum + (line[1] === label ? numbers(i).weight || 0 : 0), 0);
       said.replaceChildren(
         `Of its attention, head ${head()} gives `, ...data.labels.flatMap((label, i) => [
-          i ? " and " : "", percent(total(label)), " to ", bdi(label), " labels"]), ".");
+          i ? (i + 1 < data.labels.length ? ", " : " and ") : "", percent(total(label)), " to ", bdi(label), " labels"]), ".");
       return;
     }
     const [text, line, kind] = prompt().tokens[state.token];
@@ -104,7 +112,7 @@ document.addEventListener("DOMContentLoaded", () => {
       bdi(prompt().lines[line][1]), " behind “", bdi(prompt().lines[line][0]), `” ${where}: ${percent(own.weight)} of the `,
       `attention of head ${head()}${looksElsewhere() ? " after the exchange" : ""}. Its q·k is ${fixed(own.score)}, number `,
       `${rank(line)} of ${prompt().lines.length}; its value `,
-      ...(label ? ["speaks for ", bdi(label), ` by ${fixed(Math.abs(own.value))} logits`] : ["speaks for neither label"]),
+      ...(label ? ["speaks for ", bdi(label), ` by ${fixed(Math.abs(own.value))} logits`] : ["speaks for no label"]),
       `; what arrives from it moves the margin by ${fixed(own.moved, 2, true)}.`);
   };
 
@@ -113,15 +121,15 @@ document.addEventListener("DOMContentLoaded", () => {
     const [text, line, kind] = token;
     const weight = kind === "label" ? numbers(line).weight : looksElsewhere() ? 0 : prompt().weights[head()][number];
     const button = make("button", {
-      type: "button", class: `explore-token explore-${kind} ${kind === "label" ? colour(prompt().lines[line][1]) : ""}`,
+      type: "button", class: `explore-token explore-${kind}`,
       tabindex: number === (state.token ?? 0) ? 0 : -1, "data-token": number,
     }, bdi(text));
     button.style.setProperty("--shade", `${Math.round(36 * Math.sqrt((weight || 0) / most))}%`);
-    return button;
+    return kind === "label" ? coloured(button, prompt().lines[line][1]) : button;
   };
   const cells = (line, most) => {
     const own = numbers(line);
-    const bar = make("span", { class: `explore-bar ${colour(prompt().lines[line][1])}` });
+    const bar = coloured(make("span", { class: "explore-bar" }), prompt().lines[line][1]);
     bar.style.setProperty("--length", `${(100 * (own.weight || 0)) / most}%`);
     const label = says(line, own.value);
     return [
@@ -158,9 +166,9 @@ document.addEventListener("DOMContentLoaded", () => {
       const to = middle(rows[i]);
       const reach = width * (1 - 0.85 * Math.min(1, (from - to) / from));
       path.setAttribute("d", `M${width} ${from} C${reach} ${from} ${reach} ${to} ${width} ${to}`);
-      path.setAttribute("class", `${colour(line[1])} ${chosenLine() === i ? "explore-chosen" : ""}`);
+      path.setAttribute("class", chosenLine() === i ? "explore-chosen" : "");
       path.setAttribute("stroke-width", Math.max(0.4, 12 * (numbers(i).weight || 0)).toFixed(2));
-      return path;
+      return coloured(path, line[1]);
     }));
   };
   const chosenLine = () => (state.token === null ? null : prompt().tokens[state.token][1]);
@@ -244,7 +252,8 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   const controls = find(".explore-controls");
   controls.append(
-    select("explore-prompt", "Query", data.prompts.map((own) => `${own.text} (${own.label})`), (chosen) => {
+    select("explore-prompt", "Query", data.prompts.map(
+      (own) => `${own.text} (${own.label}${many ? `, towards ${own.towards}` : ""})`), (chosen) => {
       state.prompt = chosen;
       state.token = null;
     }),

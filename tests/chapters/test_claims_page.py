@@ -5,8 +5,8 @@ import warnings
 
 import pandas as pd
 import pytest
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.claims import page
 from twotowers.paper import CLAIMS
 from twotowers.publishing.publish import call

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from facts import make_facts
 
 import twotowers
+from facts import make_facts
 from twotowers.chapters.towers import edges, exchange_page, exchanging
 from twotowers.publishing.publish import call, figure_of
 from twotowers.tracing.exchange import PARTS

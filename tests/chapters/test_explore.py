@@ -29,10 +29,10 @@ def explored(request, tiny_models):
 def test_the_first_query_of_each_label_is_taken_with_its_donors(explored):
     _, _, tables = explored
     assert [tuple(row) for row in tables["prompts"].to_numpy()] == [
-        (0, 0, "dog", "foo", "eleven", "grandmother"),
-        (0, 1, "eleven", "bar", "dog", "eleven"),
-        (1, 0, "grandmother", "foo", "eleven", "dog"),
-        (1, 1, "eleven", "bar", "grandmother", "eleven"),
+        (0, 0, "bar", "dog", "foo", "eleven", "grandmother"),
+        (0, 1, "foo", "eleven", "bar", "dog", "eleven"),
+        (1, 0, "bar", "grandmother", "foo", "eleven", "dog"),
+        (1, 1, "foo", "eleven", "bar", "grandmother", "eleven"),
     ]
     assert set(tables["labels"][KEY].itertuples(index=False, name=None)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
@@ -112,6 +112,31 @@ def test_what_a_label_moves_and_says_is_what_edges_and_reading_have(explored):
         assert own["moved"].abs().max() > 0
         value = read.loc[read["query"] == query, "value"].to_numpy()
         assert own["value"].to_numpy() == pytest.approx(value, abs=2e-6)
+
+
+def test_of_three_labels_each_prompt_is_moved_to_each_other_one(tiny_models):
+    model, labels = tiny_models["llama-gqa"], ("foo", "bar", "fo")
+    pairs = [(text, label) for text, label in zip(["dog", "cat", "two", "six", "ten", "one"], labels * 2, strict=True)]
+    s = twotowers.prompt_set(model, pairs, pairs[::-1])
+    tables = explore.explore(model, [s], HEADS, TOGETHER)
+    entries = tables["prompts"][["label", "towards"]].itertuples(index=False, name=None)
+    assert sorted(entries) == sorted((one, other) for one in labels for other in labels if one != other)
+    by_label = {label: {text for text, own in s.queries if own == label} for label in labels}
+    assert all(row.other in by_label[row.towards] for row in tables["prompts"].itertuples())
+    for towards in labels:
+        for part in ("none", "query-other", "keys"):
+            plain = twotowers.exchange(model, s, TOGETHER, part, towards=towards).merge(tables["prompts"])
+            name = "intact" if part == "none" else "in-context heads"
+            ours = tables["exchanged"].query(f"head == '{name}' and part == '{part}' and towards == '{towards}'")
+            own = plain[plain["towards"] == towards].sort_values("query")
+            assert len(own) == 2
+            assert ours.sort_values("query")["margin"].to_numpy() == pytest.approx(own["margin"].to_numpy(), abs=1e-4)
+    following = dict(zip(s.labels, (*s.labels[1:], s.labels[0]), strict=True))
+    (edges,) = label_edges(model, [s])
+    frame = edges.frame.assign(plain=edges.moved[3, :, 1].numpy(), towards=edges.frame["gold"].map(following))
+    both = tables["labels"].query("head == '3.1'").merge(frame[[*KEY, "towards", "demonstration", "plain"]])
+    assert len(both) == 3 * len(pairs)
+    assert both["moved"].to_numpy() == pytest.approx(both["plain"].to_numpy(), abs=2e-6)
 
 
 def test_no_head_stands_twice_and_roles_are_what_they_say():

@@ -6,13 +6,13 @@ import warnings
 from html.parser import HTMLParser
 
 import pytest
-from facts import make_facts
 
-from explore_tables import HOSTILE, explore_tables
+from explore_tables import HOSTILE, explore_tables, many_tables
+from facts import make_facts
 from twotowers.chapters.towers.explore_page import EXPLORE, shortened, visible
 from twotowers.chapters.towers.look_page import NUMBERS, data, probability, says, widget
 from twotowers.publishing.publish import figure_of
-from twotowers.publishing.style import LABEL_COLOURS
+from twotowers.publishing.style import BAR, DARK, FOO
 
 ONE = (("0.0", "in-context"),)
 
@@ -48,7 +48,7 @@ def test_bars_have_the_colour_of_their_label_everywhere():
     by_width = {round(bar.get_width(), 2): bar for bar in left.patches}
     assert by_width[0.25].get_facecolor() != by_width[0.6].get_facecolor()
     first = widget(data(make_facts(), **explore_tables()))
-    assert f"--label-0: {LABEL_COLOURS[0]}; --label-1: {LABEL_COLOURS[1]}" in first
+    assert f"--light-0: {BAR}; --dark-0: {DARK[BAR]}; --light-1: {FOO}; --dark-1: {DARK[FOO]}" in first
 
 
 @pytest.mark.parametrize("tables", [explore_tables(ONE), explore_tables(unknown=True), explore_tables(text=HOSTILE)])
@@ -95,6 +95,21 @@ def test_a_label_without_its_numbers_is_refused():
     tables["labels"] = tables["labels"].iloc[1:]
     with pytest.raises(ValueError, match="lacks its numbers"):
         data(make_facts(), **tables)
+
+
+def test_of_three_labels_each_prompt_stands_there_once_for_each_that_it_can_move_to():
+    facts = make_facts(labels=("bar", "baz", "foo"))
+    given = data(facts, **many_tables())
+    assert [(own["label"], own["towards"]) for own in given["prompts"]] == [
+        ("foo", "bar"), ("foo", "baz"), ("bar", "foo"), ("bar", "baz")
+    ]  # fmt: skip
+    assert [own["margins"]["intact"]["none"] for own in given["prompts"]] == [2, 1, 2, 1]
+    assert all(len(own["lines"]) == 2 and len(own["tokens"]) == 8 for own in given["prompts"])
+    assert "--light-2" in widget(given)
+    assert tuple(says(given["labels"], "bar", value) for value in (1.0, -1.0)) == ("bar", "the others")
+    caption = drawn(many_tables(), labels=facts.labels)[1]
+    assert "with the query of *ten*, whose label is *bar*" in caption
+    assert "of 2 prompts and 2 heads" in caption
 
 
 class Elements(HTMLParser):

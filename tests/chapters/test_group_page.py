@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.knockout import group, group_page
 from twotowers.publishing.publish import call, figure_of
 

@@ -4,9 +4,9 @@ import warnings
 
 import pandas as pd
 import pytest
-from facts import make_facts
 from test_shallow_page import UNWANTED
 
+from facts import make_facts
 from twotowers.chapters.shallow import hand_over_page as page
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown

@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.imbalance import mitigation_page, page
 from twotowers.chapters.imbalance.mitigation import BALANCING, CALIBRATION, CONTROL, NONE, OWN, PAPER
 from twotowers.publishing.publish import Figure, call, figure_of

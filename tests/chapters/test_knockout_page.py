@@ -6,7 +6,6 @@ import warnings
 import matplotlib as mpl
 import numpy as np
 import pytest
-from facts import make_facts
 from knockout_tables import (
     DOSES,
     DROPS,
@@ -22,6 +21,7 @@ from knockout_tables import (
     split_of,
 )
 
+from facts import make_facts
 from twotowers.chapters.knockout import knockout, page, serving
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown

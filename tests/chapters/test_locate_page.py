@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.locate import page
 from twotowers.chapters.locate.locate import Located, by_head, by_layer, totals
 from twotowers.chapters.locate.margin import margin_by_layer, margin_effect, margin_sums, margin_totals

@@ -5,8 +5,8 @@ import warnings
 
 import pandas as pd
 import pytest
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.order import page
 from twotowers.publishing.publish import Figure, call, figure_of
 from twotowers.publishing.shown import Shown

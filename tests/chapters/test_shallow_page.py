@@ -5,8 +5,8 @@ import warnings
 
 import pandas as pd
 import pytest
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.shallow import blocking, page, probing
 from twotowers.publishing.publish import call, figure_of
 from twotowers.publishing.shown import Shown

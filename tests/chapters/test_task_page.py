@@ -6,8 +6,8 @@ import warnings
 
 import pandas as pd
 import pytest
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.task import page
 from twotowers.chapters.task.accuracy import FULL, TWO_WAY, gate, with_most
 from twotowers.publishing.publish import call, figure_of

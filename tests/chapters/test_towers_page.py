@@ -2,9 +2,9 @@
 
 import pandas as pd
 import pytest
-from facts import make_facts
 from towers_tables import ALONE, GROUPS, NAN, ONE, USUAL, areas, attention, drawn, harmless, text_of
 
+from facts import make_facts
 from twotowers.chapters.towers import page
 from twotowers.chapters.towers.metric import (
     above_chance,

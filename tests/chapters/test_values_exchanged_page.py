@@ -4,8 +4,8 @@ import re
 
 import pandas as pd
 import pytest
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.values import page
 from twotowers.publishing.publish import call
 

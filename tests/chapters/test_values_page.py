@@ -6,8 +6,8 @@ import warnings
 
 import pandas as pd
 import pytest
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.values import page
 from twotowers.chapters.values.logit_minus import (
     CONTROL,

@@ -5,9 +5,9 @@ import warnings
 import pandas as pd
 import pytest
 import torch
-from facts import make_facts
 
 import twotowers
+from facts import make_facts
 from twotowers.chapters.values import page as figures_values
 from twotowers.chapters.values import words
 from twotowers.chapters.values.words import labels_read, read_words, readable, word_vectors

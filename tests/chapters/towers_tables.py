@@ -4,8 +4,8 @@ import re
 import warnings
 
 import pandas as pd
-from facts import make_facts
 
+from facts import make_facts
 from twotowers.chapters.towers.metric import (
     CONTROL,
     IN_CONTEXT,

@@ -21,24 +21,28 @@ ARCHITECTURES = {  # of our families, those that transformers reads
     "bloom": "BLOOM",
     "gemma3_text": "GEMMA3",
     "mistral": "LLAMA",
+    "mixtral": "LLAMA",
+    "qwen2_moe": "QWEN2MOE",
+    "qwen3_moe": "QWEN3MOE",
 }
 
 
 ENDS = (".weight", ".bias")
 
 
-def write(network, tokenizer, file, kind=Kind.F32, *, change=dict, say=lambda _: None):
+def write(network, tokenizer, file, kind=Kind.F32, *, change=dict, say=lambda _: None, split="gpt-2"):
     """Write a network as a GGUF file.
 
     Args:
         kind: how matrices are stored that fit it; norms and biases stay in float32.
         change: what becomes of the tensors, by their names in the file.
         say: adds to what the file says of the model.
+        split: how the file calls the way in which its tokenizer splits texts.
     """
     arch = getattr(gguf.MODEL_ARCH, ARCHITECTURES[network.config.model_type])
     written = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[arch])
     _say_sizes(written, network.config)
-    _say_tokens(written, tokenizer)
+    _say_tokens(written, tokenizer, split)
     say(written)
     for name, tensor in change(tensors(network, arch)).items():
         _add(written, name, tensor, kind)
@@ -56,11 +60,21 @@ def tensors(network, arch):
     for name, tensor in network.state_dict().items():
         if tied and name == "lm_head.weight":
             continue
+        if ".experts." in name:
+            found |= _of_experts(name, tensor.detach().float())
+            continue
         there = names.get_name(name, ENDS) or names.get_name(name.removeprefix("transformer."), ENDS)
         if there is None:
             raise LookupError(name)
         found[there] = _laid_out(config, there, tensor.detach().float())
     return found
+
+
+def _of_experts(name, tensor):
+    """Matrices of all experts of a layer, [E, out, in]; those to the gates and up lie in one of transformers."""
+    layer, kind = name.split(".")[2], name.rsplit(".", 1)[-1]
+    parts = {"down": tensor} if kind == "down_proj" else dict(zip(("gate", "up"), tensor.chunk(2, dim=1), strict=True))
+    return {f"blk.{layer}.ffn_{part}_exps.weight": own.contiguous() for part, own in parts.items()}
 
 
 def _laid_out(config, name, tensor):
@@ -72,6 +86,8 @@ def _laid_out(config, name, tensor):
         return tensor.T.contiguous()
     if family == "bloom" and "attn_qkv" in name:
         return tensor.unflatten(0, (config.num_attention_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+    if "ffn_gate_inp_shexp" in name:
+        return tensor[0]
     if family == "gemma3_text" and "norm" in name:
         return tensor + 1
     return tensor
@@ -117,17 +133,26 @@ def _say_sizes(written, config):
         written.add_rope_freq_base(rope["rope_theta"])
         width = head or config.hidden_size // config.num_attention_heads
         written.add_rope_dimension_count(int(width * (rope.get("partial_rotary_factor") or 1)))
+    if experts := getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None):
+        written.add_expert_count(experts)
+        written.add_expert_used_count(config.num_experts_per_tok)
+    if size := getattr(config, "moe_intermediate_size", None):
+        written.add_expert_feed_forward_length(size)
+    if size := getattr(config, "shared_expert_intermediate_size", None):
+        written.add_expert_shared_feed_forward_length(size)
     if window := getattr(config, "sliding_window", None):
         written.add_sliding_window(window)
 
 
-def _say_tokens(written, tokenizer):
-    """A tokenizer of transformers, or a SentencePiece model."""
+def _say_tokens(written, tokenizer, split):
+    """A tokenizer of transformers with the name of how it splits, or a SentencePiece model."""
     if isinstance(tokenizer, SentencePieceProcessor):
         return _say_pieces(written, tokenizer)
     backend = tokenizer.backend_tokenizer
     tokens = sorted(backend.get_vocab(), key=backend.get_vocab().get)
     written.add_tokenizer_model("gpt2")
+    if split:
+        written.add_tokenizer_pre(split)
     written.add_token_list(tokens)
     written.add_token_types([gguf.TokenType.NORMAL] * len(tokens))
     written.add_token_merges([" ".join(pair) for pair in json.loads(backend.to_str())["model"]["merges"]])

@@ -19,6 +19,10 @@ from transformers import (
     PhiConfig,
     StableLmConfig,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 import twotowers
 from conftest import VOCABULARY, make_sets
@@ -26,6 +30,7 @@ from family_configs import CONFIGS, LAYER, LLAMA_LIKE, SIZES, WINDOW, save
 from twotowers.bench.shapes import SHAPES
 from twotowers.errors import FamilyError, PromptError
 from twotowers.models.families import FAMILIES
+from twotowers.models.families import REFUSED as NAMED
 from twotowers.models.family import context_length
 from twotowers.models.model import open_model
 from twotowers.models.registry import REGISTRY
@@ -159,6 +164,17 @@ REFUSED = {
     "in slices": BloomConfig(**SIZES, slow_but_exact=True, pretraining_tp=2),
     "itself cannot run": FalconConfig(**SIZES, new_decoder_architecture=True, num_kv_heads=2, parallel_attn=False),
 }
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_family_that_is_known_not_to_fit_is_refused_with_the_reason_before_anything_is_read(name, tmp_path):
+    """Each is a family of transformers that makes decoders, and stands in one list only."""
+    assert name in {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
+    assert name not in FAMILIES
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{name}"}}')
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(FamilyError, match=f"Models of the family {name} are refused: ..."):
+        open_model(tmp_path)
 
 
 def test_a_prompt_is_no_longer_than_what_the_first_rotation_is_for():

@@ -8,11 +8,20 @@ import pytest
 import torch
 from gguf_files import Kind, packed, write
 from sentencepiece import SentencePieceProcessor
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    Phi3Config,
+    PreTrainedTokenizerFast,
+    Qwen2MoeConfig,
+    Qwen3MoeConfig,
+)
 
 import twotowers
 from conftest import make_sets, message, tiny_config
-from family_configs import CONFIGS, network_of
+from family_configs import CONFIGS, LLAMA_LIKE, RMS, WINDOW, network_of
 from twotowers.errors import FamilyError, MemoryLimitError, ModelError
 from twotowers.models.files import is_here
 from twotowers.models.model import open_model
@@ -33,11 +42,23 @@ FAMILIES = {
     "gpt2": GPT2Config(vocab_size=700, n_embd=32, n_layer=2, n_head=4),
     "gemma3_text": GEMMA,
     **{name: CONFIGS[name] for name in ("mistral", "qwen2", "starcoder2", "stablelm-parallel", "falcon-one-key")},
-    **{name: CONFIGS[name] for name in ("bloom",)},
+    "bloom": CONFIGS["bloom"],
+    "phi3": Phi3Config(**RMS, sliding_window=WINDOW),  # fused projections, in attention and in the MLP
+    # with the sizes of experts that transformers takes whatever the file says
+    "qwen2_moe": Qwen2MoeConfig(
+        **RMS, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=1408, shared_expert_intermediate_size=5632
+    ),
+    "qwen3_moe": Qwen3MoeConfig(
+        **LLAMA_LIKE, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=768, norm_topk_prob=True
+    ),
 }
 OTHERS = {  # what transformers would read as another model, and what the file says of it
     "stablelm": "says rope.dimension_count = 4, but transformers reads it as 2",
     "qwen3": "says attention.key_length = 16, but transformers reads it as 128",
+    "phi3": "says rope.dimension_count = 4, but transformers reads it as 8",
+    "mixtral": "says expert_count = 4, but transformers reads it as 0",
+    "qwen3_moe": "says expert_feed_forward_length = 24, but transformers reads it as 768",
+    "falcon-one-norm": "says attention.head_count_kv = 2, but transformers reads it as 1",
     "falcon-groups": "says attention.head_count_kv = 2, but transformers reads it as 1",
 }
 
@@ -95,6 +116,12 @@ def test_the_families_that_transformers_reads_are_what_was_written(name, tokeniz
         assert twotowers.check(model)["holds"].all()
 
 
+@pytest.mark.parametrize("name", ["phi3", "starcoder2"])
+def test_a_sliding_attention_reads_no_more_than_the_window_that_its_file_says(name, tokenizer, tmp_path):
+    file = write(network_of(FAMILIES[name]), tokenizer, tmp_path / "window.gguf")
+    assert open_model(file).context_length == WINDOW
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_file_of_which_transformers_would_make_another_model_is_refused(name, tokenizer, tmp_path):
     file = write(network_of(CONFIGS[name]), tokenizer, tmp_path / "family.gguf")
@@ -108,13 +135,15 @@ def test_a_family_of_no_use_is_refused_before_its_weights_are_read(made, monkeyp
     file = made()
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("was read"))
     content = file.read_bytes()
-    file.write_bytes(content.replace(b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama", mamba(content)))
-    assert "no supported model family 'mamba'" in message(FamilyError, lambda: open_model(file))
+    assert architecture("llama") in content
+    for name in ("mamba", "gemma2"):
+        file.write_bytes(content.replace(architecture("llama"), architecture(name)))
+        assert f"family {name} are refused" in message(FamilyError, lambda: open_model(file))
 
 
-def mamba(content):
-    assert b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama" in content
-    return b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0mamba"
+def architecture(name):
+    """How a file says it: the key, that a text follows, its length and the text."""
+    return b"general.architecture\x08\0\0\0" + len(name).to_bytes(8, "little") + name.encode()
 
 
 # Ways of storing
@@ -159,7 +188,10 @@ def test_a_matrix_is_what_its_way_of_storing_says(kind, tokenizer, tmp_path):
         ({"say": lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)}, "says rope.scaling.type = linear"),
         ({"say": lambda w: w.add_rope_scaling_factor(4.0)}, "says rope.scaling.factor = 4.0"),
         ({"say": lambda w: w.add_logit_scale(0.5)}, "says logit_scale = 0.5"),
-        ({"say": lambda w: w.add_add_bos_token(True) or w.add_string("tokenizer.ggml.pre", "default")}, None),
+        ({"say": lambda w: w.add_add_bos_token(True)}, None),
+        ({"split": "default"}, "does not say how its tokenizer splits a text (tokenizer.ggml.pre)"),
+        ({"split": None}, "does not say how its tokenizer splits a text (tokenizer.ggml.pre)"),
+        ({"split": "deepseek-v3"}, "says tokenizer.ggml.pre = deepseek-v3, which is not known here"),
     ],
 )
 def test_what_transformers_passes_over_is_refused_by_name(made, options, part):
@@ -188,6 +220,42 @@ def test_what_does_not_fit_while_it_is_dequantised_is_refused(made, monkeypatch)
 
 
 # Tokenizers
+
+
+def splitter(*first, regex=None):
+    """A tokenizer with single bytes and some words, which splits as published ones of this kind do."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("1", "2"), ("\u0120", "\u0120"), ("a", "b"), ("\u0120", "c")]
+    pieces = ["<s>", *alphabet, *(one + other for one, other in merges), "xyz"]
+    own = Tokenizer(models.BPE({piece: n for n, piece in enumerate(pieces)}, merges, ignore_merges=regex is not None))
+    rules = [*first, *([pre_tokenizers.Split(Regex(regex), "isolated")] if regex else [])]
+    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex is None)
+    own.pre_tokenizer = pre_tokenizers.Sequence([*rules, last])
+    return PreTrainedTokenizerFast(tokenizer_object=own, bos_token="<s>")
+
+
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+PUBLISHED = {
+    "gpt-2": splitter(),
+    "smollm": splitter(pre_tokenizers.Digits(individual_digits=True)),
+    "llama-bpe": splitter(regex=LLAMA_3),
+}
+ODD_TEXTS = ("ab12 c", "ab  12", "ab   c\n\n c", "12ab, 1212'S c!\n", "xyz xyz", " c")
+
+
+@pytest.mark.parametrize("split", PUBLISHED)
+def test_a_text_is_split_as_the_file_says(split, tmp_path):
+    own = PUBLISHED[split]
+    config = LlamaConfig(**LLAMA_LIKE | {"vocab_size": len(own), "num_hidden_layers": 1})
+    model = open_model(write(network_of(config), own, tmp_path / "split.gguf", split=split))
+    for text in ODD_TEXTS:
+        begins = [0] if split == "llama-bpe" else []  # where a file says nothing, that is how llama.cpp begins
+        assert model.tokenizer(text)["input_ids"] == begins + own(text)["input_ids"], text
+    others = [[other(text)["input_ids"] for text in ODD_TEXTS] for name, other in PUBLISHED.items() if name != split]
+    assert [own(text)["input_ids"] for text in ODD_TEXTS] not in others
 
 
 @pytest.mark.parametrize("begins", [None, False])

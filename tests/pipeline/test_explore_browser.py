@@ -8,10 +8,12 @@ import pytest
 
 from browsing import PATIENCE, WIDTHS, needs_browser, problems_of
 from clones import built_pages, for_sites, go, made_up, twin
-from explore_tables import HOSTILE, explore_tables
+from explore_tables import HOSTILE, explore_tables, many_tables
+from facts import make_facts
 from twotowers.chapters.towers.explore_page import EXPLORE
+from twotowers.chapters.towers.look_page import data, widget
 from twotowers.pipeline.pages import Published
-from twotowers.publishing.run_folder import RunFolder, figure_stem, runs_of
+from twotowers.publishing.run_folder import RunFolder, figure_stem, project_root, runs_of
 from twotowers.publishing.shown import Shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -125,6 +127,25 @@ def test_an_exchange_moves_arcs_bars_and_what_the_model_answers(address, open_ta
     tab.locator("#explore-head").select_option(index=1)
     expect(answer).to_contain_text("in head 2.0 alone")
     expect(tab.locator(".explore-margins thead")).to_contain_text("head 2.0")
+    assert tab.wrong == []
+
+
+def test_of_three_labels_the_one_to_move_to_is_chosen_with_the_query(open_tab, tmp_path):
+    part = widget(data(make_facts(labels=("bar", "baz", "foo")), **many_tables()))
+    script = (project_root() / "book" / "_static" / "explore.js").read_text()
+    (tmp_path / "three.html").write_text(f"<!DOCTYPE html><meta charset='utf-8'>{part}<script>{script}</script>")
+    tab = open_tab((tmp_path / "three.html").as_uri())
+    answer = tab.locator(".explore-answer")
+    expect(answer).to_contain_text("the margin is 2.00 logits, and of foo and bar the model answers foo")
+    expect(tab.locator(".explore-said")).to_contain_text("25.0% to bar labels, 0.0% to baz labels and 60.0% to foo")
+    expect(tab.locator(".explore-lines tbody td", has_text="the others 0.50")).to_have_count(1)
+    tab.locator("#explore-prompt").select_option(label="cat (foo, towards baz)")
+    tab.get_by_label("query of the other class").check()
+    expect(answer).to_contain_text(
+        "Between foo and baz: with the query of “oak”, whose label is baz, in head 3.1 alone"
+    )
+    expect(answer).to_contain_text("goes from 1.00 to 0.50: foo")
+    expect(answer).to_contain_text("it goes to -0.75: baz")
     assert tab.wrong == []
 
 

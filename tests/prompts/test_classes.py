@@ -9,8 +9,8 @@ from conftest import message
 from twotowers.errors import LabelError, TaskError
 from twotowers.models.model import open_model
 from twotowers.prompts.design import category_groups, category_pairs
-from twotowers.prompts.label_pairs import MOST, WORDS
 from twotowers.prompts.sets import categories_of, prompt_set, sample_sets
+from twotowers.prompts.task_labels import MOST, WORDS
 from twotowers.prompts.tasks import load_task, portable
 from twotowers.prompts.variants import few_queries, swapped
 from twotowers.publishing.provenance import run_name, run_title

@@ -47,7 +47,7 @@ def uncapped(family: Family, config: Any) -> Family:
 
 
 def unclipped(family: Family, config: Any) -> Family:
-    """OLMo may clip queries, keys and values, which are then no longer linear in what enters."""
+    """OLMo and OLMoE may clip queries, keys and values, which are then no longer linear in what enters."""
     if config.clip_qkv is not None:
         refused(config, "clips queries, keys and values (clip_qkv)")
     return family
@@ -86,6 +86,16 @@ def falcon_heads(config: Any) -> int:
     if config.new_decoder_architecture or not config.multi_query:
         return config.num_kv_heads
     return 1
+
+
+def one_if_shared(config: Any) -> int:
+    """Key-value heads of GPT-BigCode: one for all query heads, or one for each."""
+    return 1 if config.multi_query else config.num_attention_heads
+
+
+def gpt_bigcode(family: Family, config: Any) -> Family:
+    """With a key-value head for each query head, what belongs to a head lies side by side."""
+    return family if config.multi_query else replace(family, fused="groups")
 
 
 def head_norms(query: str, key: str, setting: str) -> Variant:

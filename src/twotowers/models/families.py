@@ -32,32 +32,42 @@ GPT2 = Family(
     projections=("c_attn",),
     positions="transformer.wpe",
 )
-QWEN3 = replace(LLAMA, query_norm="q_norm", key_norm="k_norm", note="norms of each head's queries and keys")
-COHERE = replace(
-    LLAMA,
-    norm="layer",
-    rotate=rotate_pairs,
-    prepare=adapting.scale_logits,
-    variant=adapting.head_norms("q_norm", "k_norm", "use_qk_norm"),
-    note="attention and MLP side by side; logits are scaled; some have norms of queries and keys",
+GPTJ = replace(GPT2, out_proj="out_proj", projections=("q_proj", "k_proj", "v_proj"), returns_tuple=True)
+FALCON = replace(
+    GPT2,
+    attention="self_attention",
+    attention_norm="input_layernorm",
+    out_proj="dense",
+    projections=("query_key_value",),
+    fused="groups",
+    positions=None,
+    scale=operator.attrgetter("inv_norm_factor"),
+    returns_tuple=True,
 )
+NORMED = "norms of each head's queries and keys"
+EXPERTS = "the MLP is a mixture of experts, one part"
+SLIDES = "attention slides over a window"
+SOME_TURN = "some dimensions of each head rotate"
+ABREAST = "attention and MLP side by side"
+QWEN3 = replace(LLAMA, query_norm="q_norm", key_norm="k_norm", note=NORMED)
+BEHIND = replace(QWEN3, norm_behind="post_attention_layernorm", mlp="post_feedforward_layernorm")
+OLMO2 = replace(BEHIND, attention_norm=None, note="norms behind attention and MLP, and of queries and keys")
+GLM = replace(LLAMA, rotate=rotate_pairs_of_halves)
+COHERE = replace(LLAMA, norm="layer", rotate=rotate_pairs, prepare=adapting.scale_logits)
 
 FAMILIES: dict[str, Family] = {
     "gpt2": GPT2,
     "llama": LLAMA,
-    "mistral": replace(LLAMA, note="attention slides over a window"),
+    "mistral": replace(LLAMA, note=SLIDES),
     "qwen2": replace(LLAMA, note="queries, keys and values have biases"),
     "qwen3": QWEN3,
     "gptj": replace(
-        GPT2,
-        out_proj="out_proj",
-        projections=("q_proj", "k_proj", "v_proj"),
+        GPTJ,
         positions=None,
         rotary="transformer.h.0.attn",
         rotate=rotate_by_table,
         scale=lambda attention: 1 / attention.scale_attn,
-        returns_tuple=True,
-        note="attention and MLP side by side; pairs of dimensions rotate, some of each head",
+        note=f"{ABREAST}; pairs of dimensions rotate, some of each head",
     ),
     "gpt_neox": Family(
         blocks="gpt_neox.layers",
@@ -70,7 +80,7 @@ FAMILIES: dict[str, Family] = {
         projections=("query_key_value",),
         fused="groups",
         rotary="gpt_neox.rotary_emb",
-        note="attention and MLP side by side, or one after the other; some dimensions of each head rotate",
+        note=f"{ABREAST}, or one after the other; {SOME_TURN}",
     ),
     "opt": Family(
         blocks="model.decoder.layers",
@@ -86,51 +96,32 @@ FAMILIES: dict[str, Family] = {
         note="OPT-350m is refused, since its norms lie behind the residual sums",
     ),
     "gpt_neo": replace(
-        GPT2,
+        GPTJ,
         attention="attn.attention",
-        out_proj="out_proj",
-        projections=("q_proj", "k_proj", "v_proj"),
         scale=lambda _: 1.0,
         window=adapting.local_window,
-        returns_tuple=True,
         prepare=adapting.see_all,
         note="every other layer is local; q.k is not scaled",
     ),
-    "bloom": Family(
-        blocks="transformer.h",
-        final_norm="transformer.ln_f",
-        attention="self_attention",
-        attention_norm="input_layernorm",
+    "gpt_bigcode": replace(
+        GPT2, kv_heads=adapting.one_if_shared, variant=adapting.gpt_bigcode, note="one key-value head, or one for each"
+    ),
+    "bloom": replace(
+        FALCON,
         mlp="mlp.dense_4h_to_h",
-        out_proj="dense",
-        norm="layer",
-        projections=("query_key_value",),
-        fused="groups",
         alibi=adapting.alibi,
-        scale=operator.attrgetter("inv_norm_factor"),
-        returns_tuple=True,
         adds="self_attention.dense",
         variant=adapting.bloom,
         prepare=adapting.without_alibi,
         note="ALiBi; a norm behind the embedding",
     ),
-    "falcon": Family(
-        blocks="transformer.h",
-        final_norm="transformer.ln_f",
-        attention="self_attention",
-        attention_norm="input_layernorm",
-        mlp="mlp",
-        out_proj="dense",
-        norm="layer",
-        projections=("query_key_value",),
-        fused="groups",
+    "falcon": replace(
+        FALCON,
         kv_heads=adapting.falcon_heads,
         rotary="transformer.rotary_emb",
-        scale=operator.attrgetter("inv_norm_factor"),
-        returns_tuple=True,
         variant=adapting.falcon,
         served=False,
-        note="one key-value head, or groups; attention and MLP side by side or one after the other; with ALiBi refused",
+        note=f"one key-value head, or groups; {ABREAST} or one after the other; with ALiBi refused",
     ),
     "phi": replace(
         LLAMA,
@@ -138,17 +129,19 @@ FAMILIES: dict[str, Family] = {
         out_proj="dense",
         norm="layer",
         variant=adapting.refuse(qk_layernorm=(True, "has norms of queries and keys, which no released model has")),
-        note="attention and MLP side by side; some dimensions of each head rotate",
+        note=f"{ABREAST}; {SOME_TURN}",
     ),
     "phi3": replace(LLAMA, projections=("qkv_proj",), note="one projection to queries, keys and values"),
+    "phimoe": replace(LLAMA, norm="layer", note=EXPERTS),
     "olmo": replace(LLAMA, norm="layer", variant=adapting.unclipped, note="norms have no weights"),
+    "olmoe": replace(QWEN3, variant=adapting.unclipped, note=f"norms of queries and keys; {EXPERTS}"),
     "stablelm": replace(
         LLAMA,
         norm="layer",
         variant=adapting.refuse(qk_layernorm=(True, "has a norm for each single head (StableLM 2 12B)")),
-        note="some dimensions of each head rotate; with a norm for each head (12B) refused",
+        note=f"{SOME_TURN}; with a norm for each head (12B) refused",
     ),
-    "starcoder2": replace(LLAMA, norm="layer", note="biases everywhere; attention slides over a window"),
+    "starcoder2": replace(LLAMA, norm="layer", note=f"biases everywhere; {SLIDES}"),
     "granite": replace(
         LLAMA,
         prepare=adapting.scale_granite,
@@ -157,46 +150,77 @@ FAMILIES: dict[str, Family] = {
     "smollm3": replace(
         LLAMA, rotates=lambda attention: bool(attention.use_rope), note="every fourth layer does not rotate"
     ),
-    "cohere": COHERE,
+    "cohere": replace(
+        COHERE,
+        variant=adapting.head_norms("q_norm", "k_norm", "use_qk_norm"),
+        note=f"{ABREAST}; logits are scaled; some have norms of queries and keys",
+    ),
     "cohere2": replace(
         COHERE,
         rotates=lambda attention: attention.sliding_window is not None,
-        variant=None,
-        note="attention and MLP side by side; logits are scaled; layers with a window rotate, others do not",
+        note=f"{ABREAST}; logits are scaled; layers with a window rotate, others do not",
     ),
-    "mixtral": replace(LLAMA, note="the MLP is a mixture of experts, one part"),
-    "qwen2_moe": replace(LLAMA, note="the MLP is a mixture of experts, one part"),
-    "qwen3_moe": replace(QWEN3, note="norms of queries and keys; the MLP is a mixture of experts, one part"),
+    "mixtral": replace(LLAMA, note=EXPERTS),
+    "qwen2_moe": replace(LLAMA, note=EXPERTS),
+    "qwen3_moe": replace(QWEN3, note=f"{NORMED}; {EXPERTS}"),
+    "minimax_m2": replace(QWEN3, note=f"norms of queries and keys; {EXPERTS}"),
     "gemma": replace(LLAMA, gain=1.0, note="the embedding is scaled"),
-    "olmo2": replace(
-        QWEN3,
-        attention_norm=None,
-        norm_behind="post_attention_layernorm",
-        mlp="post_feedforward_layernorm",
-        note="norms behind attention and MLP, none before; norms of all queries and all keys",
+    "olmo2": OLMO2,
+    "flex_olmo": replace(OLMO2, note=f"{OLMO2.note}; {EXPERTS}"),
+    "olmo3": replace(OLMO2, rotate=rotate_halves_by_layer, note=f"{OLMO2.note}; most layers slide over a window"),
+    "exaone4": replace(
+        OLMO2,
+        rotates=lambda attention: attention.sliding_window is None or attention.is_sliding,
+        note=f"{OLMO2.note}; where some layers have a window, the others do not rotate",
     ),
+    "glm": replace(GLM, note=f"pairs of dimensions rotate, {SOME_TURN.removesuffix(' rotate')}"),
     "glm4": replace(
-        LLAMA,
-        rotate=rotate_pairs_of_halves,
+        GLM,
         norm_behind="post_self_attn_layernorm",
         mlp="post_mlp_layernorm",
         note="norms before and behind attention and MLP; pairs of dimensions rotate, some of each head",
     ),
+    "glm4_moe": replace(
+        LLAMA, variant=adapting.head_norms("q_norm", "k_norm", "use_qk_norm"), note=f"{SOME_TURN}; {EXPERTS}"
+    ),
+    "helium": replace(GLM, note="pairs of dimensions rotate"),
+    "ernie4_5": replace(GLM, note="pairs of dimensions rotate"),
+    "ernie4_5_moe": replace(GLM, note=f"pairs of dimensions rotate; {EXPERTS}"),
+    "nemotron": replace(LLAMA, norm="layer", gain=1.0, note=SOME_TURN),
+    "apertus": replace(QWEN3, attention_norm="attention_layernorm"),
+    "arcee": LLAMA,
+    "seed_oss": replace(LLAMA, note="queries, keys and values have biases"),
+    "jais2": replace(LLAMA, norm="layer", note="biases everywhere"),
+    "ministral": replace(LLAMA, note=SLIDES),
+    "cwm": replace(LLAMA, note=SLIDES),
     "gemma3_text": replace(
-        QWEN3,
+        BEHIND,
         gain=1.0,
         rotate=rotate_halves_by_layer,
-        norm_behind="post_attention_layernorm",
-        mlp="post_feedforward_layernorm",
         variant=adapting.uncapped,
         note="norms before and behind attention and MLP, and of queries and keys; most layers slide over a window",
     ),
 }
 
+_RECURRENT = (
+    "mamba mamba2 falcon_mamba falcon_h1 jamba bamba zamba zamba2 nemotron_h granitemoehybrid recurrent_gemma rwkv "
+    "lfm2 lfm2_moe qwen3_next qwen3_5_text minimax kimi_linear"
+)
+_LATENT = "deepseek_v2 deepseek_v3 deepseek_v32 minicpm3 longcat_flash glm4_moe_lite youtu"
 REFUSED: dict[str, str] = {
     "gemma2": "its caps on logits keep the parts of a residual from adding up to them",
     "mpt": "its ALiBi is the same for all rows of a batch, and packed prompts need their own",
-    "gemma3": "it reads images, too; take its text model alone (gemma3_text)",
+    **dict.fromkeys(("gemma3", "mistral3", "llama4"), "it reads images, too; take its text model alone"),
+    "gpt_oss": "part of its attention goes to no position (sinks), so its weights are not those of positions alone",
+    "bitnet": "a norm lies between its heads and their output matrix, and its weights are of three values",
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe", "nanochat"), "it norms queries and keys after they rotate"),
+    "persimmon": "it centres queries and keys, with a bias",
+    "codegen": "its queries, keys and values lie in slices of several heads",
+    "dbrx": "it clips queries, keys and values, which are then not linear in what enters",
+    "diffllama": "its heads are differences of two attentions",
+    "openai-gpt": "its norms lie behind the residual sums, so nothing adds up to them",
+    **dict.fromkeys(_LATENT.split(), "its keys and values are made of a latent vector that has a norm of its own"),
+    **dict.fromkeys(_RECURRENT.split(), "some or all of its layers are recurrent or convolutions, and have no heads"),
 }
 
 

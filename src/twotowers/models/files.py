@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from ..arguments import brief, unseen
 from ..errors import ModelError, UnknownNameError, UserError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
-from .gguf_files import convert
+from .gguf_files import VERSION, convert
 from .registry import REGISTRY, WHEELS
 from .weights import weight_files
 
@@ -135,7 +135,7 @@ def _converted(key: str, gguf: Path, sha: str) -> Path:
 
     Its files are held to the digests that it was written with: a damaged copy is made again.
     """
-    target = cache_folder() / "models" / f"{key}-{sha[:16]}"
+    target = cache_folder() / "models" / f"{key}-{sha[:16]}-{VERSION}"
     if target.is_dir():
         problem = _damage_of_copy(target)
         if not problem:

@@ -15,13 +15,13 @@ import gguf
 import numpy as np
 import psutil
 import torch
-from tokenizers import processors
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from ..errors import MemoryLimitError, ModelError
 from ..hub import first_line
 from .families import family_of, require_family
+from .gguf_tokens import INSTEAD, read_as_said
 
 # Settings that change numbers and that transformers does not read, each with the value that changes none.
 UNREAD: dict[str, tuple[Any, ...]] = {
@@ -36,9 +36,14 @@ UNREAD: dict[str, tuple[Any, ...]] = {
     "attn_logit_softcapping": (0,),
     "final_logit_softcapping": (0,),
 }
+EXPERTS = {  # what files say of experts, and configurations, by one name or another
+    "expert_count": ("num_experts", "num_local_experts"),
+    "expert_used_count": ("num_experts_per_tok",),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
+}
 NO_WEIGHTS = {"rope_freqs.weight": 1.0}  # tensors that change nothing while all of their values are this one
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes one
-INSTEAD = "give the model as a folder in Hugging Face layout"
+VERSION = 2  # of how a file is read: copies that were converted otherwise are not used again
 
 
 def read(file: Path) -> tuple[nn.Module, Any]:
@@ -64,7 +69,8 @@ def read(file: Path) -> tuple[nn.Module, Any]:
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{file} lacks {len(missing)} tensors, {missing[0]} first; fetch the whole file again.")
     _require_all(file, held, network)
-    _begin_as_said(file, held, tokenizer)
+    read_as_said(file, held, tokenizer)
+    _keep_window(held, network.config)
     return network, tokenizer
 
 
@@ -127,6 +133,12 @@ def _require_settings(file: Path, held: gguf.GGUFReader, config: Any) -> None:
             raise ModelError(f"{file} says {name} = {theirs:g}, but transformers reads it as {ours:g}; {INSTEAD}.")
 
 
+def _keep_window(held: gguf.GGUFReader, config: Any) -> None:
+    """Let a configuration say how far back a sliding attention looks, which transformers reads for few families."""
+    if window := _settings(held).get("attention.sliding_window"):
+        config.sliding_window = int(window)
+
+
 def _settings(held: gguf.GGUFReader) -> dict[str, Any]:
     """What a file says of its model, by names without the architecture before them."""
     architecture = held.fields["general.architecture"].contents() if "general.architecture" in held.fields else ""
@@ -147,32 +159,13 @@ def _read(config: Any) -> Iterator[tuple[str, float]]:
     for name in ("max_position_embeddings", "rope_theta"):
         if found := getattr(config, name, None) or rope.get(name):
             yield {"rope_theta": "rope.freq_base"}.get(name, "context_length"), found
+    for name, settings in EXPERTS.items():
+        yield name, next((found for own in settings if (found := getattr(config, own, None))), 0)
     if rope:
         yield "rope.dimension_count", head * (rope.get("partial_rotary_factor") or 1.0)
     for name in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"):
         if epsilon := getattr(config, name, None):
             yield from ((f"attention.layer_norm_{kind}epsilon", epsilon) for kind in ("rms_", ""))
-
-
-def _begin_as_said(file: Path, held: gguf.GGUFReader, tokenizer: Any) -> None:
-    """Let a tokenizer put the first token before a text that the file says, which transformers does not read.
-
-    Where nothing is said, SentencePiece's tokenizers put one there and others do not, as for llama.cpp.
-    """
-    said = {name: held.fields[name].contents() for name in held.fields if name.startswith("tokenizer.ggml.add_")}
-    pieces = "tokenizer.ggml.model" in held.fields and held.fields["tokenizer.ggml.model"].contents() == "llama"
-    bos, number = tokenizer.bos_token, tokenizer.bos_token_id
-    ids = tokenizer("a")["input_ids"]
-    wanted, there = said.get("tokenizer.ggml.add_bos_token", pieces), bool(ids) and ids[0] == number
-    if wanted and not there and bos is not None:
-        backend = tokenizer.backend_tokenizer
-        first = processors.TemplateProcessing(f"{bos} $A", f"{bos} $A {bos} $B", [(bos, number)])
-        backend.post_processor = processors.Sequence([own for own in (backend.post_processor, first) if own])
-    elif wanted != there:
-        raise ModelError(f"The tokenizer in {file} has another first token than it says; {INSTEAD}.")
-    spaced = tokenizer.convert_ids_to_tokens(ids)[-1].startswith(SPACE)
-    if pieces and spaced != said.get("tokenizer.ggml.add_space_prefix", True):
-        raise ModelError(f"The tokenizer in {file} puts another space before a text than it says; {INSTEAD}.")
 
 
 def _require_memory(file: Path, held: gguf.GGUFReader) -> None:

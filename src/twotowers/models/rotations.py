@@ -16,13 +16,14 @@ def rotate_halves(rotary: Any, attention: Any, x: Tensor, positions: Tensor) -> 
 
 
 def rotate_halves_by_layer(rotary: Any, attention: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """As `rotate_halves`, where layers of one kind turn at another speed than those of the other (Gemma 3)."""
+    """As `rotate_halves`, where layers of one kind turn otherwise than those of the other (Gemma 3, OLMo 3)."""
+    kind = getattr(attention, "layer_type", None) or attention.attention_type
 
     class OfLayer:
-        inv_freq = rotary.get_buffer(f"{attention.layer_type}_inv_freq")
+        inv_freq = rotary.get_buffer(f"{kind}_inv_freq")
 
         def __call__(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-            return rotary(x, positions, attention.layer_type)
+            return rotary(x, positions, kind)
 
     return rotate_halves(OfLayer(), attention, x, positions)
 

@@ -55,10 +55,11 @@ _EXPLANATION = """
 - **Attention** is the weight with which the last position looks at the label, after the exchange that is chosen.
 - **q·k** is the score that enters the softmax, {{eq}}`eq-attention`, with nothing exchanged.
 - **Value says** is the label whose logit the value at this place would raise over the other's, and by how much, not
-  weighted, {{eq}}`eq-logit-minus`.
+  weighted, {{eq}}`eq-logit-minus`; of more than two labels, its own over the mean of the others, or they over it.
 - **Moves the margin by** is what arrives from there, to first order, by the gradient of the whole model: positive is
   towards the right label.
-- **Margins** are computed anew for every exchange, {{eq}}`eq-exchange`. The probability is between the two labels.
+- **Margins** are computed anew for every exchange, {{eq}}`eq-exchange`. The probability is between the two labels; of
+  more, between the right one and that to which the query is to be moved, which is chosen with it.
 
 The heads: in-context heads of this run; the deep head with the largest AUC on the selection half, and those whose
 exchange score is lowest and in the middle, where they are others.

@@ -122,13 +122,11 @@ class Published:
 
     @cached_property
     def explored(self) -> str:
-        """HTML in which a reader looks into the heads; empty where the run has not all its numbers, or more labels."""
+        """HTML in which a reader looks into the heads; empty where the run has not all its numbers."""
         if "towers" not in self.chapters or EXPLORE.id not in self.pictures("towers"):
             return ""
         try:
             kept = Shown.read(self.run.path, "towers")
-            if len(kept.facts.labels) > 2:  # the page speaks of one label and the other
-                return ""
             return widget(call(data, kept.facts, kept.inputs(EXPLORE.id)))
         except (OSError, LookupError, TypeError, ValueError):
             return ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ..arguments import brief
 from ..errors import LabelError, PromptError
 from .encoding import Reader, encode, require_text
-from .label_pairs import WORDS
+from .task_labels import WORDS
 
 # What is offered where a label is several tokens; no text of the shipped task is among them.
 CANDIDATES = (("foo", "bar"), ("yes", "no"), ("red", "blue"), ("up", "down"), ("left", "right"), ("true", "false"))

@@ -18,8 +18,8 @@ from ..arguments import brief, require_seed, require_whole
 from ..errors import LabelError, PromptError
 from .design import category_groups
 from .encoding import Reader, Span, encode, require_reader, require_text, tokens_of
-from .label_pairs import ROLES, LabelPair
 from .label_tokens import label_tokens, template_parts
+from .task_labels import ROLES, TaskLabels
 from .tasks import Task, find_half
 
 CONTENT_FREE = "N/A"
@@ -225,7 +225,7 @@ def sample_sets(
     seed: int,
     template: str = TEMPLATES["lines"][0],
     separator: str = TEMPLATES["lines"][1],
-    labels: LabelPair | None = None,
+    labels: TaskLabels | None = None,
 ) -> list[PromptSet]:
     """Draw prompt sets: as many categories each as there are labels, by `category_groups`, `shots` demonstrations a
     label, shuffled.

@@ -21,9 +21,9 @@ import yaml
 
 from ..errors import TaskError, UnknownNameError
 from . import datasets, sampling, tables
-from .label_pairs import MOST, LabelPair, label_pair, number_shown, usual_labels
 from .spelling import listed, named, named_plainly, spelt_plainly
 from .tables import Row
+from .task_labels import MOST, TaskLabels, number_shown, task_labels, usual_labels
 from .written import is_path, unwritable
 
 Half = Literal["selection", "evaluation"]
@@ -58,7 +58,7 @@ class Task:
     texts: Mapping[str, Mapping[Half, tuple[str, ...]]]
     digest: str
     shots: int | None = None
-    labels: LabelPair = field(default_factory=LabelPair)
+    labels: TaskLabels = field(default_factory=TaskLabels)
     own: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     account: str = ""
@@ -115,7 +115,7 @@ def load_task(name: str | Path) -> Task:
             "task", asked, BUILT_IN, hint=" (or give a CSV file with the columns text,label, or a folder)"
         )
     number = number_shown(task.name, len(task.categories), shows)
-    labels = label_pair(options.get(":labels=", usual_labels(number).asked), _own_names(key), classes=number)
+    labels = task_labels(options.get(":labels=", usual_labels(number).asked), _own_names(key), classes=number)
     said = {
         ":classes=": number if number != 2 else None,
         ":shots=": options.get(":shots="),

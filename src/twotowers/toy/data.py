@@ -23,10 +23,10 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ..prompts.label_pairs import LabelPair
 from ..prompts.sets import CONTENT_FREE
+from ..prompts.task_labels import TaskLabels
 
-USUAL = LabelPair().names
+USUAL = TaskLabels().names
 # Labels without a meaning; which of them a prompt uses, and for which category, is random.
 TRAINING_LABELS = (
     *USUAL, "baz", "qux", "quux", "corge", "grault", "garply", "plugh", "xyzzy", "thud", "wibble", "wobble", "blip",

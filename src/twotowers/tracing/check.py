@@ -19,9 +19,9 @@ from ..models.architecture import weight_in_out
 from ..models.model import Model
 from ..models.quantised import held
 from ..prompts.encoding import require_reader
-from ..prompts.label_pairs import LabelPair
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet, prompt_set
+from ..prompts.task_labels import TaskLabels
 from ..prompts.variants import prompt_set_of
 from .ablation import ablate, subtract
 from .capture import Capture, answers, capture, own_logits, remember
@@ -42,7 +42,7 @@ DEMONSTRATIONS = [
 QUERIES = [("cow", "foo"), ("eleven", "bar"), ("elephant", "foo")]
 
 
-def check(model: Model, labels: Sequence[str] = LabelPair().names) -> pd.DataFrame:
+def check(model: Model, labels: Sequence[str] = TaskLabels().names) -> pd.DataFrame:
     """Measure every identity on a model.
 
     Args:
@@ -52,7 +52,7 @@ def check(model: Model, labels: Sequence[str] = LabelPair().names) -> pd.DataFra
         a row per identity: `identity, residual, tolerance, holds`.
     """
     require_reader(model)
-    words = dict(zip(LabelPair().names, labels, strict=True))
+    words = dict(zip(TaskLabels().names, labels, strict=True))
     sets = [
         prompt_set(model, DEMONSTRATIONS, QUERIES, words=words),
         prompt_set(model, DEMONSTRATIONS[:3], QUERIES[::-1], template="{text} : {label}", separator=" ", words=words),
@@ -91,7 +91,7 @@ def lines(table: pd.DataFrame) -> str:
     )
 
 
-def require(model: Model, labels: Sequence[str] = LabelPair().names) -> pd.DataFrame:
+def require(model: Model, labels: Sequence[str] = TaskLabels().names) -> pd.DataFrame:
     """As `check`.
 
     Raises:

@@ -28,12 +28,15 @@ def targets(s: PromptSet, towards: str = NEXT) -> Int[Tensor, " N"]:
     """
     if towards not in (NEXT, *s.labels):
         raise UnknownNameError("label to move to", towards, (NEXT, *s.labels))
-    gold, k = torch.tensor(s.gold), len(s.labels)
-    following = (gold + 1) % k
     if towards == NEXT:
-        return following
+        return following(s)
     chosen = s.labels.index(towards)
-    return torch.where(gold == chosen, following, chosen)
+    return torch.where(torch.tensor(s.gold) == chosen, following(s), chosen)
+
+
+def following(s: PromptSet, steps: int = 1) -> Int[Tensor, " N"]:
+    """The label so many steps behind the gold one of each prompt, in a circle."""
+    return (torch.tensor(s.gold) + steps) % len(s.labels)
 
 
 def others_of(gold: Int[Tensor, " N"], k: int) -> Int[Tensor, "N k1"]:

@@ -24,7 +24,7 @@ from ..prompts.packing import Batch, pack
 from ..prompts.sets import PromptSet, as_sets
 from .answers import Answers, outcome_table, two_way_table
 from .capture import Capture, capture
-from .contrasts import NEXT, margin_against, targets
+from .contrasts import NEXT, following, margin_against, targets
 from .heads import Head, Heads, as_heads, by_layer
 from .projection import values_of
 from .rewriting import Choice, rewrite, rewritten_differences
@@ -75,13 +75,16 @@ def exchange(
     return table if towards == NEXT else table[table["label"] != towards].reset_index(drop=True)
 
 
-def exchanges(model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]) -> pd.DataFrame:
+def exchanges(
+    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]], steps: int = 1
+) -> pd.DataFrame:
     """As `exchange` for several choices of heads and part, which are the groups, in one pass over the sets.
 
-    `accuracy` is left out: it needs logits of the whole vocabulary, about half the work. The other label is the next.
+    `accuracy` is left out: it needs logits of the whole vocabulary, about half the work. The other label is the next,
+    or the one so many steps on.
     """
-    found = _differences(model, sets, choices)
-    tables = [two_way_table(apart, s, i, targets(s)) for i, (s, apart) in enumerate(zip(sets, found, strict=True))]
+    found = enumerate(zip(sets, _differences(model, sets, choices, steps), strict=True))
+    tables = [two_way_table(apart, s, i, following(s, steps)) for i, (s, apart) in found]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -94,16 +97,16 @@ def exchanged_margins(
 
 
 def _differences(
-    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]]
+    model: Model, sets: Sequence[PromptSet], choices: Sequence[tuple[Heads, str]], steps: int = 1
 ) -> list[Float[Tensor, "choices N k1"]]:
     """`contrasts.differences` of each choice, set by set."""
     known = _as_choices(model, choices)
 
     def of_set(index: int, s: PromptSet) -> pd.DataFrame:
-        apart = rewritten_differences(model, *_rewritings(model, s, known, targets(s)))
+        apart = rewritten_differences(model, *_rewritings(model, s, known, following(s, steps)))
         return pd.DataFrame({str(n): column for n, column in enumerate(apart.flatten(1).T.numpy())})
 
-    found = sweep(model, sets, "exchange", known, of_set)
+    found = sweep(model, sets, "exchange", [known, steps], of_set)
     return [
         torch.tensor(table.to_numpy()).unflatten(1, (len(s.prompts), -1)) for s, table in zip(sets, found, strict=True)
     ]

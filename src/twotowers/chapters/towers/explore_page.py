@@ -16,7 +16,7 @@ from ...publishing.style import GREY, INK, ONE, PAPER, TESTED, label_looks
 from ...publishing.wording import counted, percent
 from .exchange_page import ROWS
 from .exchanging import CHOSEN, INTACT
-from .explore import MOVED_WEIGHTS
+from .explore import ENTRY, MOVED_WEIGHTS, PROMPT
 
 LONGEST = 22  # letters of a text beside its bar
 LEAST = 0.01  # attention: an axis of less has no room for its numbers
@@ -59,14 +59,14 @@ def explore_figure(
 
 def _caption(facts: Facts, roles: pd.DataFrame, prompts: pd.DataFrame) -> str:
     (head, role), first = roles.iloc[0][["head", "role"]], prompts.iloc[0]
-    number = counted(len(prompts), "prompt")
+    number = counted(len(prompts[PROMPT].drop_duplicates()), "prompt")
     return (
         f"One prompt in one head. Its query is *{escape(first['text'])}*, whose right label is "
         f"*{escape(first['label'])}*. Left: attention weight of the last position in head {head} ({role}) at each "
         f"label position, beside the text that the label belongs to; diamonds: with the query of "
-        f"*{escape(first['other'])}*, whose label is the other one. Right: margin (right label's logit minus the "
-        "other's) with one part exchanged between the classes, in this head and in all in-context heads; grey line: "
-        f"nothing exchanged. The numbers below are of {number} and {counted(len(roles), 'head')}."
+        f"*{escape(first['other'])}*, whose label is *{escape(first['towards'])}*. Right: margin (the right label's "
+        "logit minus that label's) with one part exchanged between the classes, in this head and in all in-context "
+        f"heads; grey line: nothing exchanged. The numbers below are of {number} and {counted(len(roles), 'head')}."
     )
 
 
@@ -103,8 +103,9 @@ def visible(text: str) -> str:
 
 
 def rows_of(table: pd.DataFrame, prompt: Any, head: str | None = None) -> pd.DataFrame:
-    """The rows of a table that belong to a prompt, or to one head of it."""
-    own = (table["set"] == prompt["set"]) & (table["query"] == prompt["query"])
+    """The rows of a table that belong to a row of `prompts`, or to one head of it."""
+    keys = [key for key in ENTRY if key in table]
+    own = (table[keys] == prompt[keys]).all(axis=1)
     return table[own if head is None else own & (table["head"] == head)]
 
 

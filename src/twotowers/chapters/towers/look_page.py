@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from ...publishing.markdown import escape
 from ...publishing.publish import Facts
-from ...publishing.style import LABEL_COLOURS
+from ...publishing.style import DARK, label_looks
 from ...publishing.wording import NOT_KNOWN
 from .exchange_page import ROWS
 from .exchanging import CHOSEN, INTACT
@@ -23,6 +23,7 @@ from .explore_page import margins_of, rows_of, visible
 
 NUMBERS = ("weight", *MOVED_WEIGHTS.values(), "score", "value", "moved")  # of each label position, in this order
 MARGIN = "Margin in logits, right label minus the other, and the right label's probability between the two"
+OTHERS = "the others"  # of more than two labels, what a value speaks for that speaks against its own
 HEADINGS = {
     "line": "prompt",
     "weight": "attention",
@@ -54,7 +55,7 @@ def data(
             raise ValueError("a label of a prompt lacks its numbers")
         lines = [[visible(text), label] for text, label in shown[heads[0]][["text", "label"]].to_numpy()]
         return {
-            **{name: visible(prompt[name]) for name in ("text", "label", "other", "same")},
+            **{name: visible(prompt[name]) for name in ("text", "label", "towards", "other", "same")},
             "tokens": [
                 [visible(token), line, kind]
                 for token, line, kind in own[["token", "demonstration", "kind"]].itertuples(index=False)
@@ -70,6 +71,7 @@ def data(
 
     return {
         "labels": list(facts.labels),
+        "others": OTHERS,
         "parts": ROWS,
         "numbers": list(NUMBERS),
         "moved_weights": MOVED_WEIGHTS,
@@ -86,7 +88,8 @@ def widget(given: dict[str, Any]) -> str:
     In it nothing is hidden but what only a script can use.
     """
     first, head = given["prompts"][0], given["heads"][0]["head"]
-    colours = "; ".join(f"--label-{number}: {colour}" for number, colour in enumerate(LABEL_COLOURS))
+    looks = enumerate(label_looks(given["labels"]))
+    colours = "; ".join(f"--light-{number}: {own}; --dark-{number}: {DARK[own]}" for number, (_, own, *_) in looks)
     headings = "".join(f'<th scope="col">{words}</th>' for words in HEADINGS.values())
     caption = f"Label positions of the prompt that ends in “{_text(first['text'])}”, in head {head}"
     return f"""<div id="explore" style="{colours}">
@@ -124,10 +127,11 @@ def _line(given: dict[str, Any], line: list[str], numbers: dict[str, Any]) -> st
 
 
 def says(labels: list[str], own: str, value: float | None) -> str:
-    """Which label a value speaks for, by the sign of its logit minus towards its own; nothing if for neither."""
+    """Which label a value speaks for, by the sign of its logit minus towards its own; nothing if for none."""
     if not value:
         return ""
-    return own if value > 0 else next(label for label in labels if label != own)
+    others = [label for label in labels if label != own]
+    return own if value > 0 else others[0] if len(others) == 1 else OTHERS
 
 
 def _margin(margins: dict[str, dict[str, float | None]], part: str, head: str) -> str:

@@ -10,8 +10,8 @@ import twotowers
 from twotowers.chapters.imbalance.designs import share_sets
 from twotowers.errors import LabelError, TaskError
 from twotowers.models.model import open_model
-from twotowers.prompts.label_pairs import LabelPair, label_pair
 from twotowers.prompts.sets import PromptSet
+from twotowers.prompts.task_labels import TaskLabels, task_labels
 from twotowers.prompts.tasks import load_task, portable
 from twotowers.prompts.variants import all_dealt, few_queries, reorder, swapped
 from twotowers.publishing.provenance import run_name, run_title
@@ -55,8 +55,8 @@ def test_every_prompt_that_is_made_of_a_set_has_its_words_at_the_label_positions
 
 
 def test_two_words_stand_for_either_class_as_often_and_in_any_order_are_the_same():
-    assert label_pair("yes,no") == label_pair(" no , yes ")
-    assert label_pair("bar,foo") == LabelPair()
+    assert task_labels("yes,no") == task_labels(" no , yes ")
+    assert task_labels("bar,foo") == TaskLabels()
     sets = study("no,yes", "paper").evaluation
     shown = Counter((s.written[label], name) for s in sets for label, name in zip(s.labels, s.categories, strict=True))
     for name in {name for _, name in shown}:
@@ -133,15 +133,15 @@ def test_the_identities_are_measured_with_the_labels_of_the_run(real, monkeypatc
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ("bar,foo", "One category is labelled foo, the other bar, and the draw is made anew for every demonstration "
-         "set, so only the demonstrations say which is which."),
+        ("bar,foo", "The two categories of a set are labelled foo and bar, and the draw is made anew for every "
+         "demonstration set, so only the demonstrations say which is which."),
         ("no,yes", "Where the text says foo and bar, read yes and no."),
         ("natural", "Each category is labelled with its own name; the two of a set are called first and second. Where "
          "the text says foo and bar, read second and first."),
-        ("flipped", "with the name of the other"),
+        ("flipped", "with the name of another of its set, so only"),
     ],
 )  # fmt: skip
 def test_the_task_says_what_its_labels_are(labels, said):
     assert said in load_task(f"words:labels={labels}").account
     first, second = study(labels).evaluation[0].labels
-    assert label_pair(labels) == LabelPair() or f"read {second} and {first}." in label_pair(labels).account()
+    assert task_labels(labels) == TaskLabels() or f"read {second} and {first}." in task_labels(labels).account()

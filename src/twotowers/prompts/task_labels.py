@@ -21,8 +21,8 @@ MOST = len(WORDS)  # classes of a prompt set
 
 
 @dataclass(frozen=True)
-class LabelPair:
-    """The labels of a task: a pair, or one for each class where more are shown.
+class TaskLabels:
+    """The labels of a task, one for each class that a prompt set shows.
 
     Attributes:
         asked: `natural`, `flipped`, or words with a comma between them.
@@ -51,67 +51,51 @@ class LabelPair:
 
     def account(self) -> str:
         """What a reader is told of them, in plain text."""
-        if len(self.names) > 2:
-            return self._account_of_many()
-        second, first = sorted(self.names, reverse=True)  # in the place of foo, of bar
-        instead = f" Where the text says foo and bar, read {second} and {first}." if self != LabelPair() else ""
-        if self.asked == NATURAL:
-            said = f"Each category is labelled with its own name; the two of a set are called {first} and {second}."
-        elif self.asked == FLIPPED:
-            said = (
-                f"Each category is labelled with the name of the other, so that only the demonstrations say which is "
-                f"which; the two of a set are called {first} and {second}."
-            )
-        else:
-            said = (
-                f"One category is labelled {second}, the other {first}, and the draw is made anew for every "
-                f"demonstration set, so only the demonstrations say which is which."
-            )
-        return said + instead
-
-    def _account_of_many(self) -> str:
-        number, last = len(self.names), self.names[-1]
-        named = f"{', '.join(self.names[:-1])} and {last}"
-        if self.asked == NATURAL:
-            said = f"Each category is labelled with its own name; the {number} of a set are called {named}."
-        elif self.asked == FLIPPED:
-            said = (
-                f"Each category is labelled with the name of another of its set, so that only the demonstrations say "
-                f"which is which; the {number} of a set are called {named}."
-            )
+        number, named = _number(len(self.names)), f"{', '.join(self.names[:-1])} and {self.names[-1]}"
+        only = "so only the demonstrations say which is which"
+        if self.asked in (NATURAL, FLIPPED):
+            name = "its own name" if self.asked == NATURAL else f"the name of another of its set, {only}"
+            said = f"Each category is labelled with {name}; the {number} of a set are called {named}."
         else:
             said = (
                 f"The {number} categories of a set are labelled {named}, and the draw is made anew for every "
-                f"demonstration set, so only the demonstrations say which is which."
+                f"demonstration set, {only}."
             )
+        if self == TaskLabels():
+            return said
+        if len(self.names) == 2:
+            return f"{said} Where the text says foo and bar, read {' and '.join(sorted(self.names, reverse=True))}."
         return (
             f"{said} Where the text says foo and bar, read these {number}; where it says the other label, or the other "
             f"class, read all others, or, of an exchange, the next of {', '.join(sorted(self.names))}, in a circle."
         )
 
 
-def usual_labels(classes: int) -> LabelPair:
+def usual_labels(classes: int) -> TaskLabels:
     """The labels of a task of so many classes, unless others are asked for."""
-    return label_pair(",".join(WORDS[:classes]), classes=classes)
+    return task_labels(",".join(WORDS[:classes]), classes=classes)
 
 
-def label_pair(asked: str, own: Mapping[str, str] | None = None, *, classes: int = 2) -> LabelPair:
+def task_labels(asked: str, own: Mapping[str, str] | None = None, *, classes: int = 2) -> TaskLabels:
     """The labels that were asked for: `natural`, `flipped`, or as many words as classes; their order does not matter.
 
     Raises:
         TaskError: it is none of these.
     """
     if asked in (NATURAL, FLIPPED):
-        return LabelPair(asked, ROLES[:classes], dict(own or {}))
+        return TaskLabels(asked, ROLES[:classes], dict(own or {}))
     words = sorted((word.strip() for word in asked.split(",")), reverse=True)
     wrong = len(words) != classes or not all(map(shown, words)) or len(set(map(shown, words))) < classes
     if wrong or not asked.isprintable():
-        number = "two" if classes == 2 else str(classes)
         raise TaskError(
-            f"The labels '{asked}' cannot be used; give {number} different words with a comma between them, or "
-            f"{NATURAL}, or {FLIPPED}."
+            f"The labels '{asked}' cannot be used; give {_number(classes)} different words with a comma between them, "
+            f"or {NATURAL}, or {FLIPPED}."
         )
-    return LabelPair(",".join(words), tuple(words))
+    return TaskLabels(",".join(words), tuple(words))
+
+
+def _number(classes: int) -> str:
+    return "two" if classes == 2 else str(classes)
 
 
 def number_shown(task: str, there: int, shows: str) -> int:
