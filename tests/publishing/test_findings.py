@@ -26,6 +26,7 @@ from twotowers.publishing.findings import (
 )
 from twotowers.publishing.forest import forest, forest_alt, forest_table
 from twotowers.publishing.ledger import NOT_RUN
+from twotowers.publishing.style import NARROW, styled
 from twotowers.statistics import Estimate, Verdict, judge
 
 NAN = float("nan")
@@ -171,7 +172,8 @@ def test_a_forest_can_be_drawn_of_anything():
     assert list(table["claim"]) == list(CLAIMS)
     assert table.set_index("claim").loc["C5", "control_mean"] == 0.1
     for each in (table, forest_table({})):
-        narrow = forest(each, narrow=True)
+        with styled(NARROW):
+            narrow = forest(each)
         assert [label.get_text() for label in narrow.axes[0].get_yticklabels()] == [*CLAIMS]
         drawing = forest(each)
         low, high = drawing.axes[0].get_xlim()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ...publishing import style
-from ...publishing.plots import banded_line, panels
+from ...publishing.plots import banded_line, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY
 from ...publishing.wording import head_names, intervals
@@ -69,7 +69,7 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
     right.set_xticklabels([str(n) if n in (0, 1, 4, 16, max(ticks)) else "" for n in ticks])
     right.set(xlabel="number of heads n", ylabel="margin (logits)")
     right.legend(loc="best", fontsize=8.5)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    legend_above(figure, *ax.get_legend_handles_labels())
     return figure
 
 
