@@ -138,7 +138,7 @@ def test_on_a_phone_the_panels_of_a_figure_stand_below_each_other_and_its_words_
 
 
 def test_a_box_that_scrolls_can_be_reached_by_keys(pages, runs, tab):
-    tab.set_viewport_size({"width": 300, "height": 800})  # no figure of ours is as narrow
+    tab.set_viewport_size({"width": 240, "height": 800})  # no figure of ours is as narrow
     tab.goto(pages["performance.html"].as_uri())
     box = tab.locator(".figure-scroll").first
     expect(box).to_have_attribute("tabindex", "0")

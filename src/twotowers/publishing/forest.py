@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ..paper import CLAIMS
 from ..statistics import CONTRADICTED, INCONCLUSIVE, NEGLIGIBLE, SUPPORTED, UNSTABLE, Verdict
 from . import style
-from .ledger import NOT_RUN, number
+from .ledger import NOT_RUN, measured
 from .plots import panels
 
 # Marker, colour and whether it is filled: each pair differs in grey as well.
@@ -118,6 +118,6 @@ def forest_alt(verdicts: Mapping[str, Verdict]) -> str:
     for name, claim in CLAIMS.items():
         made = verdicts.get(name)
         known = made is not None and made.estimate.known
-        effect = f", {number(made.estimate, claim)} {claim.unit}" if made is not None and known else ""
+        effect = f", {measured(made.estimate, claim)}" if made is not None and known else ""
         parts.append(f"{name} {made.verdict if made else NOT_RUN}{effect}")
     return f"Forest plot with a row a claim. {'; '.join(parts)}."

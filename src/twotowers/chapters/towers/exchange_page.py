@@ -13,7 +13,8 @@ from ...publishing import style
 from ...publishing.plots import banded_line, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY
-from ...publishing.wording import head_names, intervals
+from ...publishing.wording import groups_as_good, head_names, intervals
+from .edges import DRAWS
 from .exchanging import ALL_DEEP, CHOSEN, INTACT, OTHERS, RANDOM, STRONGEST
 
 ROWS = {
@@ -145,7 +146,7 @@ def _beside(what: str, form: Callable[[float], str], own: Mapping[str, float], o
         return f"{what} is not defined for these heads."
     each = ", ".join(f"{name} {form(x)}" for name, x in known.items())
     average = f"; the average of all other deep heads is {form(others)}" if np.isfinite(others) else ""
-    draws = f", and {share:.1%} of random groups do as well" if np.isfinite(share) else ""
+    draws = f"; {groups_as_good(round(share * (1 + DRAWS)) - 1, DRAWS)}" if np.isfinite(share) else ""
     return f"{what}: **{form(float(np.mean(list(known.values()))))}** a head ({each}){average}{draws}."
 
 
