@@ -212,7 +212,7 @@ def _llms(pages: dict[str, str], described: dict[str, str]) -> str:
     lines = [
         f"- [{html.unescape(title[1]).strip()}]({name})" + (f": {described[name]}" if described[name] else "")
         for name, title in titles.items()
-        if title and name not in ("index.html", "genindex.html", "search.html")
+        if title and name not in ("index.html", "search.html")
     ]
     return "\n".join(["# Two Towers", "", f"> {SUMMARY}", "", "## Pages", "", *lines, ""])
 

@@ -17,11 +17,12 @@ from ..publishing.markdown import escape, option, stacked, table_text
 from ..publishing.publish import narrow_file
 from ..publishing.run_folder import figure_stem
 from ..statistics import SUPPORTED
+from ..toy.page import NAME as TOY
 from .explore import TITLE
 from .pages import LOOK, LOOK_IN, Published
 from .same_axes import drawn_alike
 
-BESIDE, BELOW = "1 1 2 2", "1"  # columns of a grid by how wide the page is
+BESIDE, BELOW = "1 1 2 2\n:gutter: 1\n", "1"  # columns of a grid by how wide the page is, close to each other
 CENTRAL = ("towers", EXCHANGE.id)  # the figure that the account stands or falls with
 MEASURES = {
     "task": "accuracy by number of demonstrations and by prompt template",
@@ -45,6 +46,7 @@ def home(runs: Sequence[Published], book: Path) -> str:
         links = [f"[{own.title_of(own.chapters[0])}](runs/{own.name}/{own.chapters[0]}.ipynb)"]
         links += [f"[The ledger of claims](runs/{own.name}/claims.ipynb)"] if "claims" in own.chapters else []
         links += [f"[{TITLE}](runs/{own.name}/{LOOK}.md)"] if own.has(LOOK) else []
+        links += ["[How it was trained](toy.md)"] if own.name == TOY and own.contributed is None else []
         said = [answer(own.model, own.verdicts), over_seeds(own.by_seed), beyond(own.verdicts)]
         said = [*filter(None, said), " · ".join(links)]
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
@@ -104,7 +106,7 @@ def atlas_page(runs: Sequence[Published]) -> str:
         f":alt: {option(_alt(own))}\n```\n:::"
         for own in having
     ]
-    forests = "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::" if cards else ""
+    forests = f"::::{{grid}} {BESIDE}\n" + "\n".join(cards) + "\n::::" if cards else ""
     ledgers = {escape(own.title): own.ledger for own in runs}
     table = atlas(ledgers, {escape(own.title): own.links for own in runs})
     handed_in = [f"{escape(own.title)}: {own.contributed.said}" for own in runs if own.contributed]
