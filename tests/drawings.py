@@ -15,10 +15,11 @@ from twotowers.chapters.registry import CHAPTERS
 from twotowers.pipeline.redraw import items_of
 from twotowers.publishing.forest import forest, forest_table
 from twotowers.publishing.ledger import verdicts_of
-from twotowers.publishing.publish import Figure, figure_of
+from twotowers.publishing.plots import folded
+from twotowers.publishing.publish import Figure, drawn, is_narrow
 from twotowers.publishing.run_folder import RunFolder
 from twotowers.publishing.shown import Shown
-from twotowers.publishing.style import styled
+from twotowers.publishing.style import WIDTH, styled
 from twotowers.toy import page as toy
 
 RUN = Path(__file__).resolve().parents[1] / "book" / "runs" / "toy-gpt2"
@@ -33,13 +34,16 @@ ALONE = ("claims-forest", "toy-training", "bench-ratio", "bench-scaling")
 FIGURES = (*OF_CHAPTERS, *ALONE)
 
 
-def draw(name):
+def draw(name, width=WIDTH):
     """A figure by its id."""
     if name in OF_CHAPTERS:
         shown, item = SHOWN[OF_CHAPTERS[name]], items_of(OF_CHAPTERS[name])[name]
-        return figure_of(item, shown.facts, shown.inputs(name))[0]
-    with styled():
-        return _alone(name)
+        return drawn(item, shown.facts, shown.inputs(name), width=width)
+    with styled(width):
+        drawing = _alone(name)
+        if is_narrow(drawing):
+            folded(drawing)
+        return drawing
 
 
 def _alone(name):

@@ -108,17 +108,19 @@
     for (const box of document.querySelectorAll(".figure-scroll")) {
       box.addEventListener("scroll", () => goesOn(box), { passive: true });
       watch.observe(box);
-      watch.observe(box.firstElementChild);
+      watch.observe(box.querySelector("img"));
     }
   };
 
   /* An SVG of ours takes its colours for dark pages when its address ends in #dark; paper is never dark. */
   const painted = () => {
-    const images = [...document.querySelectorAll("article img")].filter((image) => /\.svg(#|$)/.test(image.src));
+    const pictures = [...document.querySelectorAll("article img, article picture source")]
+      .map((picture) => [picture, picture.matches("img") ? "src" : "srcset"])
+      .filter(([picture, of]) => /\.svg(#|$)/.test(picture[of]));
     const paint = (dark) => {
-      for (const image of images) {
-        const address = image.src.replace(/#.*$/, "") + (dark ? "#dark" : "");
-        if (image.src !== address) image.src = address;
+      for (const [picture, of] of pictures) {
+        const address = picture[of].replace(/#.*$/, "") + (dark ? "#dark" : "");
+        if (picture[of] !== address) picture[of] = address;
       }
     };
     const asThePage = () => paint(root.dataset.theme === "dark");

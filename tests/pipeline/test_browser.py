@@ -2,14 +2,14 @@
 
 import io
 import re
-from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
-from browsing import PATIENCE, WIDTHS, needs_browser, problems_of
+from browsing import PATIENCE, WIDTHS, needs_browser, problems_of, smallest_texts
 from clones import built_pages, for_sites, go, twin
 from twotowers.pipeline.notes import notes, with_notes
+from twotowers.pipeline.readable import LEAST
 from twotowers.publishing.dark import dark
 from twotowers.publishing.run_folder import runs_of
 from twotowers.publishing.style import PAPER
@@ -102,20 +102,43 @@ def test_a_figure_can_be_enlarged_on_a_phone(pages, runs, tab):
     expect(tab.locator("dialog.enlarged")).to_be_hidden()
 
 
-def test_the_smallest_text_of_a_figure_can_be_read_on_a_phone_and_its_box_be_scrolled_by_keys(pages, runs, tab):
+def test_no_text_of_any_picture_is_too_small_to_read_as_it_is_shown(pages, runs, tab):
+    found, seen = {}, 0
+    for name, path in pages.items():
+        if name == "index.html":
+            continue
+        for width in WIDTHS:
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.goto(path.as_uri())
+            sizes = smallest_texts(tab)
+            seen += len(sizes)
+            found |= {f"{picture} of {name} at {width}": size for picture, size in sizes.items() if size < LEAST - 0.05}
+    assert found == {}
+    assert seen > 20
+
+
+def test_a_text_that_is_too_small_would_be_found(pages, runs, tab):
+    tab.goto(pages[f"runs/{runs[0]}/locate.html"].as_uri())
+    tab.add_style_tag(content="article figure img { width: 200px }")
+    assert min(smallest_texts(tab).values()) < 5
+
+
+def test_on_a_phone_the_panels_of_a_figure_stand_below_each_other_and_its_words_say_so(pages, runs, tab):
     tab.set_viewport_size({"width": WIDTHS[1], "height": 800})
-    seen = 0
-    for name in (f"runs/{runs[0]}/locate.html", "intro.html", "toy.html", "performance.html"):
-        tab.goto(pages[name].as_uri())
-        for image in tab.locator("article .figure-scroll img").all():
-            picture = ElementTree.parse(pages[name].parent / image.get_attribute("src")).getroot()
-            sizes = re.findall(r"font(?:-size)?: [^;]*?([0-9.]+)px", ElementTree.tostring(picture, "unicode"))
-            points = [float(size) for size in sizes]
-            points += [float(part.get("font-size")) for part in picture.iter() if part.get("font-size")]
-            shown = image.bounding_box()["width"] / float(picture.get("viewBox").split()[2])
-            assert min(points) * shown > 8.95, image.get_attribute("src")
-            seen += 1
-    assert seen > 3
+    tab.goto(pages["toy.html"].as_uri())
+    figure = tab.locator("article figure").first
+    assert figure.locator("img").evaluate("image => image.currentSrc").endswith("-narrow.svg")
+    expect(figure.locator("figcaption")).to_contain_text("Above: accuracy", use_inner_text=True)
+    assert figure.locator(".figure-scroll").evaluate("box => box.scrollWidth <= box.clientWidth")
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'")
+    tab.wait_for_function("document.querySelector('article figure img').currentSrc.endsWith('-narrow.svg#dark')")
+    tab.set_viewport_size({"width": WIDTHS[0], "height": 800})
+    expect(figure.locator("figcaption")).to_contain_text("Left: accuracy", use_inner_text=True)
+    tab.wait_for_function("!/narrow/.test(document.querySelector('article figure img').currentSrc)")
+
+
+def test_a_box_that_scrolls_can_be_reached_by_keys(pages, runs, tab):
+    tab.set_viewport_size({"width": 240, "height": 800})  # no figure of ours is as narrow
     tab.goto(pages["performance.html"].as_uri())
     box = tab.locator(".figure-scroll").first
     expect(box).to_have_attribute("tabindex", "0")

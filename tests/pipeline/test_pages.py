@@ -11,15 +11,17 @@ from clones import PROJECT
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.chapters.towers.exchange_page import FOUND
 from twotowers.paper import CLAIMS
-from twotowers.pipeline import pages, same_axes
+from twotowers.pipeline import narrow, pages, same_axes
 from twotowers.pipeline.harmless import odd_in_page
+from twotowers.pipeline.narrow import stage_narrow
 from twotowers.pipeline.overview import atlas_page, chapters_of, compare, home, over_seeds
 from twotowers.pipeline.pages import Published, StrangePageError, page_bar, stage
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
 from twotowers.publishing.citing import project
 from twotowers.publishing.findings import CENTRAL, CORE, claims_of
-from twotowers.publishing.run_folder import RunFolder
+from twotowers.publishing.publish import narrow_file
+from twotowers.publishing.run_folder import RunFolder, figure_stem
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +97,25 @@ def test_the_ledger_has_a_forest_with_its_files(staged, own):
     assert f":name: fig-{own.name}-claims-forest" in "\n".join(c.source for c in notebook(staged, own, "claims").cells)
     drawn = {path.suffix for path in (staged / "runs" / own.name / "figures").glob("*claims-forest*")}
     assert {".svg", ".png", ".csv", ".json"} <= drawn
-    narrow = pages.narrow_forest(own)
-    assert (staged / "runs" / own.name / narrow).is_file()  # on a phone, and on the page with all models
-    assert f"```{{image}} {narrow}\n:class: narrow-figure\n" in "\n".join(
-        cell.source for cell in notebook(staged, own, "claims").cells
-    )
-    assert f"runs/{own.name}/{narrow}\n" in atlas_page([own])
+    small = narrow_file(figure_stem(own.name, "claims-forest"))
+    assert (staged / "runs" / own.name / small).is_file()  # on a phone, and on the page with all models
+    assert f"runs/{own.name}/{small}\n" in atlas_page([own])
+
+
+def test_figures_are_drawn_for_narrow_places_too_once_and_anew_with_other_results(staged, own, tmp_path, monkeypatch):
+    def placed(kept):
+        return {path.name: path.read_bytes() for path in (staged / "runs" / own.name / "figures").glob(kept)}
+
+    stage_narrow(staged, own, "task", tmp_path)
+    first = placed("*task*-narrow.svg")
+    assert set(first) == {f"{own.name}_{figure}-narrow.svg" for figure in own.pictures("task")}
+    assert all(b'width="288pt"' in picture and b'id="dark"' in picture for picture in first.values())
+    monkeypatch.setattr(narrow, "drawn", lambda *_, **__: pytest.fail("drawn again"))
+    stage_narrow(staged, own, "task", tmp_path)
+    assert placed("*task*-narrow.svg") == first
+    monkeypatch.setattr(narrow, "digest_of", lambda _: "of other results")
+    with pytest.raises(pytest.fail.Exception, match="drawn again"):
+        stage_narrow(staged, own, "task", tmp_path)
 
 
 def test_staging_twice_gives_the_same(staged, own, tmp_path):
@@ -199,7 +214,7 @@ def test_pictures_with_common_axes_are_drawn_once(own, tmp_path, monkeypatch):
     twin = dataclasses.replace(own, title="twin")
     first = same_axes.drawn_alike("task-shots", "task", [own, twin], tmp_path)
     assert all(path.is_file() for path in first)
-    monkeypatch.setattr(same_axes, "items_of", lambda chapter: pytest.fail("it was drawn again"))
+    monkeypatch.setattr(same_axes, "narrow_drawings", lambda *_: pytest.fail("it was drawn again"))
     assert same_axes.drawn_alike("task-shots", "task", [own, twin], tmp_path) == first
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,17 @@ from twotowers.prompts.sets import categories_of
 from twotowers.prompts.tasks import load_task
 from twotowers.publishing import specification
 from twotowers.publishing.evidence import Evidence, by_set
-from twotowers.publishing.ledger import atlas, claim_text, ledger, markdown, number, read_ledger, sentence
+from twotowers.publishing.ledger import (
+    atlas,
+    by_seed,
+    claim_text,
+    ledger,
+    markdown,
+    measured,
+    number,
+    read_ledger,
+    sentence,
+)
 from twotowers.publishing.run_folder import RunFolder, digest_of
 from twotowers.publishing.shown import Shown
 from twotowers.statistics import Estimate, Verdict, judge
@@ -65,7 +76,7 @@ def test_a_sentence_says_the_verdict_and_what_it_rests_on():
     said = sentence(Evidence("C4", 0, effects(0.3), random=[0.0] * 20).record())
     assert said.startswith("**C4: supported** by itself; the ledger corrects")
     assert " of accuracy, over 16 sets; smallest effect of interest 5%." in said
-    assert "these heads counted, are 4.8%." in said
+    assert ": none of 20 random groups does as well." in said
     assert "87.6 % to 24.4 %" in said
     assert said.endswith(f"Specification `{specification.specification_digest()[:12]}`.")
     said = sentence(Evidence("C1", 0, effects(0.0, 3.0)).record())
@@ -78,14 +89,26 @@ def test_a_sentence_says_the_verdict_and_what_it_rests_on():
     ("claim", "estimate", "expected"),
     [
         ("C8", (0.3, 0.2, 0.4), "+0.300 (+0.200 to +0.400)"),
-        ("C8", (-0.00021, -0.0003, -0.00012), "-0.0002 (-0.0003 to -0.0001)"),
-        ("C8", (0.0, 0.0, 0.0), "+0.000 (+0.000 to +0.000)"),
-        ("C8", (0.2, 1e-9, 0.4), "+0.200000 (+0.000000 to +0.400000)"),
+        ("C8", (-0.0021, -0.004, -0.00022), "-0.0021 (-0.0040 to -0.0002)"),
+        ("C8", (-0.00021, -0.0003, -0.00012), "less than 0.001 either way"),
+        ("C8", (0.0, 0.0, 0.0), "less than 0.001 either way"),
+        ("C8", (0.2, 1e-9, 0.4), "+0.200 (+0.000 to +0.400)"),
+        ("C8", (math.nan,) * 3, "not known"),
         ("C7", (0.05, 0.0002, 0.1), "+5.00% (+0.02% to +10.00%)"),
+        ("C7", (-3e-8, -0.02, 0.02), "+0.0% (-2.0% to +2.0%)"),
+        ("C7", (1.0, 0.955, 1.045), "+100.0% (+95.5% to +104.5%)"),
+        ("C9", (-3e-8, -5e-8, 1e-8), "less than 0.1% either way"),
     ],
 )
-def test_what_is_not_zero_does_not_look_like_zero(claim, estimate, expected):
-    assert number(Estimate(*estimate), CLAIMS[claim]) == expected
+def test_an_effect_has_the_digits_that_its_interval_supports(claim, estimate, expected):
+    said = number(Estimate(*estimate), CLAIMS[claim])
+    assert said == expected
+    assert "-0.0%" not in said
+
+
+def test_an_effect_that_is_nothing_is_told_with_its_unit():
+    assert measured(Estimate(0.0, -1e-9, 1e-9), CLAIMS["C9"]) == "less than 0.1% of the intact margin either way"
+    assert measured(Estimate(0.3, 0.2, 0.4), CLAIMS["C9"]).endswith("(+20.0% to +40.0%) of the intact margin")
 
 
 # Kept in a file
@@ -217,6 +240,15 @@ def test_tables_show_every_claim_of_every_model(run, tmp_path):
     assert "a: Made over one seed (0)." in both
     assert "b: No claim has been measured." in both
     assert both[-1] == f"Specification `{digest}`."
+    led = atlas({"a": ledger(folder)}, {"a": {"C4": "fig-a"}})
+    assert "[see C4 in a](#fig-a)" in led  # links of one page do not all have the same words
+
+
+def test_effects_of_other_seeds_are_as_short_as_those_of_the_page():
+    rows = [(seed, claim, "absent", mean) for seed, mean in ((0, 0.1234), (1, -3e-8)) for claim in ("C8", "C9")]
+    told = by_seed(pd.DataFrame(rows, columns=["seed", "claim", "verdict", "mean"]))
+    assert "absent (+0.12) | [seed 1:]{.on-phone} absent (+0.00) |" in told
+    assert "absent (+12.3%) | [seed 1:]{.on-phone} absent (+0.0%) |" in told
 
 
 # The specification

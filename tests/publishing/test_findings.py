@@ -10,6 +10,7 @@ import pytest
 from twotowers import statistics
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.paper import CLAIMS
+from twotowers.publishing.evidence import Evidence
 from twotowers.publishing.findings import (
     CENTRAL,
     CORE,
@@ -25,7 +26,8 @@ from twotowers.publishing.findings import (
     opening,
 )
 from twotowers.publishing.forest import forest, forest_alt, forest_table
-from twotowers.publishing.ledger import NOT_RUN
+from twotowers.publishing.ledger import NOT_RUN, random_groups
+from twotowers.publishing.style import NARROW, styled
 from twotowers.statistics import Estimate, Verdict, judge
 
 NAN = float("nan")
@@ -59,6 +61,26 @@ def test_a_supported_claim_names_effect_interval_unit_what_would_matter_and_its_
     assert said.endswith(
         "; its control is +25.0% (+20.0% to +30.0%); 4.8% of random groups, these heads counted, do as well."
     )
+
+
+@pytest.mark.parametrize(
+    ("random", "said"),
+    [
+        ([0.0] * 20, "none of 20 random groups does as well"),
+        ([0.9] * 3 + [0.0] * 17, "3 of 20 random groups do as well"),
+        ([0.9] + [0.0] * 19, "one of 20 random groups does as well"),
+        ([0.9] * 20, "all 20 random groups do as well"),
+        ([NAN] + [0.0] * 19, "one of 20 random groups does as well"),
+        ([0.0], "the one random group does not do as well"),
+        ([0.9], "the one random group does as well"),
+        ([0.0] * 10_000, "none of 10,000 random groups does as well"),
+    ],
+)
+def test_random_groups_are_counted_in_plain_words(random, said):
+    verdict = Evidence("C9", 0, effects(0.3), random=random).verdict
+    assert random_groups(verdict, verdict.random_p) == said
+    among_all = statistics.holm({"C9": verdict})["C9"]
+    assert random_groups(among_all, verdict.random_p) == said
 
 
 @pytest.mark.parametrize(
@@ -171,7 +193,8 @@ def test_a_forest_can_be_drawn_of_anything():
     assert list(table["claim"]) == list(CLAIMS)
     assert table.set_index("claim").loc["C5", "control_mean"] == 0.1
     for each in (table, forest_table({})):
-        narrow = forest(each, narrow=True)
+        with styled(NARROW):
+            narrow = forest(each)
         assert [label.get_text() for label in narrow.axes[0].get_yticklabels()] == [*CLAIMS]
         drawing = forest(each)
         low, high = drawing.axes[0].get_xlim()

@@ -23,6 +23,7 @@ from twotowers.publishing.style import styled
 
 PACKAGE = Path(twotowers.__file__).parent
 OF_LABELS = {"task-templates", "values-logit-minus", "towers-explore", "towers-plane", "imbalance-response"}
+NEED_THEIR_WIDTH = ("values-words", "towers-plane")  # they scroll on a phone
 # How much red, green and blue (linear) an eye without one kind of cone sees: Machado, Oliveira and Fernandes 2009.
 EYES = {
     "all": np.eye(3),
@@ -139,9 +140,10 @@ def test_series_of_a_legend_differ_by_more_than_colour(name):
         assert len(set(looks)) == len(looks), looks
 
 
+@pytest.mark.parametrize("width", [style.WIDTH, style.NARROW])
 @pytest.mark.parametrize("name", FIGURES)
-def test_texts_lie_within_the_picture_apart_from_each_other_and_as_they_are(name):
-    drawing = draw(name)
+def test_texts_lie_within_the_picture_apart_from_each_other_and_as_they_are(name, width):
+    drawing = draw(name, width)
     texts = texts_of(drawing)
     whole = drawing.bbox
     assert [t for t, b in texts if b.x0 < 0 or b.y0 < 0 or b.x1 > whole.x1 or b.y1 > whole.y1] == []
@@ -152,6 +154,20 @@ def test_texts_lie_within_the_picture_apart_from_each_other_and_as_they_are(name
         if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
     ]
     assert touching == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_in_a_narrow_place_panels_stand_below_each_other_and_hold_what_they_held(name):
+    wide, narrow = draw(name), draw(name, style.NARROW)
+    if name in NEED_THEIR_WIDTH:
+        assert narrow.get_figwidth() == style.WIDTH
+        return
+    assert narrow.get_figwidth() == style.NARROW
+    assert len(narrow.axes) == len(wide.axes)
+    panels = [ax for ax in narrow.axes if ax.get_subplotspec() is not None]
+    assert [ax.get_subplotspec().rowspan.start for ax in panels] == list(range(len(panels)))
+    for one, other in zip(wide.axes, narrow.axes, strict=True):
+        assert len(one.get_children()) == len(other.get_children())
 
 
 def test_a_text_that_is_cut_off_would_be_found():

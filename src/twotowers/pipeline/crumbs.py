@@ -34,6 +34,6 @@ def with_crumbs(page: str, name: str, runs: Sequence[Published]) -> str:
 
 def _title(page: str) -> str:
     """What the page's heading says, without the model; HTML."""
-    heading = re.search(r"<h1>(.*?)(?:<a class=\"headerlink\"|</h1>)", page.partition("<article")[2], re.DOTALL)
+    heading = re.search(r"<h1[^>]*>(.*?)(?:<a class=\"headerlink\"|</h1>)", page.partition("<article")[2], re.DOTALL)
     said = re.sub(r'<span class="page-model">.*?</span>', "", heading[1]) if heading else ""
     return html.escape(" ".join(html.unescape(re.sub(r"<[^>]+>", "", said)).split()), quote=False)

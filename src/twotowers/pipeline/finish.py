@@ -20,7 +20,7 @@ from ..publishing.run_folder import digest_of
 from .crumbs import with_crumbs
 from .notes import notes, with_notes
 from .pages import Published
-from .readable import with_widths
+from .readable import place_narrow, with_widths
 
 MATHJAX = "tex-chtml.js"  # all in one; its fonts are read when a page asks for them
 LONGEST = 200  # letters of a description
@@ -52,6 +52,7 @@ def finish(root: Path, site: Path, runs: Sequence[Published]) -> None:
     """Bring a built site to its final form."""
     pages = {path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in _pages(site)}
     built, address = _built(root), site_address(root)
+    place_narrow(root / "_build" / "book", site)
     _prune(site, "".join(pages.values()))
     described = {name: description(text) for name, text in pages.items()}
     once, said, widths = _kept_once(site), notes(pages.get("method.html", "")), dict[str, int | None]()
@@ -211,7 +212,7 @@ def _llms(pages: dict[str, str], described: dict[str, str]) -> str:
     lines = [
         f"- [{html.unescape(title[1]).strip()}]({name})" + (f": {described[name]}" if described[name] else "")
         for name, title in titles.items()
-        if title and name not in ("index.html", "genindex.html", "search.html")
+        if title and name not in ("index.html", "search.html")
     ]
     return "\n".join(["# Two Towers", "", f"> {SUMMARY}", "", "## Pages", "", *lines, ""])
 

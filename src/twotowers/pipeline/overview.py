@@ -14,11 +14,15 @@ from ..chapters.towers.exchange_page import EXCHANGE, FOUND
 from ..publishing.findings import CORE, answer, beyond, claims_of
 from ..publishing.ledger import atlas, badge
 from ..publishing.markdown import escape, option, stacked, table_text
+from ..publishing.publish import narrow_file
+from ..publishing.run_folder import figure_stem
 from ..statistics import SUPPORTED
+from ..toy.page import NAME as TOY
 from .explore import TITLE
-from .pages import LOOK, LOOK_IN, Published, narrow_forest
+from .pages import LOOK, LOOK_IN, Published
 from .same_axes import drawn_alike
 
+BESIDE, BELOW = "1 1 2 2\n:gutter: 1\n", "1"  # columns of a grid by how wide the page is, close to each other
 CENTRAL = ("towers", EXCHANGE.id)  # the figure that the account stands or falls with
 MEASURES = {
     "task": "accuracy by number of demonstrations and by prompt template",
@@ -42,6 +46,7 @@ def home(runs: Sequence[Published], book: Path) -> str:
         links = [f"[{own.title_of(own.chapters[0])}](runs/{own.name}/{own.chapters[0]}.ipynb)"]
         links += [f"[The ledger of claims](runs/{own.name}/claims.ipynb)"] if "claims" in own.chapters else []
         links += [f"[{TITLE}](runs/{own.name}/{LOOK}.md)"] if own.has(LOOK) else []
+        links += ["[How it was trained](toy.md)"] if own.name == TOY and own.contributed is None else []
         said = [answer(own.model, own.verdicts), over_seeds(own.by_seed), beyond(own.verdicts)]
         said = [*filter(None, said), " · ".join(links)]
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
@@ -97,11 +102,11 @@ def atlas_page(runs: Sequence[Published]) -> str:
     having = [own for own in runs if "claims" in own.chapters]
     cards = [
         f":::{{grid-item}}\n**{escape(own.title)}**\n\n"
-        f"```{{image}} runs/{own.name}/{narrow_forest(own)}\n"
+        f"```{{image}} runs/{own.name}/{narrow_file(figure_stem(own.name, 'claims-forest'))}\n"
         f":alt: {option(_alt(own))}\n```\n:::"
         for own in having
     ]
-    forests = "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::" if cards else ""
+    forests = f"::::{{grid}} {BESIDE}\n" + "\n".join(cards) + "\n::::" if cards else ""
     ledgers = {escape(own.title): own.ledger for own in runs}
     table = atlas(ledgers, {escape(own.title): own.links for own in runs})
     handed_in = [f"{escape(own.title)}: {own.contributed.said}" for own in runs if own.contributed]
@@ -113,7 +118,7 @@ def _alt(own: Published) -> str:
 
 
 def compare(runs: Sequence[Published], book: Path, kept: Path) -> str:
-    """Every figure of every chapter, of all models that have it, side by side.
+    """Every figure of every chapter, of all models that have it, side by side, or below each other if it needs room.
 
     Args:
         kept: where pictures with common axes stay from one build to the next.
@@ -134,7 +139,8 @@ def _of_chapter(chapter: str, runs: Sequence[Published], book: Path, kept: Path)
         alike = drawn_alike(figure, chapter, having, kept)
         cards = [_card(own, figure, _picture(own, chapter, figure, alike, book)) for own in having]
         lacking = ", ".join(escape(own.title) for own in runs if own not in having)
-        parts += [f"### `{figure}`", "::::{grid} 1 1 2 2\n" + "\n".join(cards) + "\n::::"]
+        fit = all((book / "runs" / own.name / narrow_file(figure_stem(own.name, figure))).is_file() for own in having)
+        parts += [f"### `{figure}`", f"::::{{grid}} {BESIDE if fit else BELOW}\n" + "\n".join(cards) + "\n::::"]
         parts += ["Each with axes of its own."] if len(having) > 1 and not alike else []
         parts += [f"Not of {lacking}."] if lacking else []
     return "\n\n".join(parts)
@@ -146,7 +152,7 @@ def _picture(own: Published, chapter: str, figure: str, alike: Sequence[Path], b
     alt = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))["alt"]
     common = [path for path in alike if path.name.startswith(f"{own.name}-{figure}-")]
     if not common:
-        return f"{stem}.svg", alt
+        return (narrow_file(stem) if (book / narrow_file(stem)).is_file() else f"{stem}.svg"), alt
     place = book / "_compare" / common[0].name
     place.parent.mkdir(exist_ok=True)
     shutil.copy2(common[0], place)

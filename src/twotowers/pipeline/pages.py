@@ -27,11 +27,10 @@ from ..publishing.findings import CENTRAL, FIGURES, answer, closing, opening, ve
 from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
 from ..publishing.ledger import by_seed, claim_text, ledger, markdown, verdicts_of
 from ..publishing.markdown import escape, option
-from ..publishing.publish import Text, call, write_vectors
+from ..publishing.publish import Text, call
 from ..publishing.record import Place
 from ..publishing.run_folder import RunFolder, figure_stem
 from ..publishing.shown import Shown, text_alone, write_alone
-from ..publishing.style import styled
 from ..statistics import Verdict
 from .contributed import Contribution, contribution, notice
 from .expected import kept
@@ -279,24 +278,12 @@ def _forest(book: Path, own: Published, notebook: Any) -> None:
         (folder / stem).parent, Path(stem).name, forest, forest_table(own.verdicts),
         caption=forest_caption(own.model), alt=forest_alt(own.verdicts), facts=_provenance(own), place=place,
     )  # fmt: skip
-    with styled():
-        write_vectors(folder / narrow_forest(own), forest(forest_table(own.verdicts), narrow=True))
-    text = f"{_on_phones(own)}\n\n{text_alone(folder, stem)}"
+    text = text_alone(folder, stem)
     places = [n for n, cell in enumerate(notebook.cells) if TABLE in _items(nbformat.v4.new_notebook(cells=[cell]))]
     place_of_table = places[0] if places else len(notebook.cells)
     notebook.cells.insert(place_of_table, nbformat.v4.new_markdown_cell(text))
     if said := _seeds(own):
         notebook.cells.insert(place_of_table + 2, nbformat.v4.new_markdown_cell(said))
-
-
-def _on_phones(own: Published) -> str:
-    """The picture that stands on a phone in place of the forest after it."""
-    return f"```{{image}} {narrow_forest(own)}\n:class: narrow-figure\n:alt: {option(forest_alt(own.verdicts))}\n```"
-
-
-def narrow_forest(own: Published) -> str:
-    """The forest's picture for narrow places, from the run's folder."""
-    return f"{figure_stem(own.name, 'claims-forest')}-narrow.svg"
 
 
 def chosen_over_seeds(own: Published) -> str:

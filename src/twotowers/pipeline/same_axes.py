@@ -1,8 +1,7 @@
-"""One figure of several runs, drawn so that the measure has the same limits in each."""
+"""One figure of several runs, as narrow as half a page, drawn so that the measure has the same limits in each."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +12,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator
 from PIL import Image
 
-from ..publishing.publish import Figure, figure_of
-from ..publishing.run_folder import digest_of
-from ..publishing.shown import Shown
 from ..publishing.style import styled
+from .narrow import digest, narrow_drawings
 from .pages import Published
-from .redraw import items_of
 
 DPI, COLOURS = 140, 64  # bitmaps: as vectors these pictures would be a quarter of the site
 
@@ -29,11 +25,10 @@ def drawn_alike(figure: str, chapter: str, runs: Sequence[Published], kept: Path
     Args:
         kept: a folder for pictures; what is there already, of the same results and look, is not drawn again.
     """
-    of = [own.run.path / f"{own.pictures(chapter)[figure]}.svg" for own in runs]
-    key = hashlib.sha256("".join(map(digest_of, of)).encode()).hexdigest()[:16]
+    key = digest(runs, chapter, figure)
     places = [kept / f"{own.name}-{figure}-{key}.png" for own in runs]
     if not all(place.is_file() for place in places):
-        drawings = _drawings(figure, chapter, runs)
+        drawings = narrow_drawings(figure, chapter, runs)
         if not same_limits(drawings):
             return []
         kept.mkdir(parents=True, exist_ok=True)
@@ -41,20 +36,8 @@ def drawn_alike(figure: str, chapter: str, runs: Sequence[Published], kept: Path
             picture = io.BytesIO()
             with styled():
                 drawing.savefig(picture, dpi=DPI)
-            Image.open(picture).convert("RGB").quantize(COLOURS).save(place, optimize=True)
+            Image.open(picture).convert("RGB").quantize(COLOURS).save(place, dpi=(DPI, DPI), optimize=True)
     return places
-
-
-def _drawings(figure: str, chapter: str, runs: Sequence[Published]) -> list[Drawing]:
-    """The figure of each run by today's code; none if a run's results are those of other code."""
-    item = items_of(chapter).get(figure)
-    if not isinstance(item, Figure):
-        return []
-    try:
-        shown = [Shown.read(own.run.path, chapter) for own in runs]
-        return [figure_of(item, kept.facts, kept.inputs(figure))[0] for kept in shown]
-    except (OSError, KeyError, TypeError, ValueError):
-        return []
 
 
 def same_limits(drawings: Sequence[Drawing]) -> bool:

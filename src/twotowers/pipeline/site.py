@@ -33,6 +33,7 @@ from .families_page import families_page
 from .finish import finish
 from .freshness import PACKAGE, State
 from .looks import draw_looks_anew
+from .narrow import stage_narrow
 from .overview import atlas_page, chapters_of, compare, home
 from .pages import LOOK, Published, stage
 from .status import not_fit_to_publish, run_status
@@ -184,6 +185,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(own.run.path / file, target)
             stage(book, own, chapter, runs, marked.get((own.name, chapter)))
+            stage_narrow(book, own, chapter, root / "_build" / ".narrow")
         stage_look(book, own, runs, marked.get((own.name, "towers")))
     toy = next((own.name for own in runs if own.name == TOY and own.contributed is None), None)
     pages = {

@@ -26,6 +26,18 @@ WORDS = {"random": "random groups", "control": "the second contrast", "before": 
 
 
 @dataclass(frozen=True)
+class Judged(Verdict):
+    """A verdict from evidence, which knows with how many random groups the heads were compared."""
+
+    groups: int = 0
+
+    @property
+    def as_good(self) -> int:
+        """Of these groups, those that do as well."""
+        return round((self.random_p or 0) * (1 + self.groups)) - 1 if self.groups else 0
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What was measured for a claim, as `statistics.judge` takes it, over one seed."""
 
@@ -48,7 +60,8 @@ class Evidence:
         """By today's specification, before `holm`; without a control that it names there is no support."""
         claim = CLAIMS[self.claim]
         given = {name: getattr(self, name) for name in (*TABLES[1:], *LISTS, "categories")}
-        made = judge(self.effects, claim.smallest, chance=self.chance, **given)
+        judged = judge(self.effects, claim.smallest, chance=self.chance, **given)
+        made = Judged(**vars(judged), groups=0 if self.random is None else len(self.random))
         if claim.two_labels and self.labels > 2:
             return replace(
                 made, verdict=UNTESTABLE, reason=f"its question needs two labels, and here are {self.labels}"

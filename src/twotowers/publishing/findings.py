@@ -20,7 +20,7 @@ from ..statistics import (
     Estimate,
     Verdict,
 )
-from .ledger import NOT_RUN, badge, plain
+from .ledger import NOT_RUN, badge, measured, nothing, plain, random_groups
 
 Verdicts = Mapping[str, Verdict]  # by claim; of those that were measured
 
@@ -35,7 +35,6 @@ HOLDS = {
     UNTESTABLE: "This cannot be tested on {model}",
     NOT_RUN: "This was not measured on {model}",
 }
-FEW = 0.001  # a share that would look like none
 FIRST = {"towers": "C9"}  # the claim that a chapter is about, where that is not the first in the paper's order
 CORE = ("C4", "C6", "C9")  # the steps without which there are no two towers
 FIGURES = {
@@ -113,11 +112,8 @@ def _effect(verdict: Verdict, claim: Claim) -> list[str]:
     """The effect with its interval, beside what would matter; digits that say nothing are left out."""
     if not verdict.estimate.known:
         return []
-    small = claim.smallest / 100
-    if max(abs(verdict.low), abs(verdict.high), abs(verdict.mean)) < small:
-        effect = f"less than {plain(small, claim)} {claim.unit} either way"
-    else:
-        effect = f"{short(verdict.estimate, claim)} {claim.unit}"
+    tiny = nothing(verdict.estimate, claim)
+    effect = measured(verdict.estimate, claim) if tiny else f"{short(verdict.estimate, claim)} {claim.unit}"
     return [f"**{effect}**, where {plain(claim.smallest, claim)} would matter"]
 
 
@@ -134,8 +130,7 @@ def _why(verdict: Verdict, claim: Claim) -> list[str]:
     if control is not None and control.known:
         parts.append(f"its control is {short(control, claim)}")
     if verdict.random_p is not None:
-        share = f"{verdict.random_p:.1%}" if verdict.random_p >= FEW else f"less than {FEW:.1%}"
-        parts.append(f"{share} of random groups, these heads counted, do as well")
+        parts.append(random_groups(verdict, verdict.random_p))
     return parts
 
 

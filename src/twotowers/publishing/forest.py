@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ..paper import CLAIMS
 from ..statistics import CONTRADICTED, INCONCLUSIVE, NEGLIGIBLE, SUPPORTED, UNSTABLE, Verdict
 from . import style
-from .ledger import NOT_RUN, number
+from .ledger import NOT_RUN, measured
 from .plots import panels
 
 # Marker, colour and whether it is filled: each pair differs in grey as well.
@@ -27,7 +27,6 @@ LOOKS = {
 OTHER = ("s", style.OPEN, False)
 LIMIT = 1000.0  # smallest effects; beyond, an interval leaves the picture
 CONTROL = "control"
-NARROW = 4.0  # inches of the picture for phones
 
 
 def forest_table(verdicts: Mapping[str, Verdict]) -> pd.DataFrame:
@@ -43,15 +42,12 @@ def forest_table(verdicts: Mapping[str, Verdict]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *(f"{CONTROL}_{x}" for x in ("mean", "low", "high"))])
 
 
-def forest(table: pd.DataFrame, *, narrow: bool = False) -> Figure:
+def forest(table: pd.DataFrame) -> Figure:
     """Effects with intervals and controls, a row a claim, on an axis that is linear up to the smallest effect.
 
-    Args:
-        narrow: for a phone: claims by their number only.
+    In a narrow place claims are told by their number only.
     """
     figure, (ax,) = panels(height=0.33 * len(table) + 1.2)
-    if narrow:
-        figure.set_figwidth(NARROW)
     ax.axvspan(-1, 1, color=style.GREY, alpha=0.15, linewidth=0)
     ax.axvline(0, color=style.INK, linewidth=0.8)
     for place, row in enumerate(table.to_dict("records")):
@@ -64,11 +60,10 @@ def forest(table: pd.DataFrame, *, narrow: bool = False) -> Figure:
         [*(-x for x in reversed(ticks)), 0, *ticks], [f"{x:g}" for x in [*(-t for t in ticks[::-1]), 0, *ticks]]
     )
     ax.set_xlim(-reach, reach)
-    ax.set_yticks(
-        range(len(table)), list(table["claim"]) if narrow else [_label(name) for name in table["claim"]], fontsize=8.5
-    )
+    names = [name if style.narrow() else _label(name) for name in table["claim"]]
+    ax.set_yticks(range(len(table)), names, fontsize=8.5)
     ax.set_ylim(len(table) - 0.4, -0.6)
-    between = "\n" if narrow else " "
+    between = "\n" if style.narrow() else " "
     ax.set_xlabel(f"effect, in smallest effects of interest{between}(positive: as the paper says)")
     ax.grid(visible=False, axis="y")
     right = ax.secondary_yaxis("right")
@@ -123,6 +118,6 @@ def forest_alt(verdicts: Mapping[str, Verdict]) -> str:
     for name, claim in CLAIMS.items():
         made = verdicts.get(name)
         known = made is not None and made.estimate.known
-        effect = f", {number(made.estimate, claim)} {claim.unit}" if made is not None and known else ""
+        effect = f", {measured(made.estimate, claim)}" if made is not None and known else ""
         parts.append(f"{name} {made.verdict if made else NOT_RUN}{effect}")
     return f"Forest plot with a row a claim. {'; '.join(parts)}."

@@ -19,13 +19,15 @@ from ..arguments import brief
 from ..errors import RunFolderError
 from ..paper import CLAIMS, Claim
 from ..statistics import DECIDED, Estimate, Verdict, holm
-from .evidence import Evidence, read_evidence
+from .evidence import Evidence, Judged, read_evidence
 from .markdown import escape, stacked, stacking, table_text
 from .publish import Facts, Text
 from .run_folder import RunFolder, effects_file
 from .specification import short_digest
+from .wording import groups_as_good, said
 
 NOT_RUN = "not run"
+FEW = 0.001  # a share that would look like none
 PAPER = "[The paper:]{.on-phone} "  # where the cells of a table stand below each other, they have no heads
 _NAN = float("nan")
 _NOTHING = Verdict(NOT_RUN, _NAN, _NAN, _NAN, _NAN)
@@ -38,7 +40,7 @@ def sentence(evidence: Mapping[str, Any]) -> str:
     alone = " by itself; the ledger corrects for the number of claims" if verdict.verdict in DECIDED else ""
     parts = [f"**{kept.claim}: {verdict.verdict}**{alone}. {claim.sentence}"]
     if verdict.estimate.known:
-        effect = f"{number(verdict.estimate, claim)} {claim.unit}, over {verdict.sets} sets"
+        effect = f"{measured(verdict.estimate, claim)}, over {verdict.sets} sets"
         parts.append(f"Effect ({claim.effect}): {effect}; smallest effect of interest {plain(claim.smallest, claim)}.")
     if verdict.reason:
         parts.append(f"{verdict.reason[0].upper()}{verdict.reason[1:]}.")
@@ -158,7 +160,8 @@ def by_seed(table: pd.DataFrame) -> str:
         own = part.set_index("seed")
         cells = dict.fromkeys(found, "not known")
         for seed, verdict, mean in zip(own.index, own["verdict"], own["mean"], strict=True):
-            cells[seed] = f"{verdict} ({mean:+z.3g})" if np.isfinite(mean) else verdict
+            shown = format(float(mean), "+z.1%" if CLAIMS[str(name)].percent else "+z.2f")
+            cells[seed] = f"{verdict} ({shown})" if np.isfinite(mean) else verdict
         rows.append([str(name), *cells.values()])
     return stacking(["claim", *(f"seed {s}" for s in found)], rows)
 
@@ -170,7 +173,7 @@ def atlas(ledgers: Mapping[str, pd.DataFrame], links: Mapping[str, Mapping[str, 
         links: for each title as in `markdown`.
     """
     columns = [
-        [f"[{title}]{{.on-phone}} {_cell(r, (links or {}).get(title))}" for r in table.itertuples()]
+        [f"[{title}]{{.on-phone}} {_cell(r, title, (links or {}).get(title))}" for r in table.itertuples()]
         for title, table in ledgers.items()
     ]
     names = [f"{name}: {claim.sentence}" for name, claim in CLAIMS.items()]
@@ -195,34 +198,58 @@ def _passed(verdict: Verdict, claim: Claim) -> str:
     if verdict.control is not None and verdict.control.known:
         parts.append(number(verdict.control, claim))
     if verdict.random_p is not None:
-        parts.append(f"random groups that do as well, these heads counted, are {verdict.random_p:.1%}")
+        parts.append(random_groups(verdict, verdict.random_p))
     return "; ".join(parts)
 
 
+def random_groups(verdict: Verdict, share: float) -> str:
+    """How many random groups do as well; of a verdict that does not know how many there were, their share."""
+    if isinstance(verdict, Judged) and verdict.groups:
+        return groups_as_good(verdict.as_good, verdict.groups)
+    part = f"{share:.1%}" if share >= FEW else f"less than {FEW:.1%}"
+    return f"{part} of random groups, these heads counted, do as well"
+
+
 def _claim(name: str, links: Mapping[str, str] | None) -> str:
-    said = f"{name}: {CLAIMS[name].sentence}"
-    return f"[{said}](#{links[name]})" if links and name in links else said
+    told = f"{name}: {CLAIMS[name].sentence}"
+    return f"[{told}](#{links[name]})" if links and name in links else told
 
 
-def _cell(row: Any, links: Mapping[str, str] | None) -> str:
-    """Verdict, effect and why, in the order of their weight."""
+def _cell(row: Any, title: str, links: Mapping[str, str] | None) -> str:
+    """Verdict, effect and why, in the order of their weight, and the way to what shows them, which says where to."""
     parts = [badge(row.verdict), _effect(row) + (f": {row.reason}" if row.reason else "")]
-    parts += [f"[shown here](#{links[row.claim]})"] if links and row.claim in links else []
+    parts += [f"[see {row.claim} in {title}](#{links[row.claim]})"] if links and row.claim in links else []
     return " ".join(filter(None, parts))
 
 
 def _effect(row: Any) -> str:
     """Mean and interval with the unit of the claim; nothing if there is no interval."""
     effect, claim = Estimate(row.mean, row.low, row.high), CLAIMS[row.claim]
-    return f"{number(effect, claim)} {claim.unit}" if effect.known else ""
+    return measured(effect, claim) if effect.known else ""
+
+
+def measured(effect: Estimate, claim: Claim) -> str:
+    """Mean and interval with the unit of the claim."""
+    small = nothing(effect, claim)
+    return f"less than {small} {claim.unit} either way" if small else f"{number(effect, claim)} {claim.unit}"
 
 
 def number(effect: Estimate, claim: Claim) -> str:
-    """Mean and interval in the unit of the claim, with more digits, up to six, where an effect would look like zero."""
+    """Mean and interval in the unit of the claim, with up to two more digits where a bound that has a sign would look
+    like zero; of an effect that is nothing, only that it is."""
+    if small := nothing(effect, claim):
+        return f"less than {small} either way"
     first, unit, scale = (1, "%", 100) if claim.percent else (3, "f", 1)
-    values = [scale * float(x) for x in (effect.mean, effect.low, effect.high) if x != 0]
-    digits = next((n for n in range(first, 6) if all(round(x, n) for x in values)), 6)
-    return format(effect, f"+z.{digits}{unit}")
+    nearest = scale * min(abs(effect.low), abs(effect.high)) if effect.low * effect.high > 0 else 1.0
+    digits = next((n for n in range(first, first + 3) if round(nearest, n)), first)
+    return said(effect, f"+z.{digits}{unit}")
+
+
+def nothing(effect: Estimate, claim: Claim) -> str:
+    """A hundredth of what would matter, if all of an interval is smaller; else nothing."""
+    small = claim.smallest / 100
+    largest = max(abs(effect.low), abs(effect.high), abs(effect.mean))
+    return plain(small, claim) if effect.known and largest < small else ""
 
 
 def plain(value: float, claim: Claim) -> str:

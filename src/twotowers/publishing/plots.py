@@ -6,7 +6,8 @@ the page, so that text stays legible without zooming.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -15,17 +16,59 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 
-from .style import FAINT, GREY, INK, PAPER, WIDTH, diverging
+from .style import FAINT, GREY, HEIGHT, INK, NARROW, PAPER, WIDTH, diverging, narrow
 
+ROW, LINE = 20, 36  # letters of a row's name and of an axis' in a narrow place
+POINTS = 72  # to an inch
+LETTER, HANDLE = 0.55, 4.0  # of a legend, by the size of its letters: how wide they, and what is before them, are
 LOWEST = 3.1  # inches of a map of heads, so that the label of its colours has room
 
 
-def panels(columns: int = 1, height: float = 3.4, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure that belongs to no window, with its axes in a row."""
-    figure = Figure(figsize=(WIDTH, height))
-    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=sharey)[0])
+def panels(
+    columns: int = 1, height: float = HEIGHT, sharey: bool = False, *, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure that belongs to no window, with its axes row by row; in a narrow place all below each other.
+
+    Args:
+        height: in inches, of the whole figure; of one in a narrow place that of a row.
+    """
+    if narrow():
+        rows, columns, height = rows * columns, 1, height * columns
+    figure = Figure(figsize=(NARROW if narrow() else WIDTH, height))
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel())
+    return figure, axes
+
+
+def fitting(figure: Figure, names: Iterable[str], columns: int, size: float) -> int:
+    """As many columns of a legend as are asked for, or as a narrow place has room for; letters of so many points."""
+    if not narrow():
+        return columns
+    widest = LETTER * size * max(map(len, names), default=0) + HANDLE * size
+    return max(1, min(columns, int(POINTS * figure.get_figwidth() // widest)))
+
+
+def legend_above(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int = 3, **more: Any) -> None:
+    """One legend for all panels, above them, in so many columns or as few as there is room for."""
+    size = float(more.setdefault("fontsize", 9))
+    columns = fitting(figure, names, columns, size)
+    figure.legend(handles, names, loc="outside upper center", ncols=columns, **more)
+
+
+def folded(figure: Figure) -> None:
+    """Give each of the panels below each other what those in a row share, and break its long texts.
+
+    Left alone is what stands beside an axis of numbers, and a second axis, as a scale of colours is.
+    """
+    named = next((ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()), "")
+    for ax in figure.axes:
+        if not ax.get_ylabel() and len(ax.get_shared_y_axes().get_siblings(ax)) > 1:
+            ax.set_ylabel(named)
+        ax.set_xlabel(textwrap.fill(ax.get_xlabel(), LINE))
+        if isinstance(ax.yaxis.get_major_locator(), FixedLocator):
+            rows = [textwrap.fill(text.get_text().replace("\n", " "), ROW) for text in ax.get_yticklabels()]
+            ax.yaxis.set_ticklabels(rows)
 
 
 def banded_line(ax: Axes, part: pd.DataFrame, x: str, *, label: str, colour: str, marker: str, line: str = "-") -> None:

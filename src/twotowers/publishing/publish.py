@@ -20,11 +20,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .citing import FORMATS
+from .compact import compact
 from .dark import with_dark
 from .glyphs import drawable, short
 from .markdown import fenced, option
+from .plots import folded
 from .record import inside
-from .style import styled
+from .style import WIDTH, styled
 
 PICTURES = ("svg", "png", "pdf")  # of a figure, beside its numbers as CSV and its record as JSON
 
@@ -129,10 +131,23 @@ def call(function: Callable[..., Any], facts: Facts, inputs: Mapping[str, Any]) 
 def figure_of(figure: Figure, facts: Facts, inputs: Mapping[str, Any]) -> tuple[Drawing, str, str]:
     """The drawing, caption and alt text, the texts on one line each."""
     caption, alt = (" ".join(call(words, facts, inputs).split()) for words in (figure.caption, figure.alt))
-    with styled():
+    return drawn(figure, facts, inputs), caption, alt
+
+
+def drawn(figure: Figure, facts: Facts, inputs: Mapping[str, Any], *, width: float = WIDTH) -> Drawing:
+    """The drawing, in inches as wide as is asked for, unless it is one that needs its width."""
+    with styled(width):
         names = short(facts.labels)
         seen = dataclasses.replace(facts, labels=tuple(drawable([*facts.labels], names)))
-        return call(figure.draw, seen, drawable(dict(inputs), names)), caption, alt
+        drawing: Drawing = call(figure.draw, seen, drawable(dict(inputs), names))
+        if is_narrow(drawing):
+            folded(drawing)
+        return drawing
+
+
+def is_narrow(drawing: Drawing) -> bool:
+    """Whether a drawing is for a narrow place."""
+    return bool(drawing.get_figwidth() < WIDTH)
 
 
 def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record: Mapping[str, Any]) -> None:
@@ -147,18 +162,26 @@ def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record
             drawing.savefig(stem.with_name(f"{stem.name}.{ending}"), metadata=said, dpi=200 if ending == "png" else 72)
             drawing.set_layout_engine("none")  # each file has its parts where the first has them
     vectors = stem.with_name(f"{stem.name}.svg")
-    vectors.write_text(with_dark(vectors.read_text(encoding="utf-8")), encoding="utf-8")
+    vectors.write_text(compact(with_dark(vectors.read_text(encoding="utf-8"))), encoding="utf-8")
     _with_palette(stem.with_name(f"{stem.name}.png"))
     whole = {"caption": caption, "alt": alt, "provenance": record}
     stem.with_name(f"{stem.name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
-def write_vectors(file: Path, drawing: Drawing) -> None:
-    """Write a drawing as SVG alone: another form of a figure, for another place."""
+def write_narrow(stem: Path, drawing: Drawing) -> None:
+    """Write `narrow_file(stem)`, the form of a figure for narrow places: nothing of one that needs its width."""
+    if not is_narrow(drawing):
+        return
+    file = Path(narrow_file(str(stem)))
     file.parent.mkdir(parents=True, exist_ok=True)
     with styled(), mpl.rc_context({"svg.hashsalt": file.stem}):
         drawing.savefig(file, metadata={"Date": None})
-    file.write_text(with_dark(file.read_text(encoding="utf-8")), encoding="utf-8")
+    file.write_text(compact(with_dark(file.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+def narrow_file(stem: str) -> str:
+    """The picture for narrow places of the figure whose files begin with `stem`."""
+    return f"{stem}-narrow.svg"
 
 
 def _with_palette(file: Path) -> None:

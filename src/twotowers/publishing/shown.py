@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from .publish import Facts, Figure, Text, call, figure_of, figure_text, write_figure
+from .plots import folded
+from .publish import Facts, Figure, Text, call, figure_of, figure_text, write_figure, write_narrow
 from .record import Place, figure_record
 from .results import read_table, write_table
 from .run_folder import figure_stem, shown_file, table_files
-from .style import styled
+from .style import NARROW, styled
 
 Item = Figure | Text
 
@@ -116,7 +117,7 @@ def write_alone(
     facts: Mapping[str, Any],
     place: Place,
 ) -> None:
-    """Write a figure that belongs to no chapter, and its numbers, into a folder."""
+    """Write a figure that belongs to no chapter, and its numbers, into a folder; also as narrow as a phone."""
     caption, alt = (" ".join(words.split()) for words in (caption, alt))
     numbers = folder / f"{figure_id}.csv"
     write_table(table, numbers)
@@ -124,6 +125,10 @@ def write_alone(
     with styled():
         drawing = draw(table)
     write_figure(folder / figure_id, drawing, caption=caption, alt=alt, record=record)
+    with styled(NARROW):
+        drawing = draw(table)
+        folded(drawing)
+    write_narrow(folder / figure_id, drawing)
 
 
 def text_alone(folder: Path, stem: str) -> str:

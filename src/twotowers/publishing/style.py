@@ -56,6 +56,8 @@ _OF_MANY = (BAR, FOO, _VIOLET, _GREEN, _WINE, _OLIVE, INK, GREY)
 _HATCHES = ("//", "", "..", "xx", "--", "++", "oo", "||")
 _LABEL_MARKERS = ("s", "o", "^", "D", "v", "P", "X", "*")
 WIDTH = 6.4  # inches
+NARROW = 4.0  # inches: of a phone, or of half a page
+HEIGHT = 3.4  # inches, if a figure asks for no other
 SMALLEST = 8.0  # points of any text in a figure
 SHADES = 47  # of a map; as few as are drawn as vectors, and odd, so that zero is white
 
@@ -90,12 +92,22 @@ STYLE: dict[Any, Any] = {
 
 
 @contextlib.contextmanager
-def styled() -> Iterator[None]:
-    """Draw and save in this style, whatever the user's own settings of matplotlib are."""
+def styled(width: float = WIDTH) -> Iterator[None]:
+    """Draw and save in this style, whatever the user's own settings of matplotlib are.
+
+    Args:
+        width: in inches, of drawings that `plots.panels` begins: with `NARROW`, their panels stand below each other.
+    """
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
+        mpl.rcParams["figure.figsize"] = (width, HEIGHT)
         yield
+
+
+def narrow() -> bool:
+    """Whether what is drawn now is for a narrow place."""
+    return bool(mpl.rcParams["figure.figsize"][0] < WIDTH)
 
 
 def diverging() -> Colormap:

@@ -34,6 +34,15 @@ def joined(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
+def groups_as_good(number: int, groups: int) -> str:
+    """How many random groups do as well as the heads that they are compared with."""
+    if groups == 1:
+        return f"the one random group does {'as well' if number else 'not do as well'}"
+    if number in (0, 1):
+        return f"{'one' if number else 'none'} of {groups:,} random groups does as well"
+    return f"{f'all {groups:,}' if number == groups else f'{number:,} of {groups:,}'} random groups do as well"
+
+
 def head_names(heads: Sequence[Sequence[int]]) -> str:
     """Heads as layer.head, with commas between them."""
     return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"

@@ -12,9 +12,9 @@ from matplotlib.ticker import PercentFormatter
 
 from ...publishing import style
 from ...publishing.markdown import escape
-from ...publishing.plots import banded_line, few_ticks
+from ...publishing.plots import banded_line, few_ticks, fitting, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import GREY, LABEL_COLOURS, WIDTH
+from ...publishing.style import GREY, LABEL_COLOURS
 from ...publishing.wording import counted, estimate_of, intervals, said
 from ...statistics import Estimate
 from ...tracing.controls import INTACT, OTHERS, is_random
@@ -46,8 +46,7 @@ def response_figure(facts: Facts, curves: pd.DataFrame, means: pd.DataFrame, sum
     own name), `mean, low, high`; `sums` `panel` (a key of `TITLES`), `line` (one of `LABELS`), `heads, share`,
     `mean, low, high`, random heads dashed.
     """
-    figure = Drawing(figsize=(WIDTH, 6.6))
-    axes = list(figure.subplots(2, 2).ravel())
+    figure, axes = panels(2, 6.6, rows=2)
     for heads, (name, colour, marker, line) in _present(curves).items():
         part = curves[curves["heads"] == heads]
         banded_line(axes[0], part, "share", label=name, colour=colour, marker=marker, line=line)
@@ -71,11 +70,12 @@ def response_figure(facts: Facts, curves: pd.DataFrame, means: pd.DataFrame, sum
     for ax in axes:
         ax.title.set_fontsize(10.5)
     _share_axis([axes[0], *axes[2:]], sorted(sums["share"].unique()), facts.labels)
-    small: Any = {"ncols": 4, "fontsize": 8.5, "title_fontsize": 8.5, "columnspacing": 1.2}
+    small: Any = {"fontsize": 8.5, "title_fontsize": 8.5, "columnspacing": 1.2}
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", title="top: attention balanced in", **small)
+    legend_above(figure, handles, names, 4, title="top: attention balanced in", **small)
     handles, names = axes[2].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", title="bottom: positions of", **small)
+    below: Any = {"ncols": fitting(figure, names, 4, 8.5), "title": "bottom: positions of", **small}
+    figure.legend(handles, names, loc="outside lower center", **below)
     return figure
 
 

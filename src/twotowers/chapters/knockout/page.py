@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ...publishing import style
 from ...publishing.markdown import escape, table_text
-from ...publishing.plots import accuracy_axis, banded_line, head_map, panels
+from ...publishing.plots import accuracy_axis, banded_line, head_map, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.wording import NOT_KNOWN, counted, head_names, intervals, percent, plural, said
 from ...statistics import Estimate
@@ -81,7 +81,7 @@ def dose_figure(curve: pd.DataFrame) -> Drawing:
         accuracy_axis(ax, max(2, len(labels)))
     axes[0].set_ylabel("accuracy")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9)
+    legend_above(figure, handles, names)
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from ...paper import PAPER_ORDER_ACCURACY
 from ...publishing import style
 from ...publishing.markdown import escape, table_text
-from ...publishing.plots import banded_line, few_ticks, panels
+from ...publishing.plots import banded_line, few_ticks, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY, MARKERS
 from ...publishing.wording import TINY, counted, estimate_of, intervals, joined, relative, said
@@ -250,4 +250,4 @@ def _word(e: Estimate) -> str:
 def _legend(figure: Drawing, axes: Sequence[Axes]) -> None:
     """One legend for all panels."""
     shown = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=3, fontsize=9)
+    legend_above(figure, list(shown.values()), list(shown))

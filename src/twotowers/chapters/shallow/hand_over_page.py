@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ...publishing.plots import banded_line, panels
+from ...publishing.plots import banded_line, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY, LABEL, LAST, QUERY, SEPARATOR, TEXT
 from ...publishing.wording import intervals, plural
@@ -48,7 +48,7 @@ def hand_over_figure(facts: Facts, curve: pd.DataFrame) -> Drawing:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="residual entering layer", ylabel="margin, as a share of the intact one")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
+    legend_above(figure, *ax.get_legend_handles_labels())
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ...publishing import style
-from ...publishing.plots import accuracy_axis, banded_line, panels
+from ...publishing.plots import accuracy_axis, banded_line, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.wording import counted, intervals, joined, percent, plural, said
 from ...statistics import Estimate
@@ -55,7 +55,7 @@ def blocking_figure(curve: pd.DataFrame, facts: Facts | None = None) -> Drawing:
         accuracy_axis(ax, len(facts.labels) if facts else 2)
     axes[0].set_ylabel("accuracy")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=9)
+    legend_above(figure, handles, names, columns=2)
     return figure
 
 
@@ -107,7 +107,7 @@ def probe_figure(places: pd.DataFrame, categories: int, facts: Facts | None = No
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="residual entering layer", ylabel="category read correctly")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
+    legend_above(figure, *ax.get_legend_handles_labels())
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from ...paper import PAPER_ACCURACY
 from ...publishing import style
 from ...publishing.markdown import code, escape, fenced
-from ...publishing.plots import accuracy_axis, banded_line, panels
+from ...publishing.plots import accuracy_axis, banded_line, fitting, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import INK, MARKERS, MEASURES
 from ...publishing.wording import counted, intervals, percent
@@ -126,7 +126,8 @@ def templates_figure(templates: pd.DataFrame) -> Drawing:
     ax.set(xlabel="template", ylabel="accuracy")
     ax.grid(visible=False, axis="x")
     accuracy_axis(ax, len(labels))
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=9)
+    _, shown = ax.get_legend_handles_labels()
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=fitting(figure, shown, 3, 9.0), fontsize=9)
     return figure
 
 

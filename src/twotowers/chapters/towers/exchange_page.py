@@ -10,10 +10,11 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ...publishing import style
-from ...publishing.plots import banded_line, panels
+from ...publishing.plots import banded_line, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import GREY
-from ...publishing.wording import head_names, intervals
+from ...publishing.wording import groups_as_good, head_names, intervals
+from .edges import DRAWS
 from .exchanging import ALL_DEEP, CHOSEN, INTACT, OTHERS, RANDOM, STRONGEST
 
 ROWS = {
@@ -69,7 +70,7 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
     right.set_xticklabels([str(n) if n in (0, 1, 4, 16, max(ticks)) else "" for n in ticks])
     right.set(xlabel="number of heads n", ylabel="margin (logits)")
     right.legend(loc="best", fontsize=8.5)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    legend_above(figure, *ax.get_legend_handles_labels())
     return figure
 
 
@@ -145,7 +146,7 @@ def _beside(what: str, form: Callable[[float], str], own: Mapping[str, float], o
         return f"{what} is not defined for these heads."
     each = ", ".join(f"{name} {form(x)}" for name, x in known.items())
     average = f"; the average of all other deep heads is {form(others)}" if np.isfinite(others) else ""
-    draws = f", and {share:.1%} of random groups do as well" if np.isfinite(share) else ""
+    draws = f"; {groups_as_good(round(share * (1 + DRAWS)) - 1, DRAWS)}" if np.isfinite(share) else ""
     return f"{what}: **{form(float(np.mean(list(known.values()))))}** a head ({each}){average}{draws}."
 
 

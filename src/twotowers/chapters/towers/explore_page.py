@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ...publishing.markdown import escape
-from ...publishing.plots import panels
+from ...publishing.plots import legend_above, panels
 from ...publishing.publish import Facts, Figure
 from ...publishing.style import GREY, INK, ONE, PAPER, TESTED, label_looks
 from ...publishing.wording import counted, percent
@@ -52,8 +52,8 @@ def explore_figure(
     right.set_ylim(len(parts) - 0.5, -0.6)
     right.set(xlabel="margin (logits)")
     handles = [ax.get_legend_handles_labels(), right.get_legend_handles_labels()]
-    figure.legend(*(a + b for a, b in zip(*handles, strict=True)), loc="outside upper center", ncols=5, fontsize=8.5,
-                  frameon=False, columnspacing=1.2, handletextpad=0.4)  # fmt: skip
+    marks, names = (a + b for a, b in zip(*handles, strict=True))
+    legend_above(figure, marks, names, 5, fontsize=8.5, columnspacing=1.2, handletextpad=0.4)
     return figure
 
 

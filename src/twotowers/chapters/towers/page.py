@@ -15,9 +15,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, PercentFormatter
 from ...paper import PAPER_SWAP
 from ...publishing import style
 from ...publishing.markdown import escape, table_text
-from ...publishing.plots import few_ticks, panels
+from ...publishing.plots import few_ticks, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import GREY, INK, MARKERS, MEASURES
+from ...publishing.style import GREY, INK, MARKERS, MEASURES, narrow
 from ...publishing.wording import counted, intervals
 from ...statistics import Estimate
 from .alts_page import attention_alt, metric_alt, plane_alt, swap_alt, transfer_alt
@@ -57,7 +57,7 @@ def rows_figure(table: pd.DataFrame, *, xlabel: str, reference: float | None = N
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     if len(measures) > 1:
-        figure.legend(loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+        legend_above(figure, *ax.get_legend_handles_labels())
     return figure
 
 
@@ -212,9 +212,9 @@ def swap_figure(signed: pd.DataFrame) -> Drawing:
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, -CUT), min(high, CUT))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    crowded = len(names) > BESIDE
+    crowded, size = len(names) > BESIDE, style.SMALLEST if narrow() else None
     shown = [name if crowded else name.replace(", ", "\n") for name in names]
-    ax.set_xticks(range(len(names)), shown, rotation=90 if crowded else 0, fontsize=8.5 if crowded else None)
+    ax.set_xticks(range(len(names)), shown, rotation=90 if crowded else 0, fontsize=8.5 if crowded else size)
     ax.set(ylabel="relative change")
     ax.grid(visible=False, axis="x")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=9, frameon=False)

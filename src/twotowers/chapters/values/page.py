@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 
 from ...paper import PAPER_WEIGHTED
 from ...publishing.markdown import code, escape, table_text
-from ...publishing.plots import panels
+from ...publishing.plots import legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import ATTENTION, FAINT, GREY, WIDTH, label_looks
 from ...publishing.wording import counted, intervals, plural, said
@@ -99,7 +99,7 @@ def logit_minus_figure(summary: pd.DataFrame) -> Drawing:
     axes[0].set_yticks(range(len(groups)), groups)
     axes[0].set_ylim(len(groups) - 0.5, -0.5)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    legend_above(figure, handles, names)
     return figure
 
 

@@ -1,0 +1,61 @@
+"""Figures for narrow places, a phone or half a page: their panels below each other, drawn from what a run has kept."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure as Drawing
+
+from ..publishing.publish import Figure, drawn, is_narrow, narrow_file, write_narrow
+from ..publishing.run_folder import digest_of, figure_stem
+from ..publishing.shown import Shown
+from ..publishing.style import NARROW
+from .freshness import PACKAGE
+from .pages import Published
+from .redraw import items_of
+
+
+def stage_narrow(book: Path, own: Published, chapter: str, kept: Path) -> None:
+    """Write the narrow pictures of a chapter's figures beside the others, in the staged book.
+
+    Args:
+        kept: a folder for pictures; what is there already, of the same results and code, is not drawn again.
+    """
+    for figure in own.pictures(chapter):
+        stem = figure_stem(own.name, figure)
+        place = Path(narrow_file(str(kept / f"{digest([own], chapter, figure)}-{Path(stem).name}")))
+        if not place.is_file():
+            made = narrow_drawings(figure, chapter, [own])
+            if not made:
+                continue
+            write_narrow(place.with_name(place.name.removesuffix(narrow_file(""))), made[0])
+        shutil.copyfile(place, book / "runs" / own.name / narrow_file(stem))
+
+
+def narrow_drawings(figure: str, chapter: str, runs: Sequence[Published]) -> list[Drawing]:
+    """The figure of each run by today's code; none if it needs its width, or results are those of other code."""
+    item = items_of(chapter).get(figure)
+    if not isinstance(item, Figure):
+        return []
+    try:
+        shown = [Shown.read(own.run.path, chapter) for own in runs]
+        drawings = [drawn(item, kept.facts, kept.inputs(figure), width=NARROW) for kept in shown]
+    except (OSError, LookupError, TypeError, ValueError):
+        return []
+    return drawings if all(map(is_narrow, drawings)) else []
+
+
+def digest(runs: Sequence[Published], chapter: str, figure: str) -> str:
+    """Of all that pictures of a figure are drawn from: the runs' own pictures, and the code."""
+    of = [digest_of(own.run.path / f"{own.pictures(chapter)[figure]}.svg") for own in runs]
+    return hashlib.sha256("".join([_code(), *of]).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _code() -> str:
+    files = [*(PACKAGE / "publishing").glob("*.py"), *PACKAGE.rglob("*page.py")]
+    return "".join(map(digest_of, sorted(files)))
