@@ -17,7 +17,7 @@ from twotowers import ledger
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.models import model as models
 from twotowers.paper import CLAIMS
-from twotowers.pipeline import freshness, looks, redraw, status
+from twotowers.pipeline import freshness, looks, status
 from twotowers.pipeline import run as pipeline
 from twotowers.pipeline.verify import SAME, verify
 from twotowers.publishing.publish import Figure
@@ -138,13 +138,6 @@ def test_a_new_look_is_drawn_in_processes_side_by_side_without_the_model(real_ru
     looks.draw_looks_anew(root, [run])
     assert [line.state.name for line in status.run_status(root, run)] == ["done"] * len(CHAPTERS)
     assert tables(folder) == before
-
-
-def test_a_process_that_draws_and_is_ended_is_one_sentence():
-    with redraw.redrawing(2) as draw:
-        redraw.end_redrawing()
-        with pytest.raises(redraw.DrawingError, match="A process that drew figures was ended"):
-            draw(Path("a"), RunFolder(Path("b")), "task", Path("c"), {}, None)
 
 
 @pytest.mark.parametrize("figure", [figure for chapter in CHAPTERS for figure in FIGURES[chapter]])

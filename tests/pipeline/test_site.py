@@ -54,7 +54,8 @@ def book(tiny_folders, tmp_path_factory, one_thread):
         here = tmp_path_factory.mktemp("site")
         root = clone(here / "clone", patch)
         patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
-        patch.setattr(looks, "redrawing", lambda at_once: contextlib.nullcontext(as_it_was))
+        patch.setattr(looks, "redraw", as_it_was)
+        patch.setattr(looks, "cores", lambda: 1)  # other processes do not know of what is made up
         patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
         patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: made_up(text, parameters, folder))
         for number, name in enumerate(NAMES):
@@ -221,7 +222,7 @@ def test_another_look_is_drawn_by_the_build_for_every_run(root, look, capsys):
 
 def test_what_cannot_be_drawn_from_what_is_stored_is_refused_by_name(root, monkeypatch):
     edit(root / "book" / "chapters" / "task.md", lambda text: text + "\nMore of it.\n")
-    monkeypatch.setattr(looks, "redrawing", lambda at_once: contextlib.nullcontext(lambda *given: False))
+    monkeypatch.setattr(looks, "redraw", lambda *given: False)
     with pytest.raises(StalePageError, match="/task is stale: its prose changed"):
         site.build()
 

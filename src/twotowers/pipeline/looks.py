@@ -9,8 +9,9 @@ from ..errors import RunFolderError, writing
 from ..publishing.run_folder import RunFolder
 from .freshness import LOOK, made_of, state, text_of
 from .machine import cores
+from .processes import Call, end_processes, processes
 from .progress import Progress
-from .redraw import Redraw, end_redrawing, redrawing
+from .redraw import redraw
 from .schedule import side_by_side
 from .status import run_status
 
@@ -25,23 +26,23 @@ def draw_looks_anew(root: Path, runs: Iterable[RunFolder]) -> None:
     at_once, progress = min(cores(), len(pages)), Progress()
     if not pages:
         return
-    with redrawing(at_once) as draw:
+    with processes(at_once) as call:
         side_by_side(
             pages,
             {},
             at_once,
-            lambda page: _draw_anew(root, *page, draw, progress),
+            lambda page: _draw_anew(root, *page, call, progress),
             look=progress.show,
-            end=end_redrawing,
+            end=end_processes,
         )
 
 
-def _draw_anew(root: Path, run: RunFolder, chapter: str, draw: Redraw, progress: Progress) -> None:
+def _draw_anew(root: Path, run: RunFolder, chapter: str, call: Call, progress: Progress) -> None:
     with writing("The run folder", run.path, RunFolderError), run.lock(chapter), run.workplace(chapter) as workplace:
         found = state(run, chapter, now := made_of(root, chapter, None, run))
         if found.name != LOOK:  # another command was here before
             return
         entry = run.entry(chapter)
-        if draw(text_of(root, chapter), run, chapter, workplace, entry, None):
+        if call(redraw, text_of(root, chapter), run, chapter, workplace, entry, None):
             run.commit(chapter, workplace, entry | {"made_of": entry["made_of"] | {"look": now["look"]}})
             progress.say(f"{run.name}: {chapter} (drawn anew: {'; '.join(found.reasons)})")

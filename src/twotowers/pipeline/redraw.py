@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
-import multiprocessing
-import os
 import pkgutil
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from ..errors import UserError
 from ..paper import CLAIMS
 from ..publishing.ledger import NEEDS_TWO, claim_text
 from ..publishing.provenance import RUN_NOTE
@@ -28,12 +20,6 @@ from ..publishing.run_folder import RunFolder, is_drawn
 from ..publishing.shown import Item, Shown
 from ..publishing.specification import specification_digest
 from .texts import notebook_of
-
-Redraw = Callable[[Path, RunFolder, str, Path, Mapping[str, Any], str | None], bool]
-
-
-class DrawingError(UserError):
-    """A process that drew figures was ended from outside."""
 
 
 def redraw(
@@ -78,62 +64,6 @@ def redraw(
     executed.cells = _woven(notebook_of(text, len(shown.facts.labels)).cells, outputs)
     nbformat.write(executed, workplace / f"{chapter}.ipynb")
     return True
-
-
-@contextlib.contextmanager
-def redrawing(at_once: int) -> Iterator[Redraw]:
-    """`redraw`, to be called from so many threads at once: each call then has a process, since one draws one at a time.
-
-    Raises:
-        DrawingError: such a process was ended, as where memory is short.
-    """
-    if at_once < 2:
-        yield redraw
-        return
-    with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
-
-        def call(*given: Any) -> bool:
-            try:
-                return pool.submit(redraw, *given).result()
-            except BrokenProcessPool:
-                raise DrawingError(
-                    "A process that drew figures was ended, perhaps for want of memory; repeat the command."
-                ) from None
-
-        with _uninterrupted():
-            pool.submit(int)  # begins them all
-        yield call
-
-
-def end_redrawing() -> None:
-    """Nobody waits any more for what is being drawn."""
-    for process in multiprocessing.active_children():
-        process.kill()
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes that begin meanwhile leave it to this one to answer an interruption, which a terminal tells to all."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Of a process that draws: it ends when the one that began it does, however that ends."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _files(folder: Path) -> list[Path]:
