@@ -52,7 +52,7 @@ COMMANDS = {
         "--replace",
     ],
     "submit": ["run", "--model", "toy-gpt2", "--chapter", "task", "--force", "--submit", "local"],
-    "verify": ["verify", "task-answers", "--model", "toy-gpt2"],
+    "verify": ["verify", "task-shots", "--model", "toy-gpt2"],
     "expected": ["verify", "--expected", "--model", "toy-gpt2"],
     "write-expected": ["verify", "--write-expected", "--model", "toy-gpt2"],
     "build": ["build", "--stale"],
@@ -73,6 +73,8 @@ class Place:
         shutil.copytree(run, self.kept / "book" / "runs" / run.name)
         self.renew("export")
         self.start(["export", run.name, "--by", "Somebody", "--output", str(self.kept / GIVEN)]).communicate()
+        self.start(["verify", "--write-expected", "--model", run.name]).communicate()
+        shutil.copytree(self.root / "book" / "expected", self.kept / "book" / "expected", dirs_exist_ok=True)
 
     def renew(self, name):
         """A fresh checkout for a command; that which takes in a run has none of its name."""

@@ -148,6 +148,7 @@ def test_a_full_disk_behind_standard_output_is_named(asked):
     "error",
     [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
      OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread"),
+     ImportError("IMPORTANT: PLEASE READ THIS\nx.so: failed to map segment from shared object"),
      ImportError("libtorch.so: failed to map segment from shared object: Cannot allocate memory")],
 )  # fmt: skip
 def test_too_little_memory_is_told_as_such(monkeypatch, capsys, error):

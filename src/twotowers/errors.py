@@ -107,7 +107,13 @@ class SiteError(Exception):
     """A site that was built with warnings, or lacks a page or a figure."""
 
 
-NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "can't start new thread", "not enough memory")
+NO_MEMORY = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "can't start new thread",
+    "not enough memory",
+    "failed to map segment from shared object",  # a library that finds no room while it loads
+)
 
 
 @contextlib.contextmanager
