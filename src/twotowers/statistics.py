@@ -149,7 +149,7 @@ def judge(
         return replace(verdict, verdict=UNSTABLE, reason=reason)
     failed = []
     if random is not None and verdict.random_p is not None and verdict.random_p > alpha:
-        failed.append(f"{verdict.random_p:.1%} of {len(random)} random groups, these heads counted, do as well")
+        failed.append(_as_good(_number_as_good(random, verdict.mean), len(random)))
     if control is not None:
         estimated, problem = _control(means, control, categories, alpha)
         verdict, failed = replace(verdict, control=estimated), failed + [problem] * bool(problem)
@@ -202,7 +202,18 @@ def _unstable(folds: Values, verdict: Verdict) -> str:
 
 def _random_p(random: Values, mean: float) -> float:
     """Share of the groups, the observed one among them, that do as well; one without effect counts as doing so."""
-    return float((1 + (~(np.asarray(random, dtype=float) < mean)).sum()) / (1 + len(random)))
+    return (1 + _number_as_good(random, mean)) / (1 + len(random))
+
+
+def _number_as_good(random: Values, mean: float) -> int:
+    return int((~(np.asarray(random, dtype=float) < mean)).sum())
+
+
+def _as_good(number: int, groups: int) -> str:
+    """Why random groups speak against a claim, in words: some do as well, or there are too few of them to tell."""
+    if number:
+        return f"{number} of {groups} random groups {'does' if number == 1 else 'do'} as well"
+    return f"there are only {groups} random groups, too few to tell, though none does as well"
 
 
 def _control(

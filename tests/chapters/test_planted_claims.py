@@ -12,7 +12,7 @@ from twotowers.statistics import ABSENT, CONTRADICTED, SUPPORTED, UNTESTABLE
 
 ON_HEADS = ("task", "knockout", "values", "towers")
 # C4 is held against heads of the same layer: to be the best of eight, as a planted head is, is not one in twenty.
-BEST_OF_EIGHT = "12.5% of 7 random groups, these heads counted, do as well"
+BEST_OF_EIGHT = "there are only 7 random groups, too few to tell, though none does as well"
 
 
 @pytest.fixture(scope="module")
