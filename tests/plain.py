@@ -17,7 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from twotowers.models.families import family_of
 
-FUSED = {"gpt2": "c_attn", "phi3": "qkv_proj"} | dict.fromkeys(("gpt_neox", "bloom", "falcon"), "query_key_value")
+FUSED = {"gpt2": "c_attn", "gpt_bigcode": "c_attn", "phi3": "qkv_proj"} | dict.fromkeys(
+    ("gpt_neox", "bloom", "falcon"), "query_key_value"
+)
+TOGETHER = ("olmo2", "olmo3", "olmoe", "flex_olmo", "minimax_m2")  # with one norm of all queries, and one of all keys
 Hook = Callable[..., object]
 
 
@@ -89,7 +92,7 @@ class Plain:
         if family in FUSED:
             size = self.outs[layer].weight.shape[family != "gpt2"] // self.n_heads
             return attention.get_submodule(FUSED[family]), self._columns(size)[which]
-        if family == "olmo2" and which < 2:  # one norm of all heads, behind which they are exchanged
+        if family in TOGETHER and which < 2:  # one norm of all heads, behind which they are exchanged
             module = (attention.q_norm, attention.k_norm)[which]
             return module, torch.arange(module.weight.shape[0]).reshape(heads, -1)
         module = (attention.q_proj, attention.k_proj, attention.v_proj)[which]
@@ -99,7 +102,8 @@ class Plain:
         """For queries, keys and values, columns of each head in the output of one projection to all of them."""
         heads, groups = self.n_heads, self.n_groups
         number = torch.arange((heads + 2 * groups) * size)
-        if self.config.model_type in ("gpt2", "phi3"):
+        family = self.config.model_type
+        if family in ("gpt2", "phi3") or (family == "gpt_bigcode" and self.config.multi_query):
             return [
                 part.unflatten(0, (-1, size)) for part in number.split([heads * size, groups * size, groups * size])
             ]

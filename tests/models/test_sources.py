@@ -219,7 +219,7 @@ def convert(folder, tmp_path, monkeypatch):
 
 def test_the_converted_copy_is_made_once_and_is_a_model_with_the_same_weights(convert, folder):
     copy = convert()
-    assert copy == convert() == convert.cache / "tiny-0123456789abcdef"
+    assert copy == convert() == convert.cache / f"tiny-0123456789abcdef-{sources.VERSION}"
     assert convert.made == ["weights.gguf"]
     assert "quantization_config" not in json.loads((copy / "config.json").read_text())
     same, original = load(copy), load(folder)
@@ -227,6 +227,13 @@ def test_the_converted_copy_is_made_once_and_is_a_model_with_the_same_weights(co
     assert torch.equal(same.arch.w_o(3), original.arch.w_o(3))
     assert same.tokenizer("a: foo")["input_ids"] == original.tokenizer("a: foo")["input_ids"]
     assert [file.name for file in convert.cache.iterdir()] == [copy.name]
+
+
+def test_a_copy_that_was_read_in_another_way_is_not_used_again(convert, monkeypatch):
+    before = convert()
+    monkeypatch.setattr(sources, "VERSION", sources.VERSION + 1)
+    assert convert() != before
+    assert len(convert.made) == 2
 
 
 @pytest.mark.parametrize(
