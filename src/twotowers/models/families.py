@@ -210,7 +210,8 @@ _LATENT = "deepseek_v2 deepseek_v3 deepseek_v32 minicpm3 longcat_flash glm4_moe_
 REFUSED: dict[str, str] = {
     "gemma2": "its caps on logits keep the parts of a residual from adding up to them",
     "mpt": "its ALiBi is the same for all rows of a batch, and packed prompts need their own",
-    **dict.fromkeys(("gemma3", "mistral3", "llama4"), "it reads images, too; take its text model alone"),
+    **dict.fromkeys(("gemma3", "mistral3"), "it reads images, too; take its text model alone"),
+    "llama4": "it reads images, too, and its text model is of no family here",
     "gpt_oss": "part of its attention goes to no position (sinks), so its weights are not those of positions alone",
     "bitnet": "a norm lies between its heads and their output matrix, and its weights are of three values",
     **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe", "nanochat"), "it norms queries and keys after they rotate"),
