@@ -136,6 +136,7 @@ OF_USE = {  # by the name of a parameter; None is where it is the default
     "layers": {"range range(0, 3)", "list_iterator <list_iterator"},
     "within": {"bool True"},
     "prompt": {"str 'no such word'"},
+    "separator": {"str ''", "str 'no such word'"},
     "device_map": {"str ''", "dict {}", "dict {'a': 1}"},
 }
 
