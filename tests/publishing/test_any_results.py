@@ -5,7 +5,7 @@ import itertools
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twotowers.errors import UserError
@@ -28,6 +28,7 @@ def run(tmp_path_factory):
 
 
 @given(names=st.lists(NAMES, min_size=1, max_size=3, unique=True), cells=st.lists(COLUMNS, min_size=3, max_size=3))
+@example(names=["\r"], cells=[["a\rb", "\r"]] * 3)
 def test_any_table_is_read_back_as_it_was(run, names, cells):
     length = min(map(len, cells))
     table = pd.DataFrame({name: own[:length] for name, own in zip(names, cells, strict=False)})
