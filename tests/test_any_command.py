@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from twotowers.cli import main
 from twotowers.pipeline import run as pipeline_run
 
-COMMANDS = ["run", "status", "build", "cite", "verify", "check", "bench", "models", "tasks"]
+COMMANDS = ["run", "status", "build", "export", "import", "cite", "verify", "check", "bench", "models", "tasks"]
 OPTIONS = [
     "--model", "--chapter", "--task", "--labels", "--scale", "--seed", "--seeds", "--force", "--replace", "--jobs",
     "--submit", "--dtype", "--device-map", "--quantise", "--remote", "--slurm", "--stale", "--format", "--expected",
-    "--write-expected", "--shape", "--device", "--repeats", "--version", "--help", "--",
+    "--write-expected", "--shape", "--device", "--repeats", "--by", "--output", "--guess", "--tensor-parallel",
+    "--version", "--help", "--",
 ]  # fmt: skip
 VALUES = [
     "toy-gpt2", "toy_gpt2", "words", "words:shots=2", "words:shots=0", "smoke", "book", "0", "-1", "1", "1e3", "slurm",
@@ -46,6 +47,7 @@ def nothing_runs():
     patch.setattr("twotowers.pipeline.expected.write_expected", lambda *_: "nowhere")
     patch.setattr("twotowers.pipeline.expected.compare_expected", lambda *_: [])
     patch.setattr("twotowers.bench.run.run", lambda *_: "")
+    patch.setattr("twotowers.pipeline.crate.export", lambda *_, **__: "nowhere")
     yield
     patch.undo()
 

@@ -1,5 +1,6 @@
 """Public functions refuse what they cannot use, in one sentence, and take heads as tables and arrays give them."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -102,16 +103,56 @@ def test_an_odd_seed_or_half_is_refused(tiny_gpt2, tiny_folders, sets):
     assert "no half 'evalution': did you mean 'evaluation'?" in text
 
 
-def test_every_argument_of_no_use_is_refused_in_one_sentence(tiny_folders):
+def outcomes(script, folder):
     """In a process of its own: here the types of all arguments are checked before our functions see them."""
-    script = Path(__file__).with_name("odd_arguments.py")
     environment = os.environ | {"PYTHONPATH": str(Path(twotowers.__file__).parents[1])}
-    ran = subprocess.run(
-        [sys.executable, script, tiny_folders["gpt2"]], capture_output=True, text=True, env=environment, check=True
-    )
+    command = [sys.executable, Path(__file__).with_name(script), folder]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     found = json.loads(ran.stdout)
+    for name, refused in found.items():
+        if not isinstance(refused, str):
+            assert len(refused["message"].splitlines()) == 1, name
+            assert len(refused["message"]) < 600, name
+    return found
+
+
+def test_every_argument_of_no_use_is_refused_in_one_sentence(tiny_folders):
+    found = outcomes("odd_arguments.py", tiny_folders["gpt2"])
     assert len(found) > 250
     assert {name: outcome for name, outcome in found.items() if isinstance(outcome, str)} == {}
-    for name, refused in found.items():
-        assert len(refused["message"].splitlines()) == 1, name
-        assert len(refused["message"]) < 600, name
+
+
+LARGE, NONE_AT_ALL = "int 10000000000000", {"list []", "tuple ()", "DataFrame Empty DataFram"}
+OF_USE = {  # by the name of a parameter; None is where it is the default
+    "heads": NONE_AT_ALL,
+    "random": {*NONE_AT_ALL, "ndarray array([1.5])", "range range(0, 3)"},
+    "folds": {*NONE_AT_ALL, "ndarray array([1.5])", "range range(0, 3)"},
+    "seed": {"int 0", LARGE},
+    "query": {"int 0", LARGE},  # of a prompt that is a text, no other is asked for
+    "exact": {LARGE},
+    "smallest": {"float 1.5", LARGE},
+    "chance": {"int 0"},
+    "verdicts": {"dict {}"},
+    "layers": {"range range(0, 3)", "list_iterator <list_iterator"},
+    "within": {"bool True"},
+    "prompt": {"str 'no such word'"},
+    "separator": {"str ''", "str 'no such word'"},
+    "device_map": {"str ''", "dict {}", "dict {'a': 1}"},
+}
+
+
+def test_every_public_function_takes_or_refuses_whatever_it_is_given(tiny_folders):
+    """Walked, so that a new one is, too."""
+    found = outcomes("walked_arguments.py", tiny_folders["gpt2"])
+    taken = {}
+    for name, outcome in found.items():
+        if isinstance(outcome, str):
+            function, parameter, value = name.split(" ", 2)
+            default = inspect.signature(getattr(twotowers, function)).parameters[parameter].default
+            if not outcome.startswith("no error") or value not in OF_USE.get(parameter, ()):
+                taken[name] = outcome
+            if value == "NoneType None" and default is None and outcome.startswith("no error"):
+                taken.pop(name)
+    assert taken == {}
+    functions = {name for name in twotowers.__all__ if inspect.isfunction(getattr(twotowers, name))}
+    assert {name.split()[0] for name in found} == functions

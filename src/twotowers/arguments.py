@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import numbers
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -17,10 +17,40 @@ def require_seed(seed: object) -> None:
         raise SeedError(f"{brief(seed)} is no seed; give a whole number from 0.")
 
 
-def require_whole(name: str, value: Any, least: int = 1) -> None:
-    """Raise `ArgumentError` unless an argument is a whole number, and large enough."""
-    if not _is_whole(value, least):
-        raise ArgumentError(f"{name} is {brief(value)}; give a whole number from {least}.")
+def require_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raise `ArgumentError` unless an argument is a whole number, large enough, and not too large."""
+    if not _is_whole(value, least) or (most is not None and value > most):
+        to = "" if most is None else f" to {most:,}"
+        raise ArgumentError(f"{name} is {brief(value)}; give a whole number from {least}{to}.")
+
+
+def require_flag(name: str, value: Any) -> None:
+    """Raise `ArgumentError` unless an argument is True or False."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{name} is {brief(value)}; give True or False.")
+
+
+def require_kind(name: str, value: Any, kinds: type | tuple[type, ...], such_as: str) -> None:
+    """Raise `ArgumentError` unless an argument is of one of these kinds; None is, too."""
+    if value is not None and not isinstance(value, kinds):
+        raise ArgumentError(f"{name} is {brief(value)}; give {such_as}, or leave it out.")
+
+
+def listed(name: str, given: Any, of: str) -> list[Any]:
+    """What is given as a list.
+
+    Raises:
+        ArgumentError: it is none, or an empty one.
+    """
+    found = []
+    if not isinstance(given, str | bytes | Mapping):
+        try:
+            found = list(given)
+        except TypeError:
+            found = []
+    if not found:
+        raise ArgumentError(f"{name} is {brief(given)}; give a list of {of}.")
+    return found
 
 
 def require_between(name: str, value: Any, low: int, high: float | int, *, open_below: bool = False) -> None:
@@ -43,22 +73,25 @@ def require_columns(name: str, table: Any, columns: Iterable[str]) -> None:
 def require_numbers(name: str, values: Any) -> None:
     """Raise `ArgumentError` unless an argument is a list or column of numbers; nan is one."""
     try:
-        list(map(float, values if not isinstance(values, str) else [values]))
+        if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+            raise TypeError
+        list(map(float, values))
     except (TypeError, ValueError):
         raise ArgumentError(f"{name} is no list of numbers; give one for each, nan where there is none.") from None
 
 
 def require_judged(
-    smallest: Any, alpha: Any, frames: tuple[Any, ...], numbers: tuple[Any, ...], categories: Any = None
+    smallest: Any, alpha: Any, chance: Any, frames: tuple[Any, ...], lists: tuple[Any, ...], categories: Any = None
 ) -> None:
     """Raise `ArgumentError` unless a verdict can be made of these: frames with effects, lists of numbers, or None."""
     require_between("The smallest effect of interest", smallest, 0, sys.float_info.max, open_below=True)
     require_between("alpha", alpha, 0, 1, open_below=True)
+    require_between("chance", chance, 0, 1)
     for name, frame in zip(("effects", "control", "before", "accuracy"), frames, strict=True):
         if frame is not None or name == "effects":
             require_columns(name, frame, ("set", "effect"))
             require_numbers(f"The column effect of {name}", frame["effect"])
-    for name, values in zip(("random", "folds"), numbers, strict=True):
+    for name, values in zip(("random", "folds"), lists, strict=True):
         require_numbers(name, () if values is None else values)
     if categories is not None:
         require_columns("categories", categories, ("set", "first", "second"))
@@ -87,7 +120,4 @@ def brief(value: object) -> str:
 
 
 def _is_whole(value: Any, least: int) -> bool:
-    try:
-        return not isinstance(value, bool) and operator.index(value) >= least
-    except TypeError:
-        return False
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least

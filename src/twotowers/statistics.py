@@ -130,7 +130,7 @@ def judge(
     Raises:
         ArgumentError: a frame lacks a column or a set its categories; a number is none, or not above zero.
     """
-    require_judged(smallest, alpha, (effects, control, before, accuracy), (random, folds), categories)
+    require_judged(smallest, alpha, chance, (effects, control, before, accuracy), (random, folds), categories)
     means = _means(effects)
     mean, low, high, error, p = _interval(means, categories, alpha)
     left_out = int(effects["effect"].isna().sum())

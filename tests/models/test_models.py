@@ -95,12 +95,19 @@ def shards(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
 
 
+def truncate(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+
+
 NO_MODELS = {
     "no config": (remove("config.json"), ModelError, "is no model: it has no config.json"),
-    "broken config": (write("config.json", '{"model_type": '), ModelError, "names no model_type"),
+    "broken config": (write("config.json", '{"model_type": '), ModelError, "is no JSON object, so it is damaged"),
     "config without type": (write("config.json", "{}"), ModelError, "names no model_type"),
-    "config that is a list": (write("config.json", "[1]"), ModelError, "names no model_type"),
+    "config that is a list": (write("config.json", "[1]"), ModelError, "is no JSON object"),
     "config with a number for type": (configure(model_type=2), ModelError, "names no model_type"),
+    "truncated weights": (truncate, ModelError, "cannot be loaded ("),
+    "a pointer of git-lfs": (write("model.safetensors", "version https://git-lfs\n"), ModelError, "git lfs pull"),
     "unknown family": (configure(model_type="bert"), FamilyError, "no supported model family 'bert': choose one of"),
     "family misspelt": (configure(model_type="lama"), FamilyError, "did you mean 'llama'?"),
     "config of wrong types": (configure(n_embd="wide"), ModelError, "The configuration in"),
@@ -120,11 +127,6 @@ def test_a_folder_that_is_no_model_is_refused_before_weights_load(folder, damage
     assert part in message(kind, lambda: open_model(folder))
 
 
-def truncate(folder):
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:5000])
-
-
 def lack(folder):
     file = folder / "model.safetensors"
     weights = load_file(file)
@@ -138,8 +140,6 @@ def pickled(folder):
 
 
 BAD_WEIGHTS = {
-    "truncated": (truncate, "cannot be loaded ("),
-    "a pointer of git-lfs": (write("model.safetensors", "version https://git-lfs\n"), "cannot be loaded ("),
     "no pickle": (pickled, "cannot be loaded ("),
     "a tensor lacks": (lack, "1 tensors are missing or of another shape, transformer.h.2.attn.c_proj.weight"),
     "another shape": (configure(n_embd=64), "tensors are missing or of another shape"),

@@ -81,6 +81,19 @@ ROWS = st.lists(
 )
 
 
+@given(
+    rows=ROWS, order=st.randoms(use_true_random=False), again=st.booleans(), around=st.sampled_from(["", " ", "\u00a0"])
+)
+def test_rows_in_another_order_again_or_with_spaces_around_are_the_same_task(place, rows, order, again, around):
+    turned = [[f"{around}{cell}{around}" for cell in row] for row in (rows + rows[:3] if again else rows)]
+    order.shuffle(turned)
+    one, other = (
+        outcome(place / "mine.csv", encoded(as_csv(own, ["text", "label", "split"], ",", csv.QUOTE_ALL, "\n"), "utf-8"))
+        for own in (rows, turned)
+    )
+    assert getattr(one, "digest", None) == getattr(other, "digest", None), (one, other)
+
+
 def as_csv(rows, names, separator, quoting, line_end):
     written = io.StringIO()
     writer = csv.writer(written, delimiter=separator, quoting=quoting, lineterminator=line_end)

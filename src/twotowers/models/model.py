@@ -20,6 +20,7 @@ from nnsight import TransformersModel
 from nnsight.tracing.backend import Backend
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from ..arguments import require_flag, require_kind
 from ..errors import FamilyError, MemoryLimitError, ModelError, UnknownNameError
 from ..hub import first_line
 from . import parallel
@@ -284,6 +285,11 @@ def open_model(
     tensor_parallel: bool = False,
 ) -> Model:
     """As `load`, but reads configuration and tokenizer only; the weights come with the first use of `nn`."""
+    require_kind("dtype", dtype, (str, torch.dtype), "a name such as 'bfloat16'")
+    require_kind("device_map", device_map, (str, dict), "a word such as 'auto', or a device for each part")
+    require_kind("quantise", quantise, str, "'nf4' or 'int8'")
+    require_flag("tensor_parallel", tensor_parallel)
+    require_kind("remote", remote, (str, bool), "True, or 'local'")
     entry = REGISTRY.get(str(name))
     if not (isinstance(remote, bool) or remote == "local"):
         raise UnknownNameError("way to run remotely", remote, ("local",), hint=" (or give True, or False)")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -179,7 +179,10 @@ def require_two(sets: Sequence[PromptSet], what: str) -> None:
 
 
 def _listed(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, Iterable) else []
+    try:
+        return list(given)
+    except TypeError:
+        return []
 
 
 def _words(labels: tuple[str, ...], words: Mapping[str, str] | None) -> dict[str, str]:

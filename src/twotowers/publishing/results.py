@@ -26,8 +26,10 @@ def write_table(table: pd.DataFrame, path: Path) -> dict[str, str]:
     kinds = {str(name): _kind(table[name]) for name in table.columns}
     path.parent.mkdir(parents=True, exist_ok=True)
     cells = {str(name): [_cell(value) for value in table[name]] for name in table.columns}
+    broken = any("\r" in cell for cell in (*kinds, *(cell for own in cells.values() for cell in own)))
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        # a carriage return by itself would be read as the end of a row, and is not quoted unless all is
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL)
         writer.writerow(kinds)
         writer.writerows(zip(*cells.values(), strict=True))
     return kinds

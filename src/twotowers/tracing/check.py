@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..errors import CheckError
+from ..arguments import brief, listed
+from ..errors import ArgumentError, CheckError
 from ..models.architecture import weight_in_out
 from ..models.model import Model
 from ..models.quantised import held
@@ -52,7 +53,10 @@ def check(model: Model, labels: Sequence[str] = TaskLabels().names) -> pd.DataFr
         a row per identity: `identity, residual, tolerance, holds`.
     """
     require_reader(model)
-    words = dict(zip(TaskLabels().names, labels, strict=True))
+    own = TaskLabels().names
+    if len(labels := listed("labels", labels, "two words")) != len(own) or not all(isinstance(w, str) for w in labels):
+        raise ArgumentError(f"labels is {brief(labels)}; give two words.")
+    words = dict(zip(own, labels, strict=True))
     sets = [
         prompt_set(model, DEMONSTRATIONS, QUERIES, words=words),
         prompt_set(model, DEMONSTRATIONS[:3], QUERIES[::-1], template="{text} : {label}", separator=" ", words=words),

@@ -66,6 +66,8 @@ def exchange(
     """
     sets = as_sets(model, prompt_sets)
     choices = _as_choices(model, [(heads, part)])
+    if not isinstance(towards, str):
+        raise UnknownNameError("label", towards, (NEXT, *sets[0].labels))
 
     def of_set(index: int, s: PromptSet) -> pd.DataFrame:
         target = targets(s, towards)
@@ -114,7 +116,7 @@ def _differences(
 
 def _as_choices(model: Model, choices: Sequence[tuple[Heads, str]]) -> list[tuple[list[Head], str]]:
     for _, part in choices:
-        if part not in PARTS:
+        if not isinstance(part, str) or part not in PARTS:
             raise UnknownNameError("part", part, PARTS)
     return [(as_heads(model, heads), part) for heads, part in choices]
 

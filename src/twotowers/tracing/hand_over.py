@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..arguments import listed, require_flag, require_whole
 from ..errors import UnknownNameError, UserError
 from ..models.model import Model
 from ..prompts.encoding import Span
@@ -72,9 +73,12 @@ def hand_over(
         UserError: no such place or layer; a set whose queries share one label.
     """
     sets = as_sets(model, prompt_sets)
-    if place not in list(PLACES):
+    require_flag("within", within)
+    if not isinstance(place, str) or place not in PLACES:
         raise UnknownNameError("place", place, PLACES)
-    chosen = list(range(model.arch.n_layers + 1)) if layers is None else list(layers)
+    chosen = list(range(model.arch.n_layers + 1)) if layers is None else listed("layers", layers, "whole numbers")
+    for layer in chosen:
+        require_whole("A layer", layer, 0, model.arch.n_layers)
     return hand_overs(model, sets, {(place, within): chosen}).drop(columns="within")
 
 

@@ -28,7 +28,9 @@ def as_heads(model: Model, heads: Heads, least: int = 0) -> list[Head]:
         HeadError: what is no (layer, head) pair, a head that the model does not have, or fewer than `least`.
     """
     try:
-        if isinstance(heads, Mapping) or any(isinstance(number, bool) for pair in heads for number in pair):
+        if isinstance(heads, str | bytes | Mapping) or any(
+            isinstance(number, bool) for pair in heads for number in pair
+        ):
             raise TypeError
         found = [(operator.index(layer), operator.index(head)) for layer, head in heads]
     except (TypeError, ValueError):

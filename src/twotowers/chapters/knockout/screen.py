@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ...arguments import require_between
 from ...models.model import Model
 from ...models.parts import Tables
 from ...prompts.packing import Batch
@@ -70,6 +71,7 @@ def verify(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], share: fl
         a row per verified head, worst first: `layer, head, margin_drop` (exact), `accuracy_drop`, and `estimate` (what
         the screen said of `margin_drop`).
     """
+    require_between("share", share, 0, 1, open_below=True)
     screened = screen(model, prompt_sets)
     ranked = rank_heads(sweep(model, prompt_sets, highest(screened, share)))
     return ranked.merge(screened.rename(columns={"margin_drop": "estimate"}), on=["layer", "head"])

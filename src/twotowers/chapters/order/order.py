@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...arguments import listed, require_whole
 from ...models.model import Model
 from ...models.parts import Tables
 from ...prompts.packing import Batch
@@ -68,10 +70,19 @@ def order(
         PromptError: an order that is no permutation of a set's demonstrations.
     """
     sets = as_sets(model, prompt_sets)
-    chosen = rotations(len(sets[0].demonstrations), ORDERS) if orders is None else orders
+    chosen = rotations(len(sets[0].demonstrations), ORDERS) if orders is None else _as_orders(orders)
     return in_orders(model, sets, {"chosen": as_heads(model, heads, least=1)}, chosen).prompts.drop(
         columns=["heads", "strength"]
     )
+
+
+def _as_orders(orders: Any) -> list[Order]:
+    """Orders as they are given from Python; that they are permutations is told where they are used."""
+    found = [listed("An order", order, "numbers of demonstrations") for order in listed("orders", orders, "orders")]
+    for order in found:
+        for number in order:
+            require_whole("The number of a demonstration", number, 0)
+    return [tuple(map(int, order)) for order in found]
 
 
 def head_groups(heads: Sequence[Head], n_heads: int, seed: int) -> dict[str, list[Head]]:

@@ -16,8 +16,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm import tqdm
 
-from ...arguments import require_seed
-from ...errors import UnknownNameError, UserError
+from ...arguments import brief, listed, require_seed
+from ...errors import ArgumentError, UnknownNameError, UserError
 from ...models.model import Model
 from ...models.parts import Tables, part_name
 from ...prompts.packing import Batch
@@ -78,8 +78,14 @@ def block(
     """
     sets = as_sets(model, prompt_sets)
     require_seed(seed)
-    kinds = [edges] if isinstance(edges, str) else list(edges)
-    chosen = [window or range(0) for window in ([layers] if isinstance(layers, range) else layers)]
+    kinds = [edges] if isinstance(edges, str) else listed("edges", edges, "kinds of edges")
+    for kind in kinds:
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise UnknownNameError("kind of edge", kind, KINDS)
+    windows = [layers] if isinstance(layers, range) else listed("layers", layers, "ranges of layers")
+    if not all(isinstance(window, range) and window.step == 1 for window in windows):
+        raise ArgumentError(f"layers is {brief(layers)}; give a range of layers, as range(0, 4), or a list of such.")
+    chosen = [window or range(0) for window in windows]
     for window in chosen:
         if window and not set(window) <= set(range(model.arch.n_layers)):
             raise LayerError(

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...arguments import require_whole
 from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
@@ -52,6 +53,9 @@ def read_words(
         PromptError: an empty text, or one longer than the model's context.
     """
     require_reader(model)
+    for name, number in (("top", top), ("top_key", top_key)):
+        require_whole(name, number, 1, model.config.vocab_size)
+    require_whole("query", query, 0, len(prompt.prompts) - 1 if isinstance(prompt, PromptSet) else None)
     batch = _one_prompt(model, prompt.prompts[query].ids if isinstance(prompt, PromptSet) else _encode(model, prompt))
     captured = capture(model, batch, pattern=True, inputs=True, written=True)
     assert captured.pattern is not None
