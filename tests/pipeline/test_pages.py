@@ -11,7 +11,7 @@ from clones import PROJECT
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.chapters.towers.exchange_page import FOUND
 from twotowers.paper import CLAIMS
-from twotowers.pipeline import narrow, pages, same_axes
+from twotowers.pipeline import narrow, pages, pictures, same_axes
 from twotowers.pipeline.harmless import odd_in_page
 from twotowers.pipeline.narrow import stage_narrow
 from twotowers.pipeline.overview import atlas_page, chapters_of, compare, home, over_seeds
@@ -216,6 +216,23 @@ def test_pictures_with_common_axes_are_drawn_once(own, tmp_path, monkeypatch):
     assert all(path.is_file() for path in first)
     monkeypatch.setattr(same_axes, "narrow_drawings", lambda *_: pytest.fail("it was drawn again"))
     assert same_axes.drawn_alike("task-shots", "task", [own, twin], tmp_path) == first
+
+
+def test_pictures_are_drawn_ahead_side_by_side_once_and_old_ones_go(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "cores", lambda: 2)
+    kept = tmp_path / "narrow", tmp_path / "alike"
+    twin = dataclasses.replace(own, title="twin")
+    pictures.draw_ahead([own, twin], *kept)
+    drawn = [{path.name: path.stat().st_size for path in folder.iterdir()} for folder in kept]
+    figures = [figure for chapter in CHAPTERS for figure in own.pictures(chapter)]
+    assert [len(found) for found in drawn] == [len(figures)] * 2  # the two share theirs
+    empty = [name for name, size in drawn[0].items() if not size]  # of figures that need their width
+    assert sorted(name.partition("_")[2] for name in empty) == ["towers-plane-narrow.svg", "values-words-narrow.svg"]
+    for step in ("draw_narrow", "draw_alike"):
+        monkeypatch.setattr(pictures, step, lambda *given: pytest.fail("drawn again"))
+    (kept[0] / "old-narrow.svg").touch()
+    pictures.draw_ahead([own, twin], *kept)
+    assert [{path.name: path.stat().st_size for path in folder.iterdir()} for folder in kept] == drawn
 
 
 def test_the_first_page_says_with_how_many_seeds_a_step_holds():

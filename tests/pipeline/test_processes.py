@@ -2,27 +2,35 @@
 
 import math
 import os
+import threading
+import time
 
 import pytest
 
-from twotowers.pipeline.processes import ProcessError, end_processes, processes
+from twotowers.pipeline.processes import ProcessError, processes
 
 
 def test_what_is_called_runs_in_another_process_and_gives_its_result_or_error():
-    with processes(2) as call:
-        assert call(math.sqrt, 16.0) == 4.0
-        assert call(os.getpid) != os.getpid()
+    with processes(2) as made:
+        assert made.call(math.sqrt, 16.0) == 4.0
+        assert made.call(os.getpid) != os.getpid()
         with pytest.raises(ValueError, match="math domain error"):
-            call(math.sqrt, -1.0)
+            made.call(math.sqrt, -1.0)
 
 
 def test_one_at_a_time_needs_no_other_process():
-    with processes(1) as call:
-        assert call(os.getpid) == os.getpid()
+    with processes(1) as made:
+        assert made.call(os.getpid) == os.getpid()
 
 
 def test_a_process_that_is_ended_is_one_sentence():
-    with processes(2) as call:
-        end_processes()
-        with pytest.raises(ProcessError, match="A process that drew figures was ended"):
-            call(os.getpid)
+    with processes(2) as made, pytest.raises(ProcessError, match="A process that drew figures was ended"):
+        made.call(os._exit, 1)
+
+
+def test_nobody_has_to_wait_for_what_is_of_no_use_any_more():
+    with processes(2) as made:
+        assert made.call(math.sqrt, 16.0) == 4.0  # they are there
+        threading.Timer(0.1, made.end).start()
+        with pytest.raises(ProcessError, match="stopped while figures were drawn"):
+            made.call(time.sleep, 5)

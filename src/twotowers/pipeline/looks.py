@@ -9,7 +9,7 @@ from ..errors import RunFolderError, writing
 from ..publishing.run_folder import RunFolder
 from .freshness import LOOK, made_of, state, text_of
 from .machine import cores
-from .processes import Call, end_processes, processes
+from .processes import Processes, processes
 from .progress import Progress
 from .redraw import redraw
 from .schedule import side_by_side
@@ -26,23 +26,23 @@ def draw_looks_anew(root: Path, runs: Iterable[RunFolder]) -> None:
     at_once, progress = min(cores(), len(pages)), Progress()
     if not pages:
         return
-    with processes(at_once) as call:
+    with processes(at_once) as drawing:
         side_by_side(
             pages,
             {},
             at_once,
-            lambda page: _draw_anew(root, *page, call, progress),
+            lambda page: _draw_anew(root, *page, drawing, progress),
             look=progress.show,
-            end=end_processes,
+            end=drawing.end,
         )
 
 
-def _draw_anew(root: Path, run: RunFolder, chapter: str, call: Call, progress: Progress) -> None:
+def _draw_anew(root: Path, run: RunFolder, chapter: str, drawing: Processes, progress: Progress) -> None:
     with writing("The run folder", run.path, RunFolderError), run.lock(chapter), run.workplace(chapter) as workplace:
         found = state(run, chapter, now := made_of(root, chapter, None, run))
         if found.name != LOOK:  # another command was here before
             return
         entry = run.entry(chapter)
-        if call(redraw, text_of(root, chapter), run, chapter, workplace, entry, None):
+        if drawing.call(redraw, text_of(root, chapter), run, chapter, workplace, entry, None):
             run.commit(chapter, workplace, entry | {"made_of": entry["made_of"] | {"look": now["look"]}})
             progress.say(f"{run.name}: {chapter} (drawn anew: {'; '.join(found.reasons)})")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as Drawing
 
+from ..publishing.crowd import own_folder
 from ..publishing.publish import Figure, drawn, is_narrow, narrow_file, write_narrow
 from ..publishing.run_folder import digest_of, figure_stem
 from ..publishing.shown import Shown
@@ -26,14 +27,29 @@ def stage_narrow(book: Path, own: Published, chapter: str, kept: Path) -> None:
         kept: a folder for pictures; what is there already, of the same results and code, is not drawn again.
     """
     for figure in own.pictures(chapter):
-        stem = figure_stem(own.name, figure)
-        place = Path(narrow_file(str(kept / f"{digest([own], chapter, figure)}-{Path(stem).name}")))
+        place = narrow_place(own, chapter, figure, kept)
         if not place.is_file():
-            made = narrow_drawings(figure, chapter, [own])
-            if not made:
-                continue
-            write_narrow(place.with_name(place.name.removesuffix(narrow_file(""))), made[0])
-        shutil.copyfile(place, book / "runs" / own.name / narrow_file(stem))
+            draw_narrow(own, chapter, figure, place)
+        if place.stat().st_size:
+            shutil.copyfile(place, book / "runs" / own.name / narrow_file(figure_stem(own.name, figure)))
+
+
+def narrow_place(own: Published, chapter: str, figure: str, kept: Path) -> Path:
+    stem = Path(figure_stem(own.name, figure)).name
+    return Path(narrow_file(str(kept / f"{digest([own], chapter, figure)}-{stem}")))
+
+
+def draw_narrow(own: Published, chapter: str, figure: str, place: Path) -> None:
+    """Draw a narrow picture; of a figure that needs its width the file is empty."""
+    made = narrow_drawings(figure, chapter, [own])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with own_folder(place.parent, "narrow") as folder:  # so that a picture is there whole or not at all
+        stem = folder / place.name.removesuffix(narrow_file(""))
+        if made:
+            write_narrow(stem, made[0])
+        else:
+            Path(narrow_file(str(stem))).touch()
+        Path(narrow_file(str(stem))).replace(place)
 
 
 def narrow_drawings(figure: str, chapter: str, runs: Sequence[Published]) -> list[Drawing]:

@@ -123,19 +123,22 @@ def compare(runs: Sequence[Published], book: Path, kept: Path) -> str:
     Args:
         kept: where pictures with common axes stay from one build to the next.
     """
-    return "\n\n".join(_of_chapter(chapter, runs, book, kept) for chapter in CHAPTERS if _figures(chapter, runs))
+    return "\n\n".join(_of_chapter(chapter, runs, book, kept) for chapter in CHAPTERS if figures_of(chapter, runs))
 
 
-def _figures(chapter: str, runs: Sequence[Published]) -> list[str]:
-    found = [figure for own in runs if chapter in own.chapters for figure in own.pictures(chapter)]
-    return list(dict.fromkeys(found))
+def figures_of(chapter: str, runs: Sequence[Published]) -> dict[str, list[Published]]:
+    """The figures of a chapter, each with the runs that have it."""
+    found: dict[str, list[Published]] = {}
+    for own in runs:
+        for figure in own.pictures(chapter) if chapter in own.chapters else ():
+            found.setdefault(figure, []).append(own)
+    return found
 
 
 def _of_chapter(chapter: str, runs: Sequence[Published], book: Path, kept: Path) -> str:
     title = next(own.title_of(chapter) for own in runs if chapter in own.chapters)
     parts = [f"(compare-{chapter})=\n## {title}"]
-    for figure in _figures(chapter, runs):
-        having = [own for own in runs if chapter in own.chapters and figure in own.pictures(chapter)]
+    for figure, having in figures_of(chapter, runs).items():
         alike = drawn_alike(figure, chapter, having, kept)
         cards = [_card(own, figure, _picture(own, chapter, figure, alike, book)) for own in having]
         lacking = ", ".join(escape(own.title) for own in runs if own not in having)

@@ -8,48 +8,66 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ..errors import UserError
 
-Call = Callable[..., Any]  # of a function of some module, with what it is given
+LOOK = 0.2  # seconds between two looks whether a result is still waited for
 
 
 class ProcessError(UserError):
     """A process that drew figures was ended from outside."""
 
 
-@contextlib.contextmanager
-def processes(at_once: int) -> Iterator[Call]:
-    """What calls functions, from as many threads at once, each call in a process; with less than two, in this one.
+class Processes:
+    """Calls functions, from as many threads at once as there are processes, each call in one of them.
 
-    Raises:
-        ProcessError: such a process was ended, as where memory is short.
+    Args:
+        pool: None for this very process.
     """
+
+    def __init__(self, pool: ProcessPoolExecutor | None) -> None:
+        self._pool, self._ended = pool, threading.Event()
+
+    def call(self, function: Callable[..., Any], *given: Any) -> Any:
+        """What a function of some module gives.
+
+        Raises:
+            ProcessError: its process was ended, as where memory is short, or nobody waits any more.
+        """
+        if self._pool is None:
+            return function(*given)
+        try:
+            made = self._pool.submit(function, *given)
+            while not wait([made], LOOK).done:
+                if self._ended.is_set():
+                    raise ProcessError("It was stopped while figures were drawn; repeat the command.")
+            return made.result()
+        except BrokenProcessPool:
+            raise ProcessError(
+                "A process that drew figures was ended, perhaps for want of memory; repeat the command."
+            ) from None
+
+    def end(self) -> None:
+        """Nobody waits any more for what they do; it is to be called from another thread."""
+        self._ended.set()
+
+
+@contextlib.contextmanager
+def processes(at_once: int) -> Iterator[Processes]:
+    """So many processes; with less than two, this one."""
     if at_once < 2:
-        yield lambda function, *given: function(*given)
+        yield Processes(None)
         return
-    with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
-
-        def call(function: Call, *given: Any) -> Any:
-            try:
-                return pool.submit(function, *given).result()
-            except BrokenProcessPool:
-                raise ProcessError(
-                    "A process that drew figures was ended, perhaps for want of memory; repeat the command."
-                ) from None
-
+    pool = ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _end_with_parent)
+    try:
         with _uninterrupted():
             pool.submit(int)  # begins them all
-        yield call
-
-
-def end_processes() -> None:
-    """Nobody waits any more for what they do."""
-    for process in multiprocessing.active_children():
-        process.kill()
+        yield Processes(pool)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # what is still drawn is of no use, and ends with this process
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ from .freshness import DONE, LOOK, check_digest, made_of, state, text_of
 from .kernels import Kernels, execute
 from .lengths import require_fit
 from .machine import cores, machine
-from .processes import Call, end_processes, processes
+from .processes import Processes, processes
 from .progress import Progress
 from .redraw import redraw
 from .schedule import side_by_side
@@ -88,11 +88,6 @@ def run(
     names = with_needed(chapters)
     prepared = prepare(model, task, scale, seed, loading or Loading(), beside=beside)
     progress, kernels = Progress(f"{prepared.name}: "), Kernels()
-
-    def end() -> None:
-        kernels.end()
-        end_processes()
-
     try:
         prepared.begin(replace=replace)
         if force:
@@ -101,12 +96,17 @@ def run(
         if any(found not in (DONE, LOOK) for found in states):
             prepared.check(progress)
         jobs = min(jobs or jobs_that_fit(prepared.study.model), len(names))
-        with processes(min(jobs, states.count(LOOK))) as call:
+        with processes(min(jobs, states.count(LOOK))) as drawing:
+
+            def end() -> None:
+                kernels.end()
+                drawing.end()
+
             done = side_by_side(
                 names if jobs == 1 else sorted(names, key=lambda name: name != "knockout"),  # most others wait for it
                 {name: needs(name) for name in names},
                 jobs,
-                lambda name: prepared.bring_up_to_date(name, names, progress, kernels, jobs, call),
+                lambda name: prepared.bring_up_to_date(name, names, progress, kernels, jobs, drawing),
                 look=progress.show,
                 end=end,
             )
@@ -200,7 +200,7 @@ class Prepared:
         gc.collect()
 
     def bring_up_to_date(
-        self, name: str, names: Sequence[str], progress: Progress, kernels: Kernels, jobs: int, call: Call
+        self, name: str, names: Sequence[str], progress: Progress, kernels: Kernels, jobs: int, drawing: Processes
     ) -> Outcome:
         """Execute a chapter, or draw it anew, if it needs that; another process that does so is waited for."""
 
@@ -215,7 +215,7 @@ class Prepared:
             begun, entry, text = time.monotonic(), self.run.entry(name), text_of(self.root, name)
             with self.run.workplace(name) as workplace:
                 revision = revision_of(self.study.model)
-                if found.name == LOOK and call(redraw, text, self.run, name, workplace, entry, revision):
+                if found.name == LOOK and drawing.call(redraw, text, self.run, name, workplace, entry, revision):
                     progress.say(f"{of} (drawn anew: {'; '.join(found.reasons)})")
                     self.run.commit(name, workplace, entry | {"made_of": self.made_of(name)})
                     return self._outcome(name, "drawn anew")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator
 from PIL import Image
 
+from ..publishing.crowd import write_whole
 from ..publishing.style import styled
 from .narrow import digest, narrow_drawings
 from .pages import Published
@@ -25,19 +26,31 @@ def drawn_alike(figure: str, chapter: str, runs: Sequence[Published], kept: Path
     Args:
         kept: a folder for pictures; what is there already, of the same results and look, is not drawn again.
     """
-    key = digest(runs, chapter, figure)
-    places = [kept / f"{own.name}-{figure}-{key}.png" for own in runs]
+    places = alike_places(figure, chapter, runs, kept)
     if not all(place.is_file() for place in places):
-        drawings = narrow_drawings(figure, chapter, runs)
-        if not same_limits(drawings):
-            return []
-        kept.mkdir(parents=True, exist_ok=True)
-        for drawing, place in zip(drawings, places, strict=True):
-            picture = io.BytesIO()
+        draw_alike(figure, chapter, runs, places)
+    return places if all(place.stat().st_size for place in places) else []
+
+
+def alike_places(figure: str, chapter: str, runs: Sequence[Published], kept: Path) -> list[Path]:
+    key = digest(runs, chapter, figure)
+    return [kept / f"{own.name}-{figure}-{key}.png" for own in runs]
+
+
+def draw_alike(figure: str, chapter: str, runs: Sequence[Published], places: Sequence[Path]) -> None:
+    """Draw a figure of each run with common limits; where that is not simple, the files are empty."""
+    drawings = narrow_drawings(figure, chapter, runs)
+    simple = same_limits(drawings)
+    for number, place in enumerate(places):
+        picture = io.BytesIO()
+        if simple:
+            whole = io.BytesIO()
             with styled():
-                drawing.savefig(picture, dpi=DPI)
-            Image.open(picture).convert("RGB").quantize(COLOURS).save(place, dpi=(DPI, DPI), optimize=True)
-    return places
+                drawings[number].savefig(whole, dpi=DPI)
+            small = Image.open(whole).convert("RGB").quantize(COLOURS)
+            small.save(picture, format="PNG", dpi=(DPI, DPI), optimize=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, picture.getvalue())
 
 
 def same_limits(drawings: Sequence[Drawing]) -> bool:

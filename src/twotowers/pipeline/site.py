@@ -36,6 +36,7 @@ from .looks import draw_looks_anew
 from .narrow import stage_narrow
 from .overview import atlas_page, chapters_of, compare, home
 from .pages import LOOK, Published, stage
+from .pictures import draw_ahead
 from .status import not_fit_to_publish, run_status
 
 Runs = Mapping[RunFolder, list[str]]  # with the chapters that have a page
@@ -126,6 +127,7 @@ def _build(root: Path, runs: Runs, stale: bool) -> Path:
         made_of = _made_of(root, marked)
         if _read(done) == {"from": made_of, "site": _digest(_files(html), html)}:
             return html / "index.html"
+        draw_ahead(published, *_pictures(root))
         _stage(root, book, published, marked)
         figures = {
             (run, chapter): figure_ids(run.name, run.entry(chapter).get("files", ()))
@@ -173,8 +175,14 @@ def _read(done: Path) -> object:
         return None
 
 
+def _pictures(root: Path) -> tuple[Path, Path]:
+    """Where pictures for narrow places, and with common axes, stay from one build to the next."""
+    return root / "_build" / ".narrow", root / "_build" / ".compare"
+
+
 def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> None:
     """Put together what Sphinx reads: pages, of every run only what it has made, and what is computed of all runs."""
+    narrow, alike = _pictures(root)
     shutil.rmtree(book, ignore_errors=True)
     shutil.copytree(root / "book", book, ignore=shutil.ignore_patterns("runs", "chapters", "_toc.yml", ".*"))
     for own in runs:
@@ -185,7 +193,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(own.run.path / file, target)
             stage(book, own, chapter, runs, marked.get((own.name, chapter)))
-            stage_narrow(book, own, chapter, root / "_build" / ".narrow")
+            stage_narrow(book, own, chapter, narrow)
         stage_look(book, own, runs, marked.get((own.name, "towers")))
     toy = next((own.name for own in runs if own.name == TOY and own.contributed is None), None)
     pages = {
@@ -195,7 +203,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
         "_costs.md": costs.measured(runs),
         "_registry.md": costs.registry(),
         "_atlas.md": atlas_page(runs),
-        "_compare.md": compare(runs, book, root / "_build" / ".compare"),
+        "_compare.md": compare(runs, book, alike),
         "_performance.md": performance(book / "bench"),
         "_verdicts.md": verdicts.page(book / verdicts.FILE),
         "_families.md": families_page(),
