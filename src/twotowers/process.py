@@ -72,6 +72,18 @@ class Listener:
         threading.Timer(0.01, os.kill, (os.getpid(), self.stopped.status - 128)).start()
 
 
+def end_with(parent: int) -> None:
+    """This process, which another one has begun, ends as soon as that one has, however it ended."""
+    import threading
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def as_process(command: Callable[[], int], told: Callable[[BaseException], int]) -> NoReturn:
     """Do what is asked of a process, whose streams may be closed, and end it.
 

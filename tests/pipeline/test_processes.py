@@ -32,5 +32,11 @@ def test_nobody_has_to_wait_for_what_is_of_no_use_any_more():
     with processes(2) as made:
         assert made.call(math.sqrt, 16.0) == 4.0  # they are there
         threading.Timer(0.1, made.end).start()
-        with pytest.raises(ProcessError, match="stopped while figures were drawn"):
-            made.call(time.sleep, 5)
+        with pytest.raises(ProcessError, match="was ended"):
+            made.call(time.sleep, 600)
+
+
+def test_what_is_printed_is_no_result(capfd):
+    with processes(2) as made:
+        assert made.call(print, "said") is None
+    assert capfd.readouterr() == ("", "said\n")

@@ -1,95 +1,100 @@
-"""Drawing side by side: in processes, since one process draws one figure at a time."""
+"""Drawing side by side: in processes, since one process draws one figure at a time.
+
+Each is a Python of its own in a session of its own, so that an interruption by a terminal is answered once, here. It
+takes functions and what they are given from its standard input, and gives results, or errors, to its standard output.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
-import threading
+import pickle
+import queue
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ..errors import UserError
+from ..process import end_with
 
-LOOK = 0.2  # seconds between two looks whether a result is still waited for
+_SERVE = "from twotowers.pipeline.processes import serve; serve(PARENT)"
+Worker = subprocess.Popen[bytes]
 
 
 class ProcessError(UserError):
-    """A process that drew figures was ended from outside."""
+    """A process that drew figures was ended."""
 
 
 class Processes:
     """Calls functions, from as many threads at once as there are processes, each call in one of them.
 
     Args:
-        pool: None for this very process.
+        workers: none for this very process.
     """
 
-    def __init__(self, pool: ProcessPoolExecutor | None) -> None:
-        self._pool, self._ended = pool, threading.Event()
+    def __init__(self, workers: list[Worker]) -> None:
+        self._workers, self._idle = workers, queue.SimpleQueue[Worker]()
+        for worker in workers:
+            self._idle.put(worker)
 
     def call(self, function: Callable[..., Any], *given: Any) -> Any:
         """What a function of some module gives.
 
         Raises:
-            ProcessError: its process was ended, as where memory is short, or nobody waits any more.
+            ProcessError: its process was ended, as where memory is short, or because nobody waits any more.
         """
-        if self._pool is None:
+        if not self._workers:
             return function(*given)
+        worker = self._idle.get()
+        assert worker.stdin is not None
+        assert worker.stdout is not None
         try:
-            made = self._pool.submit(function, *given)
-            while not wait([made], LOOK).done:
-                if self._ended.is_set():
-                    raise ProcessError("It was stopped while figures were drawn; repeat the command.")
-            return made.result()
-        except BrokenProcessPool:
+            pickle.dump((function, given), worker.stdin)
+            worker.stdin.flush()
+            result, error = pickle.load(worker.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError):
             raise ProcessError(
                 "A process that drew figures was ended, perhaps for want of memory; repeat the command."
             ) from None
+        finally:
+            self._idle.put(worker)
+        if error is not None:
+            raise error
+        return result
 
     def end(self) -> None:
-        """Nobody waits any more for what they do; it is to be called from another thread."""
-        self._ended.set()
+        """Nobody waits any more for what they do."""
+        for worker in self._workers:
+            worker.kill()
 
 
 @contextlib.contextmanager
 def processes(at_once: int) -> Iterator[Processes]:
     """So many processes; with less than two, this one."""
-    if at_once < 2:
-        yield Processes(None)
-        return
-    pool = ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _end_with_parent)
-    try:
-        with _uninterrupted():
-            pool.submit(int)  # begins them all
-        yield Processes(pool)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # what is still drawn is of no use, and ends with this process
+    command = [sys.executable, "-P", "-c", _SERVE.replace("PARENT", str(os.getpid()))]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+    with contextlib.ExitStack() as stack:
+        workers = list[Worker]()
+        for _ in range(at_once if at_once > 1 else 0):
+            workers.append(stack.enter_context(subprocess.Popen(command, **pipes)))
+            stack.callback(workers[-1].kill)  # before it is waited for
+        yield Processes(workers)
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes that begin meanwhile leave it to this one to answer an interruption, which a terminal tells to all."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Of a process that draws: it ends when the one that began it does, however that ends."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+def serve(parent: int) -> None:
+    """Of such a process: do what is asked, until nobody asks any more or the one that began it has ended."""
+    end_with(parent)
+    asked, given_back = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what is printed meanwhile is no result
+    while True:
+        try:
+            function, given = pickle.load(asked)
+        except EOFError:
+            return
+        try:
+            answer: tuple[Any, BaseException | None] = function(*given), None
+        except BaseException as error:  # it is the caller's
+            answer = None, error
+        given_back.write(pickle.dumps(answer))
+        given_back.flush()

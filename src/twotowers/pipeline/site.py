@@ -258,17 +258,11 @@ def _digest(files: list[Path], folder: Path) -> str:
     return hashlib.sha256(json.dumps([digests, tools], sort_keys=True).encode()).hexdigest()
 
 
-# Sphinx in a process of its own, which ends when this one does, however that ends.
+# Sphinx in a process of its own, which ends when this one does.
 _SPHINX = """
-import os, threading, time
+from twotowers.process import end_with
+end_with(PARENT)
 from jupyter_book.cli.main import main
-
-def watch():
-    while os.getppid() == PARENT:
-        time.sleep(0.2)
-    os._exit(1)
-
-threading.Thread(target=watch, daemon=True).start()
 main()
 """
 
