@@ -105,12 +105,12 @@ def require_ledger(verdicts: Any, kind: type, alpha: Any) -> None:
 
 
 def unseen(name: str) -> str:
-    """The first character of a name that would end a line or turn its direction, as U+000A; empty if there is none."""
-    for character in name:
-        turns = character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-        if turns or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            return f"U+{ord(character):04X}"
-    return ""
+    """The first character of a name that ends a line or is none, as U+000A; empty if there is none.
+
+    Those that turn the direction of writing are shown by their number (`publishing.markdown.plain`).
+    """
+    found = (f"U+{ord(c):04X}" for c in name if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp"))
+    return next(found, "")
 
 
 def brief(value: object) -> str:

@@ -27,10 +27,10 @@ class UserError(Exception):
 class UnknownNameError(UserError):
     """A model, task, chapter or scale that does not exist."""
 
-    def __init__(self, kind: str, name: object, known: Iterable[str], hint: str = "") -> None:
+    def __init__(self, kind: str, name: object, known: Iterable[str], hint: str = "", alike: float = 0.5) -> None:
         known = list(known)
         asked = str(name) if len(str(name)) <= 100 else f"{str(name)[:100]}…"
-        close = difflib.get_close_matches(asked.lower(), known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(asked.lower(), known, n=1, cutoff=alike)
         meant = f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"
         super().__init__(f"There is no {kind} '{asked}': {meant}{hint}")
 

@@ -213,6 +213,8 @@ def _as_good(number: int, groups: int) -> str:
     """Why random groups speak against a claim, in words: some do as well, or there are too few of them to tell."""
     if number:
         return f"{number} of {groups} random groups {'does' if number == 1 else 'do'} as well"
+    if not groups:
+        return "there are no random groups to compare with"
     return f"there are only {groups} random groups, too few to tell, though none does as well"
 
 

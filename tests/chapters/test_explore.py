@@ -132,7 +132,7 @@ def test_of_three_labels_each_prompt_is_moved_to_each_other_one(tiny_models):
             assert len(own) == 2
             assert ours.sort_values("query")["margin"].to_numpy() == pytest.approx(own["margin"].to_numpy(), abs=1e-4)
     following = dict(zip(s.labels, (*s.labels[1:], s.labels[0]), strict=True))
-    (edges,) = label_edges(model, [s])
+    edges = label_edges(model, s)
     frame = edges.frame.assign(plain=edges.moved[3, :, 1].numpy(), towards=edges.frame["gold"].map(following))
     both = tables["labels"].query("head == '3.1'").merge(frame[[*KEY, "towards", "demonstration", "plain"]])
     assert len(both) == 3 * len(pairs)

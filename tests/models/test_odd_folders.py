@@ -112,7 +112,7 @@ def test_a_configuration_is_named_for_what_it_is(folder, content, what):
     assert what in text
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\x1bb", "a\u202eb", "a\udcffb"])
+@pytest.mark.parametrize("name", ["a\nb", "a\x1bb", "a\udcffb"])
 def test_a_folder_whose_name_no_page_can_show_is_refused(folder, name):
     odd = folder.rename(folder.with_name(name))
     assert "no page can show; rename it" in message(ModelError, lambda: open_model(odd))

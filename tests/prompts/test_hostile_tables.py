@@ -92,7 +92,7 @@ def test_a_file_is_named_for_its_ending(refused, ending):
     assert f"mine.{ending} is " in refused(GOOD, f"mine.{ending}")
 
 
-@pytest.mark.parametrize("name", ["mi\nne.csv", "mi\x1bne.csv", "mi\u202ene.csv", "mi\udcffne.csv"])
+@pytest.mark.parametrize("name", ["mi\nne.csv", "mi\x1bne.csv", "mi\udcffne.csv"])
 def test_a_file_whose_name_no_page_can_show_is_refused(refused, name):
     assert "no page can show; rename it" in refused(GOOD, name)
 

@@ -123,7 +123,10 @@ def test_a_server_gives_the_same(tiny_folders):
 def test_refused_in_one_sentence(tiny_gpt2):
     sets = make_sets(tiny_gpt2)
     assert "text" in message(twotowers.UserError, lambda: twotowers.hand_over(tiny_gpt2, sets, "texts"))
-    assert "no residual 9" in message(twotowers.UserError, lambda: twotowers.hand_over(tiny_gpt2, sets, "last", [9]))
+    assert (
+        message(twotowers.UserError, lambda: twotowers.hand_over(tiny_gpt2, sets, "last", [9]))
+        == "A layer is 9; give a whole number from 0 to 4."
+    )
 
 
 @pytest.mark.parametrize("place", hand_over.BEHIND)

@@ -235,7 +235,7 @@ def require_family(model_type: str) -> None:
         return
     if model_type in REFUSED:
         raise FamilyError(f"Models of the family {model_type} are refused: {REFUSED[model_type]}.")
-    raise FamilyError(str(UnknownNameError("supported model family", model_type, FAMILIES)))
+    raise FamilyError(str(UnknownNameError("supported model family", model_type, FAMILIES, alike=0.8)))
 
 
 def family_of(config: Any) -> Family:
