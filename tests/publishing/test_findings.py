@@ -59,7 +59,8 @@ def test_a_supported_claim_names_effect_interval_unit_what_would_matter_and_its_
     said = found("C9", "m", made(control=Estimate(0.25, 0.2, 0.3), random_p=1 / 21))
     assert "This holds in m: **+30.0% (+20.0% to +40.0%) of the intact margin**, where 10% would matter" in said
     assert said.endswith(
-        "; its control is +25.0% (+20.0% to +30.0%); 4.8% of random groups, these heads counted, do as well."
+        "; its control, which has to be above zero, is +25.0% (+20.0% to +30.0%); 4.8% of random groups, these heads "
+        "counted, do as well."
     )
 
 

@@ -128,7 +128,7 @@ def _why(verdict: Verdict, claim: Claim) -> list[str]:
         return [verdict.reason]
     control, parts = verdict.control, []
     if control is not None and control.known:
-        parts.append(f"its control is {short(control, claim)}")
+        parts.append(f"its control, which has to be above zero, is {short(control, claim)}")
     if verdict.random_p is not None:
         parts.append(random_groups(verdict, verdict.random_p))
     return parts
