@@ -158,3 +158,13 @@ def test_too_little_memory_is_told_as_such(monkeypatch, capsys, error):
     monkeypatch.setattr("twotowers.prompts.sampling.kept_at", lambda data: refuse())
     assert main(["tasks"]) == 2
     assert capsys.readouterr().err.startswith("twotowers: There is too little memory for this; use a smaller scale")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of addresses are those of Linux")
+@pytest.mark.parametrize("mebibytes", [300, 600, 900, 1050, 1152])
+def test_where_not_even_the_libraries_have_room_it_is_told_at_once(mebibytes):
+    limited = f"ulimit -v {mebibytes * 1024}; exec {sys.executable} -m twotowers.cli status"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("twotowers: There is too little memory for this;")

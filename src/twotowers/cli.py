@@ -1,7 +1,6 @@
 """The command `twotowers`: argument parsing and exit statuses only.
 
-Exit status 0: done. 2: a user's mistake, told in one sentence. 1: a failure of ours, told in one sentence.
-130, 143: interrupted, terminated. 141: nobody reads what it says.
+Exit status 0: done; 2: a user's mistake, 1: a failure of ours, in one sentence; 130, 143: stopped; 141: nobody reads.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import ChapterError, SiteError, UserError, unforeseen
-from .process import as_process
+from .process import as_process, require_room
 
 AGAIN = "Stopped; finished chapters are kept, run the same command to go on (without --force)."
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of transformers that are words
@@ -33,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _do(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    require_room()
     return int(options.action(options) or 0)
 
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 AGAIN = 2.0  # seconds after which another signal counts as another wish: some senders send theirs twice
+ROOM = 1200 * 2**20  # bytes of addresses; with 1,152 MiB scipy, torch or OpenMP failed to load, with 1,200 MiB all was well
 CLOSED = 128 + 13  # exit status of a program whose reader is gone, by the number of SIGPIPE, which Windows lacks
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has two of them
 
@@ -70,6 +71,17 @@ class Listener:
 
         self._last = -AGAIN  # it is no other wish, but the same
         threading.Timer(0.01, os.kill, (os.getpid(), self.stopped.status - 128)).start()
+
+
+def require_room() -> None:
+    """Raise `MemoryError` where this process may not even hold the libraries: some of them hang while they load."""
+    try:
+        import resource
+    except ImportError:  # there are no such limits
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ROOM:
+        raise MemoryError
 
 
 def end_with(parent: int) -> None:
