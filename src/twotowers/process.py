@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 AGAIN = 2.0  # seconds after which another signal counts as another wish: some senders send theirs twice
-ROOM = 1200 * 2**20  # bytes of addresses; with 1,152 MiB scipy, torch or OpenMP failed to load, with 1,200 MiB all was well
+ROOM = 1200 * 2**20  # bytes of addresses: with 1,152 MiB scipy, torch or OpenMP failed to load, with 1,200 none
 CLOSED = 128 + 13  # exit status of a program whose reader is gone, by the number of SIGPIPE, which Windows lacks
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has two of them
 
