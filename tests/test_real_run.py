@@ -19,6 +19,7 @@ from twotowers.models import model as models
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import freshness, looks, status
 from twotowers.pipeline import run as pipeline
+from twotowers.pipeline.processes import processes
 from twotowers.pipeline.verify import SAME, verify
 from twotowers.publishing.publish import Figure
 from twotowers.publishing.record import FIELDS
@@ -132,10 +133,11 @@ def test_a_new_look_is_drawn_in_processes_side_by_side_without_the_model(real_ru
     root, folder, _ = real_run
     before, run = tables(folder), RunFolder(folder)
     monkeypatch.setattr(status, "study_of", lambda run: None)  # its model is not at hand
-    monkeypatch.setattr(looks, "cores", lambda: 2)
     with (freshness.PACKAGE / "publishing" / "style.py").open("a") as module:
         module.write("NEWER = 1\n")
-    looks.draw_looks_anew(root, [run])
+    with processes(2) as drawing:
+        looks.draw_looks_anew(root, [run], drawing)
+        assert len(drawing.workers) == 2
     assert [line.state.name for line in status.run_status(root, run)] == ["done"] * len(CHAPTERS)
     assert tables(folder) == before
 

@@ -16,6 +16,7 @@ from twotowers.pipeline.harmless import odd_in_page
 from twotowers.pipeline.narrow import stage_narrow
 from twotowers.pipeline.overview import atlas_page, chapters_of, compare, home, over_seeds
 from twotowers.pipeline.pages import Published, StrangePageError, page_bar, stage
+from twotowers.pipeline.processes import Processes, processes
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
 from twotowers.publishing.citing import project
@@ -219,10 +220,11 @@ def test_pictures_with_common_axes_are_drawn_once(own, tmp_path, monkeypatch):
 
 
 def test_pictures_are_drawn_ahead_side_by_side_once_and_old_ones_go(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "cores", lambda: 2)
     kept = tmp_path / "narrow", tmp_path / "alike"
     twin = dataclasses.replace(own, title="twin")
-    pictures.draw_ahead([own, twin], *kept)
+    with processes(2) as drawing:
+        pictures.draw_ahead([own, twin], *kept, drawing)
+        assert len(drawing.workers) == 2
     drawn = [{path.name: path.stat().st_size for path in folder.iterdir()} for folder in kept]
     figures = [figure for chapter in CHAPTERS for figure in own.pictures(chapter)]
     assert [len(found) for found in drawn] == [len(figures)] * 2  # the two share theirs
@@ -231,7 +233,7 @@ def test_pictures_are_drawn_ahead_side_by_side_once_and_old_ones_go(own, tmp_pat
     for step in ("draw_narrow", "draw_alike"):
         monkeypatch.setattr(pictures, step, lambda *given: pytest.fail("drawn again"))
     (kept[0] / "old-narrow.svg").touch()
-    pictures.draw_ahead([own, twin], *kept)
+    pictures.draw_ahead([own, twin], *kept, Processes(2))
     assert [{path.name: path.stat().st_size for path in folder.iterdir()} for folder in kept] == drawn
 
 

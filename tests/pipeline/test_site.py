@@ -55,7 +55,7 @@ def book(tiny_folders, tmp_path_factory, one_thread):
         root = clone(here / "clone", patch)
         patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
         patch.setattr(looks, "redraw", as_it_was)
-        patch.setattr(looks, "cores", lambda: 1)  # other processes do not know of what is made up
+        patch.setattr(site, "cores", lambda: 1)  # other processes do not know of what is made up
         patch.setattr(pipeline, "require", lambda model, labels: pd.DataFrame({"identity": [], "holds": []}))
         patch.setattr(pipeline, "execute", lambda text, parameters, folder, *_, **__: made_up(text, parameters, folder))
         for number, name in enumerate(NAMES):

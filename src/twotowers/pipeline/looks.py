@@ -8,33 +8,29 @@ from pathlib import Path
 from ..errors import RunFolderError, writing
 from ..publishing.run_folder import RunFolder
 from .freshness import LOOK, made_of, state, text_of
-from .machine import cores
-from .processes import Processes, processes
+from .processes import Processes
 from .progress import Progress
 from .redraw import redraw
 from .schedule import side_by_side
 from .status import run_status
 
 
-def draw_looks_anew(root: Path, runs: Iterable[RunFolder]) -> None:
+def draw_looks_anew(root: Path, runs: Iterable[RunFolder], drawing: Processes) -> None:
     """Draw every page of these runs anew whose look alone is stale; no model is needed, and all else is left as it is.
 
     Raises:
         RunFolderError: a run's folder cannot be written.
     """
     pages = [(run, line.chapter) for run in runs for line in run_status(root, run) if line.state.name == LOOK]
-    at_once, progress = min(cores(), len(pages)), Progress()
-    if not pages:
-        return
-    with processes(at_once) as drawing:
-        side_by_side(
-            pages,
-            {},
-            at_once,
-            lambda page: _draw_anew(root, *page, drawing, progress),
-            look=progress.show,
-            end=drawing.end,
-        )
+    drawing, progress = drawing.enough_for(len(pages), 1), Progress()
+    side_by_side(
+        pages,
+        {},
+        drawing.number,
+        lambda page: _draw_anew(root, *page, drawing, progress),
+        look=progress.show,
+        end=drawing.end,
+    )
 
 
 def _draw_anew(root: Path, run: RunFolder, chapter: str, drawing: Processes, progress: Progress) -> None:

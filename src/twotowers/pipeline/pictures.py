@@ -8,18 +8,17 @@ from typing import Any
 
 from ..chapters.registry import CHAPTERS
 from ..publishing.crowd import clear_left_behind
-from .machine import cores
 from .narrow import draw_narrow, narrow_place
 from .overview import figures_of
 from .pages import Published
-from .processes import processes
+from .processes import Processes
 from .same_axes import alike_places, draw_alike
 from .schedule import side_by_side
 
-FEW = 4  # pictures for which a process is not worth its start
+FEW = 8  # pictures for which processes are not worth their start
 
 
-def draw_ahead(runs: Sequence[Published], narrow: Path, alike: Path) -> None:
+def draw_ahead(runs: Sequence[Published], narrow: Path, alike: Path, drawing: Processes) -> None:
     """Draw into two folders what is not there yet, and remove what no page will show."""
     ahead, shown = list[tuple[Any, ...]](), set[Path]()
     for chapter in CHAPTERS:
@@ -30,10 +29,8 @@ def draw_ahead(runs: Sequence[Published], narrow: Path, alike: Path) -> None:
             shown.update(places := alike_places(figure, chapter, having, alike))
             if not all(place.is_file() for place in places):
                 ahead.append((draw_alike, figure, chapter, having, places))
-    at_once = max(1, min(cores(), len(ahead) // FEW))
-    with processes(at_once) as drawing:
-        work = range(len(ahead))
-        side_by_side(work, {}, at_once, lambda n: drawing.call(*ahead[n]), look=lambda: None, end=drawing.end)
+    drawing, work = drawing.enough_for(len(ahead), FEW), range(len(ahead))
+    side_by_side(work, {}, drawing.number, lambda n: drawing.call(*ahead[n]), look=lambda: None, end=drawing.end)
     for folder in (narrow, alike):
         clear_left_behind(folder)
     for old in {*narrow.glob("[!.]*"), *alike.glob("[!.]*")} - shown:

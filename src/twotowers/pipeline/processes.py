@@ -29,14 +29,21 @@ class ProcessError(UserError):
 class Processes:
     """Calls functions, from as many threads at once as there are processes, each call in one of them.
 
+    They begin when they are needed.
+
     Args:
-        workers: none for this very process.
+        number: with less than two, it is this very process that calls.
     """
 
-    def __init__(self, workers: list[Worker]) -> None:
-        self._workers, self._idle = workers, queue.SimpleQueue[Worker]()
-        for worker in workers:
-            self._idle.put(worker)
+    def __init__(self, number: int) -> None:
+        self.workers, self._idle = list[Worker](), queue.SimpleQueue[Worker | None]()
+        for _ in range(number if number > 1 else 0):
+            self._idle.put(None)
+        self.number = max(1, number)
+
+    def enough_for(self, pieces: int, few: int) -> Processes:
+        """These, or this very process if there are so few pieces of work that beginning others takes longer."""
+        return self if pieces > few else Processes(1)
 
     def call(self, function: Callable[..., Any], *given: Any) -> Any:
         """What a function of some module gives.
@@ -44,9 +51,9 @@ class Processes:
         Raises:
             ProcessError: its process was ended, as where memory is short, or because nobody waits any more.
         """
-        if not self._workers:
+        if self.number == 1:
             return function(*given)
-        worker = self._idle.get()
+        worker = self._idle.get() or self._begin()
         assert worker.stdin is not None
         assert worker.stdout is not None
         try:
@@ -63,23 +70,28 @@ class Processes:
             raise error
         return result
 
+    def _begin(self) -> Worker:
+        command = [sys.executable, "-P", "-c", _SERVE.replace("PARENT", str(os.getpid()))]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+        self.workers.append(worker := subprocess.Popen(command, **pipes))
+        return worker
+
     def end(self) -> None:
         """Nobody waits any more for what they do."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.kill()
 
 
 @contextlib.contextmanager
 def processes(at_once: int) -> Iterator[Processes]:
-    """So many processes; with less than two, this one."""
-    command = [sys.executable, "-P", "-c", _SERVE.replace("PARENT", str(os.getpid()))]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
-    with contextlib.ExitStack() as stack:
-        workers = list[Worker]()
-        for _ in range(at_once if at_once > 1 else 0):
-            workers.append(stack.enter_context(subprocess.Popen(command, **pipes)))
-            stack.callback(workers[-1].kill)  # before it is waited for
-        yield Processes(workers)
+    """So many processes, which are gone afterwards."""
+    made = Processes(at_once)
+    try:
+        yield made
+    finally:
+        made.end()
+        for worker in made.workers:
+            worker.communicate()
 
 
 def serve(parent: int) -> None:

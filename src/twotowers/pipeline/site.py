@@ -33,10 +33,12 @@ from .families_page import families_page
 from .finish import finish
 from .freshness import PACKAGE, State
 from .looks import draw_looks_anew
+from .machine import cores
 from .narrow import stage_narrow
 from .overview import atlas_page, chapters_of, compare, home
 from .pages import LOOK, Published, stage
 from .pictures import draw_ahead
+from .processes import Processes, processes
 from .status import not_fit_to_publish, run_status
 
 Runs = Mapping[RunFolder, list[str]]  # with the chapters that have a page
@@ -92,7 +94,8 @@ def build(*, stale: bool = False) -> Path:
             held.enter_context(FileLock(root / "_build" / ".lock", timeout=0))
         except Timeout:
             raise BusyError("Another build of this site goes on; wait until it is done.") from None
-        return _build(root, runs, stale)
+        with processes(cores()) as drawing:
+            return _build(root, runs, stale, drawing)
 
 
 def _marked(root: Path, runs: Runs, stale: bool) -> Marks:
@@ -117,17 +120,17 @@ def _marked(root: Path, runs: Runs, stale: bool) -> Marks:
     return found
 
 
-def _build(root: Path, runs: Runs, stale: bool) -> Path:
+def _build(root: Path, runs: Runs, stale: bool, drawing: Processes) -> Path:
     html, done, book = root / "_build" / "html", root / "_build" / "done.json", root / "_build" / "book"
     if not stale:
-        draw_looks_anew(root, runs)
+        draw_looks_anew(root, runs, drawing)
     published = _published(runs)
     with _undisturbed(runs):
         marked = _marked(root, runs, stale)
         made_of = _made_of(root, marked)
         if _read(done) == {"from": made_of, "site": _digest(_files(html), html)}:
             return html / "index.html"
-        draw_ahead(published, *_pictures(root))
+        draw_ahead(published, *_pictures(root), drawing)
         _stage(root, book, published, marked)
         figures = {
             (run, chapter): figure_ids(run.name, run.entry(chapter).get("files", ()))

@@ -157,10 +157,10 @@ def write_figure(stem: Path, drawing: Drawing, *, caption: str, alt: str, record
         record: the figure's provenance (`record.figure_record`), which goes into each of the files.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with styled(), mpl.rc_context({"svg.hashsalt": stem.name}):
+    with styled(), mpl.rc_context({"svg.hashsalt": stem.name, "figure.constrained_layout.use": False}):
         for ending, said in inside(record).items():
             drawing.savefig(stem.with_name(f"{stem.name}.{ending}"), metadata=said, dpi=200 if ending == "png" else 72)
-            drawing.set_layout_engine("none")  # each file has its parts where the first has them
+            drawing.set_layout_engine(None)  # each file has its parts where the first has them
     vectors = stem.with_name(f"{stem.name}.svg")
     vectors.write_text(compact(with_dark(vectors.read_text(encoding="utf-8"))), encoding="utf-8")
     _with_palette(stem.with_name(f"{stem.name}.png"))
