@@ -75,13 +75,12 @@ class Listener:
 
 def require_room() -> None:
     """Raise `MemoryError` where this process may not even hold the libraries: some of them hang while they load."""
-    try:
-        import resource
-    except ImportError:  # there are no such limits
-        return
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < ROOM:
-        raise MemoryError
+    import psutil
+
+    if hasattr(psutil.Process, "rlimit"):  # which not every system has
+        limit, _ = psutil.Process().rlimit(psutil.RLIMIT_AS)
+        if 0 <= limit < ROOM:  # below zero there is none
+            raise MemoryError
 
 
 def end_with(parent: int) -> None:
