@@ -11,22 +11,14 @@ import numpy as np
 import pytest
 
 from conftest import message
+from own_tables import GOOD, PAIRS, written
 from twotowers.errors import BEGIN, END, TaskError, UserError
 from twotowers.prompts.spelling import named_plainly
-from twotowers.prompts.tasks import load_task
-
-FRUIT, TOOLS = ("apple", "pear", "plum", "fig"), ("saw", "hammer", "drill", "file")
-PAIRS = [*((text, "fruit") for text in FRUIT), *((text, "tool") for text in TOOLS)]
-GOOD = "text,label\n" + "".join(f"{text},{label}\n" for text, label in PAIRS)
 
 
 @pytest.fixture
 def given(tmp_path):
-    def load(content, name="mine.csv"):
-        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        return load_task(str(tmp_path / name))
-
-    return load
+    return lambda content, name="mine.csv": written(tmp_path / name, content)
 
 
 @pytest.fixture

@@ -10,24 +10,14 @@ import zipfile
 import pytest
 
 from conftest import message
+from own_tables import FRUIT, GOOD, PAIRS, TOOLS, written
 from twotowers.errors import TaskError, UserError
 from twotowers.prompts.tasks import HALVES, load_task, portable
-
-FRUIT, TOOLS = ("apple", "pear", "plum", "fig"), ("saw", "hammer", "drill", "file")
-PAIRS = [*((text, "fruit") for text in FRUIT), *((text, "tool") for text in TOOLS)]
-GOOD = "text,label\n" + "".join(f"{text},{label}\n" for text, label in PAIRS)
 
 
 @pytest.fixture
 def given(tmp_path):
-    """Write a file and load it as a task."""
-
-    def load(content, name="mine.csv"):
-        file = tmp_path / name
-        file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return load_task(str(file))
-
-    return load
+    return lambda content, name="mine.csv": written(tmp_path / name, content)
 
 
 @pytest.fixture

@@ -61,9 +61,8 @@ def export(run: str, *, by: str | None = None, output: Path | None = None) -> Pa
     found = find_run(root, run)
     require_finished(root, found)
     output = output or Path(f"{found.name}.zip")
-    with (
-        found.undisturbed()
-    ):  # while another command makes a chapter of it, its record and its files are not of one moment
+    # While another command makes a chapter of it, its record and its files are not of one moment.
+    with found.undisturbed():
         content = archive_of(found, by)
     with writing("The archive", output):
         write_whole(output, content)
