@@ -40,3 +40,10 @@ def test_what_is_printed_is_no_result(capfd):
     with processes(2) as made:
         assert made.call(print, "said") is None
     assert capfd.readouterr() == ("", "said\n")
+
+
+def test_what_begins_when_nobody_waits_any_more_is_ended_too():
+    with processes(2) as made:
+        made.end()
+        with pytest.raises(ProcessError, match="was ended"):
+            made.call(time.sleep, 600)

@@ -39,7 +39,7 @@ class Processes:
         self.workers, self._idle = list[Worker](), queue.SimpleQueue[Worker | None]()
         for _ in range(number if number > 1 else 0):
             self._idle.put(None)
-        self.number = max(1, number)
+        self.number, self._ended = max(1, number), False
 
     def enough_for(self, pieces: int, few: int) -> Processes:
         """These, or this very process if there are so few pieces of work that beginning others takes longer."""
@@ -74,11 +74,14 @@ class Processes:
         command = [sys.executable, "-P", "-c", _SERVE.replace("PARENT", str(os.getpid()))]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
         self.workers.append(worker := subprocess.Popen(command, **pipes))
+        if self._ended:  # while it began
+            worker.kill()
         return worker
 
     def end(self) -> None:
         """Nobody waits any more for what they do."""
-        for worker in self.workers:
+        self._ended = True
+        for worker in list(self.workers):
             worker.kill()
 
 
