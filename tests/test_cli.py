@@ -244,7 +244,7 @@ def test_outside_a_clone_the_installed_clone_is_used_or_the_place_is_refused(tmp
 def test_the_command_in_its_own_process_says_one_line_and_nothing_of_its_libraries(bare_clone):
     """Libraries that log while they are imported would show here and not above."""
     done = subprocess.run(
-        [sys.executable, "-m", "twotowers.cli", "run", "--model", "nobody/nothing"],
+        [sys.executable, "-m", "twotowers", "run", "--model", "nobody/nothing"],
         capture_output=True,
         text=True,
         check=False,
@@ -257,7 +257,7 @@ def test_the_command_in_its_own_process_says_one_line_and_nothing_of_its_librari
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["run"]])
 def test_help_does_not_wait_for_pytorch(arguments):
-    command = [sys.executable, "-X", "importtime", "-m", "twotowers.cli", *arguments]
+    command = [sys.executable, "-X", "importtime", "-m", "twotowers", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == (2 if arguments == ["run"] else 0)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}

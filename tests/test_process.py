@@ -115,7 +115,7 @@ def test_a_library_that_makes_another_error_of_a_signal_is_not_believed():
 
 def shell(command):
     """A command line of a shell, with `T` for the command."""
-    command = command.replace("T", f"{sys.executable} -m twotowers.cli")
+    command = command.replace("T", f"{sys.executable} -m twotowers")
     usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False, env=usual
@@ -163,7 +163,7 @@ def test_too_little_memory_is_told_as_such(monkeypatch, capsys, error):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of addresses are those of Linux")
 @pytest.mark.parametrize("mebibytes", [300, 600, 900, 1050, 1152])
 def test_where_not_even_the_libraries_have_room_it_is_told_at_once(mebibytes):
-    limited = f"ulimit -v {mebibytes * 1024}; exec {sys.executable} -m twotowers.cli status"
+    limited = f"ulimit -v {mebibytes * 1024}; exec {sys.executable} -m twotowers status"
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

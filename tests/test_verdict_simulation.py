@@ -38,7 +38,7 @@ def test_an_effect_that_random_groups_have_as_well_is_seldom_supported():
 
 
 def test_an_effect_that_is_there_is_found():
-    found = [verdicts.power_case(0.5, sets, 100, SEED, corrected=False)["supported"] for sets in (8, 32, 66)]
+    found = [verdicts.power_case(0.5, sets, 100, SEED, corrected=False)["supported"] for sets in verdicts.SIZES]
     assert found == sorted(found)
     assert found[-1] > 0.9
     assert verdicts.power_case(0.5, 66, 30, SEED, corrected=True)["supported"] > 0.7

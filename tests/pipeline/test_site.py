@@ -251,7 +251,7 @@ def test_a_build_that_is_killed_leaves_no_process_and_nothing_in_the_temporary_f
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     build = subprocess.Popen(
-        [sys.executable, "-m", "twotowers.cli", "build"], cwd=root, env={**os.environ, "TMPDIR": str(temporary)},
+        [sys.executable, "-m", "twotowers", "build"], cwd=root, env={**os.environ, "TMPDIR": str(temporary)},
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     command, pages, deadline = psutil.Process(build.pid), root / "_build" / "html", time.monotonic() + 600

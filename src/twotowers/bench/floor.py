@@ -18,8 +18,9 @@ from transformers.pytorch_utils import Conv1D
 from ..models.architecture import Architecture, submodule
 from ..models.packed import PackedLinear
 from ..models.quantised import DequantisedLinear
+from ..tracing.capture import TOKEN_BUDGET
 
-ROWS = 4096  # rows of the products whose rate is measured, as of a full forward of the sweep
+ROWS = TOKEN_BUDGET  # rows of the products whose rate is measured, as of a full forward of the sweep
 TIMES = 3  # of which the fastest counts
 
 

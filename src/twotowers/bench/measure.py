@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import multiprocessing
 import platform
 import threading
@@ -17,6 +15,8 @@ from typing import Any
 
 import psutil
 import torch
+
+from ..models.loading import give_back_memory
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ def peak_memory(device: torch.device) -> Iterator[list[int]]:
         yield highest_yet
         highest_yet[0] = torch.cuda.max_memory_allocated() - before
         return
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it; others give memory back by themselves
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back_memory()
     process, done = psutil.Process(), threading.Event()
     before = process.memory_info().rss
 

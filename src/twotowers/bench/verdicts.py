@@ -23,7 +23,7 @@ LEDGER = len(CLAIMS)
 CATEGORIES = 12
 GROUPS = 20  # random groups of a control
 SHARED = 0.2  # of an effect's variance, by category
-SIZES = (8, 32, 66)
+SIZES = (8, 33, 66)
 TINY = 0.01  # smallest effect of interest, so small that it decides no case
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]  # effects of n sets whose true mean is 0

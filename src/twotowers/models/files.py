@@ -25,6 +25,7 @@ from ..arguments import brief, unseen
 from ..errors import ModelError, UnknownNameError, UserError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
 from .gguf_files import VERSION, convert
+from .loading import give_back_memory
 from .registry import REGISTRY, WHEELS
 from .weights import weight_files
 
@@ -148,6 +149,7 @@ def _converted(key: str, gguf: Path, sha: str) -> Path:
         _clear_left_behind(target.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-{os.getpid()}-", dir=target.parent))
         convert(gguf, temporary)
+        give_back_memory()  # this process may live for as long as a run, beside its kernels
         digests = {file.name: _sha256([file]) for file in sorted(temporary.iterdir())}
         (temporary / COPY_DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
         temporary.chmod(0o755)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -35,3 +38,10 @@ class Loading:
 def free_memory() -> int:
     """Bytes that are free where a model loads by default: on the GPU if there is one, else in the machine."""
     return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed and the allocator keeps, where its library can: only glibc has to be told."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -48,7 +48,7 @@ def remembered(intact: Capture) -> Iterator[DynamicCache]:
 
 # No cache, and logits of one position only: ours are computed at the last position of every prompt.
 OPTIONS = {"use_cache": False, "logits_to_keep": 1}
-TOKEN_BUDGET = 4096  # tokens of one forward: large enough for full speed, small enough for a laptop's memory
+TOKEN_BUDGET = 2048  # tokens of one forward: enough for full speed on a few cores, and little memory
 
 
 @dataclass(frozen=True)
