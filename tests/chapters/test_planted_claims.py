@@ -8,7 +8,7 @@ from planted_claims import BOOK, gathered, statements, verdicts
 from planted_models import BIAS, COPY, IGNORED, Studies
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.paper import CLAIMS
-from twotowers.statistics import ABSENT, CONTRADICTED, SUPPORTED, UNTESTABLE
+from twotowers.statistics import ABSENT, CONTRADICTED, SUPPORTED, UNTESTABLE, judge
 
 ON_HEADS = ("task", "knockout", "values", "towers")
 # C4 is held against heads of the same layer: to be the best of eight, as a planted head is, is not one in twenty.
@@ -22,13 +22,14 @@ def studies(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judged(studies):
-    """Verdicts by claim, in words; the reason where it is that a head is the best of eight."""
+    return lambda kind, family="gpt2", heads=None, chapters=ON_HEADS: in_words(
+        gathered(studies(kind, family), heads, chapters)
+    )
 
-    def judge(kind, family="gpt2", heads=None, chapters=ON_HEADS):
-        found = verdicts(gathered(studies(kind, family), heads, chapters))
-        return {name: v.reason if v.reason == BEST_OF_EIGHT else v.verdict for name, v in found.items()}
 
-    return judge
+def in_words(evidence):
+    """Verdicts by claim; the reason where it is that a head is the best of eight."""
+    return {n: v.reason if v.reason == BEST_OF_EIGHT else v.verdict for n, v in verdicts(evidence).items()}
 
 
 def test_every_claim_is_gathered():
@@ -38,14 +39,18 @@ def test_every_claim_is_gathered():
 
 
 # C5 is contradicted: one head serves both labels, so that without it one label loses all and the other nothing.
-# C13 is not decided: that a constant of equal size takes off less depends on how far answers are from one half.
+# Of C13 it is not decided whether a constant of equal size takes off less: that depends on how far answers are from one
+# half. The rest of it is: the remedy takes the majority's pull away in the planted head, and in no random group.
 TOWERS = dict.fromkeys(CLAIMS, SUPPORTED) | {"C4": BEST_OF_EIGHT, "C5": CONTRADICTED}
 
 
 @pytest.mark.parametrize(("family", "chapters"), [("llama", CHAPTERS[:-2]), ("gpt2", (*ON_HEADS, "order"))])
-def test_two_towers_are_found_out(judged, family, chapters):
-    found = judged("towers", family, chapters=chapters)
-    found.pop("C13", None)
+def test_two_towers_are_found_out(studies, family, chapters):
+    evidence = gathered(studies("towers", family), None, chapters)
+    if remedy := evidence.pop("C13", None):
+        given = {"random": remedy.random, "before": remedy.before, "accuracy": remedy.accuracy}
+        assert judge(remedy.effects, CLAIMS["C13"].smallest, **given).verdict == SUPPORTED
+    found = in_words(evidence)
     assert found == {claim: TOWERS[claim] for claim in found}
     assert set(found) == {claim for claim in CLAIMS if CLAIMS[claim].chapter in chapters} - {"C13"}
 
