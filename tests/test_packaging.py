@@ -166,9 +166,20 @@ def test_the_workflow_publishes_what_make_book_builds():
     steps = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())["jobs"]["build"]["steps"]
     ran = [step["run"] for step in steps if "run" in step]
     assert ran[0] == "make book"
-    assert {"make sbom", "make audit"} == {step.partition(" && ")[0] for step in ran[1:]}
+    verified = ".venv/bin/twotowers verify --model smollm2-135m --expected"
+    assert {verified, "make sbom", "make audit"} == {step.partition(" && ")[0] for step in ran[1:]}
     (folder,) = [step["with"]["path"] for step in steps if "upload-pages" in step.get("uses", "")]
     assert folder in (ROOT / "README.md").read_text()
+
+
+def test_workflows_name_the_code_of_actions_and_only_the_one_that_publishes_may_write():
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow = yaml.safe_load(file.read_text())
+        used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+        assert used
+        assert [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
+        assert set(workflow["permissions"].values()) == {"read"}
+        assert [name for name, job in workflow["jobs"].items() if "permissions" in job] == ["deploy"]
 
 
 def test_the_bill_of_materials_names_no_place_of_this_machine(tmp_path):

@@ -10,8 +10,10 @@
   const remember = (name, value) => {
     try { localStorage.setItem(`twotowers-${name}`, value); } catch { /* not allowed here */ }
   };
+  const asRemembered = () => root.classList.toggle("shows-code", remembered("code") === "shown");
+  const again = [asRemembered]; /* what a page does anew that a browser has kept, when the reader comes back to it */
   root.classList.add("has-script");
-  root.classList.toggle("shows-code", remembered("code") === "shown");
+  asRemembered();
 
   /* Where the reader is: what the address names, else the last heading or figure above the middle of the window. */
   const place = () => {
@@ -35,6 +37,7 @@
       button.textContent = shown ? "Hide code" : "Show code";
       button.setAttribute("aria-pressed", String(shown));
     };
+    again.push(say);
     button.addEventListener("click", () => {
       const shown = root.classList.toggle("shows-code");
       remember("code", shown ? "shown" : "hidden");
@@ -94,21 +97,23 @@
     const named = { tabindex: "0", role: "group", "aria-label": "Figure, to be scrolled" };
     const goesOn = (box) =>
       box.classList.toggle("goes-on", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+    const boxes = ".figure-scroll, .pst-scrollable-table-container"; /* the theme names the second kind */
     const watch = new ResizeObserver((seen) => {
       for (const { target } of seen) {
-        const box = target.closest(".figure-scroll");
+        const box = target.closest(boxes);
+        goesOn(box);
+        if (!box.matches(".figure-scroll")) continue;
         const scrolls = box.scrollWidth > box.clientWidth;
         for (const [name, value] of Object.entries(named)) {
           if (scrolls) box.setAttribute(name, value);
           else box.removeAttribute(name);
         }
-        goesOn(box);
       }
     });
-    for (const box of document.querySelectorAll(".figure-scroll")) {
+    for (const box of document.querySelectorAll(boxes)) {
       box.addEventListener("scroll", () => goesOn(box), { passive: true });
       watch.observe(box);
-      watch.observe(box.querySelector("img"));
+      watch.observe(box.querySelector("img, table"));
     }
   };
 
@@ -132,15 +137,23 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     const bar = document.querySelector(".page-bar");
+    const own = bar && bar.dataset.run;
+    const ofRun = () => {
+      if (own) remember("run", own);
+      sidebar(own);
+    };
     if (bar) {
       codeButton(bar);
       modelLinks(bar);
-      remember("run", bar.dataset.run);
     }
-    sidebar(bar && bar.dataset.run);
+    ofRun();
+    again.push(ofRun);
     enlarged();
     scrolled();
     painted();
+    addEventListener("pageshow", (shown) => {
+      if (shown.persisted) for (const one of again) one();
+    });
     /* Headings that the address names are above code that has just been hidden. */
     if (location.hash) {
       const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));

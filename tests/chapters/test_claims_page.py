@@ -44,16 +44,14 @@ def test_verdicts_are_counted_and_those_to_look_at_are_named(verdicts, expected)
 def test_the_table_has_a_row_for_each_claim():
     lines = call(page.TABLE.write, make_facts(), {"table": ledger_of(MANY)}).splitlines()
     assert len(lines) == 1 + 2 + len(CLAIMS) + 1 + 2
-    assert lines[-1].startswith("Made over one seed (3). Specification `")
+    assert lines[-1].startswith("Made with seed 3. Specification `")
     third, fourth, last = (next(line for line in lines if f"| {c}: " in line) for c in ("C3", "C4", "C13"))
     assert third.startswith("| [supported]{")
-    assert third.endswith(
-        "| +25.0% (+12.5% to +37.5%) of the intact margin | why | [The paper:]{.on-phone} not known |"
-    )
+    assert third.endswith("| +25.0% (+12.5% to +37.5%) of the intact margin; why | [The paper:]{.on-phone} not known |")
     assert fourth.startswith("| [inconclusive]{")
-    assert "| +25.0% (+12.5% to +37.5%) of accuracy | why | [The paper:]{.on-phone} 87.6 % to 24.4 %" in fourth
+    assert "| +25.0% (+12.5% to +37.5%) of accuracy; why | [The paper:]{.on-phone} 87.6 % to 24.4 %" in fourth
     assert last.startswith("| [not run]{")
-    assert "|  | why | [The paper:]{.on-phone} fluctuation -22 %" in last
+    assert "| why | [The paper:]{.on-phone} fluctuation -22 %" in last
 
 
 @pytest.mark.parametrize("verdicts", [MANY, dict.fromkeys(CLAIMS, "not run"), dict.fromkeys(CLAIMS, "not testable")])

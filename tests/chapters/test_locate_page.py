@@ -182,7 +182,7 @@ def test_margin_is_drawn_with_what_it_is_a_sum_of():
             {},
             "Attention in the deep half of the layers writes 2.50 (2.25 to 2.75) logits straight into the margin, in "
             "the shallow half 0.50 (0.25 to 0.75); deep minus shallow is **2.00 (1.75 to 2.25)** (95% intervals in "
-            "brackets). That is 50% (25% to 75%) of the margin. The MLPs write 1.00 (0.75 to 1.25).",
+            "brackets). That is 50% of the margin. The MLPs write 1.00 (0.75 to 1.25).",
         ),
         (
             {"evaluation_sets": 1, "n_layers": 1},

@@ -1,18 +1,22 @@
 """The page of query and key from tables made by hand: exact words and numbers, and cases at the edge."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from towers_tables import ALONE, GROUPS, NAN, ONE, USUAL, areas, attention, drawn, harmless, text_of
 
+from drawings import texts_of
 from facts import make_facts
 from twotowers.chapters.towers import page
 from twotowers.chapters.towers.metric import (
     above_chance,
     sharpest_of,
 )
+from twotowers.chapters.towers.plane_page import plane_figure
 from twotowers.chapters.towers.swap import following, heads_by_label, unsigned_changes
 from twotowers.publishing.publish import Figure, Text
 from twotowers.publishing.shown import Shown
+from twotowers.publishing.style import NARROW, WIDTH, styled
 from twotowers.tracing.heads import heads_in
 
 pytestmark = pytest.mark.usefixtures("light_figures")
@@ -171,3 +175,19 @@ def test_missing_numbers_are_left_out_of_what_is_told():
     told = following(half)
     assert told["mean"] == pytest.approx(0.5)
     assert told["low"] < 0.5 < told["high"]
+
+
+@pytest.mark.parametrize("width", [WIDTH, NARROW])
+def test_a_name_in_the_plane_stands_on_no_arrow_and_within_the_axes(width):
+    rows = [("query", "first", 0.0, 0.0), ("key", "second", 1.0, 0.0), ("key", "a name of many letters", 3.0, 0.5)]
+    points = pd.DataFrame(rows, columns=["kind", "text", "x", "y"]).assign(layer=1, head=0, label="foo", share=0.9)
+    arrows = pd.DataFrame([(1, 0, 0.0, 0.0, 1.0, 0.0)], columns=["layer", "head", "x", "y", "to_x", "to_y"])
+    with styled(width):
+        drawing = plane_figure(points, arrows)
+    boxes = dict(texts_of(drawing))
+    (ax,) = drawing.axes
+    along = ax.transData.transform(np.linspace((0.1, 0), (0.9, 0), 50))
+    for name in points["text"]:
+        box = boxes[name]
+        assert not any(box.contains(x, y) for x, y in along), name
+        assert ax.bbox.x0 - 2 < box.x0 < box.x1 < ax.bbox.x1 + 2, name

@@ -80,6 +80,24 @@ def test_code_is_shown_by_one_button_and_stays_shown(pages, runs, tab):
     expect(tab.locator(".cell_input").first).to_be_visible()
 
 
+def test_a_page_that_the_browser_has_kept_is_as_the_reader_left_the_others(pages, runs, tab):
+    shown = tab.locator(".bd-sidebar-primary ul[data-run]:visible")
+    kept = "dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))"
+    tab.goto(pages["method.html"].as_uri())
+    expect(shown).to_have_attribute("data-run", runs[0])
+    tab.evaluate(f"localStorage.setItem('twotowers-run', '{runs[1]}'); {kept}")
+    expect(shown).to_have_attribute("data-run", runs[1])
+    tab.goto(pages[f"runs/{runs[0]}/locate.html"].as_uri())
+    tab.evaluate(f"localStorage.setItem('twotowers-run', '{runs[1]}')")
+    tab.evaluate(f"localStorage.setItem('twotowers-code', 'shown'); {kept}")
+    assert tab.evaluate("localStorage.getItem('twotowers-run')") == runs[0]
+    expect(tab.get_by_role("button", name="Hide code")).to_be_visible()
+    expect(tab.locator(".cell_input").first).to_be_visible()
+    tab.goto(pages[f"runs/{runs[1]}/locate.html"].as_uri())
+    tab.go_back()
+    expect(shown).to_have_attribute("data-run", runs[0])
+
+
 def test_search_finds_a_term_and_names_the_model(pages, tab):
     tab.goto(f"{pages['search.html'].as_uri()}?q=demonstration")
     tab.locator("#search-results li").first.wait_for()

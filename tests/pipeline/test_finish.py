@@ -60,6 +60,24 @@ def test_what_no_page_reads_is_removed(root):
     assert 'download="a.svg" href="_images/a1.svg"' in (site / "one.html").read_text()
 
 
+def test_fonts_that_no_formula_asks_for_are_removed(root):
+    fonts, vendor = root / "site/_static/mathjax/output/chtml/fonts", root / "site/_static/vendor/fonts"
+    for folder in (fonts / "woff-v2", vendor):
+        folder.mkdir(parents=True)
+    names = ("Main-Regular", "SansSerif-Bold", "SansSerif-Regular", "Fraktur-Bold", "Math-Italic")
+    for file in [*(fonts / "woff-v2" / f"MathJax_{name}.woff" for name in names), fonts / "tex.js"]:
+        file.touch()
+    for name in ("fa-brands-400.woff2", "fa-solid-900.woff2"):
+        (vendor / name).touch()
+    page = root / "site" / "two.html"
+    page.write_text(page.read_text().replace("</article>", r"<p class='math'>x^{\mathsf{T}}</p></article>"))
+    site = finished(root)
+    kept = {
+        path.stem for path in (site / "_static").rglob("*") if path.suffix.startswith(".woff") or path.stem == "tex"
+    }
+    assert kept == {"font", "fa-solid-900", *(f"MathJax_{name}" for name in names if "Fraktur" not in name)}
+
+
 def test_formulas_are_set_only_where_there_are_any(root):
     site = finished(root)
     assert "mathjax" not in (site / "one.html").read_text()

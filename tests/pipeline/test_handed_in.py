@@ -21,7 +21,7 @@ from twotowers.pipeline.crate import METADATA, RECORD
 from twotowers.pipeline.expected import write_expected
 from twotowers.pipeline.freshness import DAMAGED, STALE
 from twotowers.pipeline.handed_in import import_run
-from twotowers.pipeline.pages import Published
+from twotowers.pipeline.pages import LOOK, Published
 from twotowers.pipeline.run import prepare
 from twotowers.pipeline.status import chapters_made, run_status
 from twotowers.publishing.run_folder import RunFolder, figure_ids, is_drawn
@@ -224,7 +224,7 @@ def test_every_page_atlas_and_citation_say_who_made_it(taken, monkeypatch, capsy
     site.build()
     html = taken / "_build" / "html"
     name = BY.replace(" ", ".{1,9}")  # a space may be an entity
-    for chapter in CHAPTERS:
+    for chapter in (*CHAPTERS, LOOK):
         page = (html / "runs" / TOY / f"{chapter}.html").read_text(encoding="utf-8")
         assert re.search(f"This run was contributed by {name}", page), chapter
         assert f"{TOY}, contributed" in re.search("<title>.*?</title>", page, re.DOTALL)[0]

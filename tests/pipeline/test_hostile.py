@@ -19,11 +19,14 @@ from twotowers.chapters.chapter import Page
 from twotowers.chapters.registry import CHAPTERS
 from twotowers.models.loading import Loading
 from twotowers.pipeline import run as pipeline
+from twotowers.pipeline.contributed import KEY
+from twotowers.pipeline.pages import LOOK
 from twotowers.pipeline.redraw import items_of
 from twotowers.publishing import publish
 from twotowers.publishing.dark import with_dark
 from twotowers.publishing.markdown import plain
 from twotowers.publishing.run_folder import effects_file, runs_of
+from twotowers.publishing.specification import specification_digest
 from twotowers.publishing.style import styled
 from twotowers.study import open_study
 
@@ -56,6 +59,7 @@ def made_hostile(text, parameters, folder):
     page = Page(name, study, Path(folder), dict(parameters["reads"]))
     made = page.shown.facts.provenance | dict.fromkeys(OF_RECORD, HOSTILE)
     made |= {"packages": dict.fromkeys(made["packages"], HOSTILE), "date": "2026-01-02<b>"}
+    made |= {KEY: {"by": HOSTILE, "date": HOSTILE, "imported": HOSTILE}}
     page.shown.facts = dataclasses.replace(
         page.shown.facts, family=HOSTILE, template=HOSTILE, labels=tuple(sorted(LABELS.values())), provenance=made,
         account=f"{HOSTILE} is a category.",
@@ -104,6 +108,9 @@ def pages(tiny_folders, tmp_path_factory, one_thread):
         rows = [(f"{category[:4]}{n}", category) for category in ("fruit", HOSTILE) for n in range(24)]
         pd.DataFrame(rows, columns=["text", "label"]).to_csv(task, index=False)
         go(model, *CHAPTERS, task=str(task))
+        (run,) = runs_of(Path.cwd())
+        by = dict.fromkeys(("by", "date", "imported", "version", "archive_sha256"), HOSTILE)
+        run.update(lambda now: now.update({KEY: by | {"specification_sha256": specification_digest()}}))
         yield built_pages()
 
 
@@ -123,7 +130,8 @@ def test_texts_from_outside_are_texts_on_every_page(pages, tab):
         widths = tab.eval_on_selector_all("article table", f"tables => tables.map({rows})")
         assert [of_table for of_table in widths if len(set(of_table)) > 1] == [], name
     assert [wrong for wrong in tab.wrong if "search" not in wrong] == []
-    for chapter in CHAPTERS:
+    for chapter in (*CHAPTERS, LOOK):
         text = seen[f"runs/{run.name}/{chapter}.html"]
         assert text.count(SHOWN_AS) > 3, chapter
+        assert f"This run was contributed by {SHOWN_AS}: it was made on {SHOWN_AS} with" in text, chapter
     assert SHOWN_AS.replace("/", "") in seen["intro.html"]

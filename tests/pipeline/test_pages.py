@@ -1,6 +1,10 @@
 """The pages of the committed run as they are staged: what was found, links to what shows it, the way on."""
 
 import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -9,9 +13,12 @@ from matplotlib.figure import Figure
 
 from clones import PROJECT
 from twotowers.chapters.registry import CHAPTERS
-from twotowers.chapters.towers.exchange_page import FOUND
+from twotowers.chapters.towers.exchange_page import EXCHANGE, FOUND
+from twotowers.chapters.towers.explore_page import EXPLORE
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import narrow, pages, pictures, same_axes
+from twotowers.pipeline.contributed import Contribution, notice
+from twotowers.pipeline.explore import look_page
 from twotowers.pipeline.harmless import odd_in_page
 from twotowers.pipeline.narrow import stage_narrow
 from twotowers.pipeline.overview import atlas_page, chapters_of, compare, home, over_seeds
@@ -21,6 +28,7 @@ from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
 from twotowers.publishing.citing import project
 from twotowers.publishing.findings import CENTRAL, CORE, claims_of
+from twotowers.publishing.markdown import escape
 from twotowers.publishing.publish import narrow_file
 from twotowers.publishing.run_folder import RunFolder, figure_stem
 
@@ -128,7 +136,7 @@ def test_staging_twice_gives_the_same(staged, own, tmp_path):
 
 def test_pages_of_all_runs_name_every_figure_and_claim(own, tmp_path):
     book = PROJECT / "book"
-    assert home([own], book).startswith("### toy-gpt2\n\n:::{div} finding\n**")
+    assert home([own]).startswith("### toy-gpt2\n\n:::{div} finding\n**")
     side_by_side = compare([own], book, tmp_path)
     for chapter in CHAPTERS:
         assert all(f"### `{figure}`" in side_by_side for figure in own.pictures(chapter))
@@ -145,7 +153,7 @@ def test_a_page_opens_with_a_small_picture_that_leads_to_the_figure(staged, own)
 
 
 def test_the_first_page_says_the_effect_of_each_step_what_holds_and_what_the_central_test_gave(own):
-    text = home([own], PROJECT / "book")
+    text = home([own])
     for name in CORE:
         assert f"({name}): " in text
         assert CLAIMS[name].effect in text
@@ -170,12 +178,12 @@ def test_the_first_run_comes_before_what_is_about_all(own):
 
 
 def test_a_run_with_heads_to_look_into_leads_there_from_everywhere(own, monkeypatch):
-    book, own = PROJECT / "book", dataclasses.replace(own)  # nothing of it is remembered
+    own = dataclasses.replace(own)  # nothing of it is remembered
     for html, there in (("<div></div>", True), ("", False)):
         monkeypatch.setattr(Published, "explored", html)
         last = contents([own])["parts"][0]["chapters"][-1]["file"]
         assert (last == f"runs/{own.name}/explore") == there
-        assert (f"](runs/{own.name}/explore.md)" in home([own], book)) == there
+        assert (f"](runs/{own.name}/explore.md)" in home([own])) == there
         assert ('href="explore.html"' in page_bar(own, "locate", [own])) == there
 
 
@@ -205,10 +213,20 @@ def test_the_axis_of_the_measure_has_the_same_limits_in_every_run():
 def test_maps_and_panels_that_do_not_correspond_keep_their_axes():
     two = Figure()
     two.subplots(1, 2)
-    coloured = Figure()
+    coloured, plane = Figure(), Figure()
     coloured.subplots().pcolormesh([[1, 2], [3, 4]])
-    for pair in ([drawing([0, 1]), two], [coloured, drawing([1, 2])], [drawing([0, 1])], []):
+    plane.subplots().set_aspect("equal", adjustable="box")
+    for pair in ([drawing([0, 1]), two], [coloured, drawing([1, 2])], [plane, plane], [drawing([0, 1])], []):
         assert not same_limits(pair)
+
+
+def test_a_panel_of_words_keeps_its_rows():
+    both = [drawing([0, rows]) for rows in (3, 9)]
+    for made in both:
+        made.axes[0].axis("off")
+    limits = [made.axes[0].get_ylim() for made in both]
+    assert same_limits(both)
+    assert [made.axes[0].get_ylim() for made in both] == limits
 
 
 def test_pictures_with_common_axes_are_drawn_once(own, tmp_path, monkeypatch):
@@ -228,8 +246,7 @@ def test_pictures_are_drawn_ahead_side_by_side_once_and_old_ones_go(own, tmp_pat
     drawn = [{path.name: path.stat().st_size for path in folder.iterdir()} for folder in kept]
     figures = [figure for chapter in CHAPTERS for figure in own.pictures(chapter)]
     assert [len(found) for found in drawn] == [len(figures)] * 2  # the two share theirs
-    empty = [name for name, size in drawn[0].items() if not size]  # of figures that need their width
-    assert sorted(name.partition("_")[2] for name in empty) == ["towers-plane-narrow.svg", "values-words-narrow.svg"]
+    assert [name for name, size in drawn[0].items() if not size] == []
     for step in ("draw_narrow", "draw_alike"):
         monkeypatch.setattr(pictures, step, lambda *given: pytest.fail("drawn again"))
     (kept[0] / "old-narrow.svg").touch()
@@ -283,3 +300,24 @@ def refused(own, tmp_path, monkeypatch, where, text):
     with pytest.raises(StrangePageError, match=r"toy-gpt2/task holds the (directive|role)"):
         stage(tmp_path, own, "task", [own], None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["```{raw} html\n<script>alert(1)</script>\n", "see {raw-html}`<b>`"])
+def test_a_caption_that_no_chapter_makes_is_refused_wherever_it_would_be_shown(own, tmp_path, text):
+    run = RunFolder(Path(shutil.copytree(own.run.path, tmp_path / own.name)))
+    for figure in (EXCHANGE.id, EXPLORE.id):
+        file = run.path / f"{figure_stem(own.name, figure)}.json"
+        said = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps(said | {"caption": f"{said['caption']}\n\n{text}"}), encoding="utf-8")
+    foreign = Published(run, CHAPTERS, own.title)
+    assert own.words("towers", EXPLORE.id)[0].startswith("One prompt")
+    for shown in (lambda: home([foreign]), lambda: look_page(foreign, [foreign])):
+        with pytest.raises(StrangePageError, match=r"^The caption of towers-ex\w+ in toy-gpt2/towers holds the"):
+            shown()
+
+
+def test_nothing_that_is_said_of_whoever_contributed_a_run_is_more_than_text():
+    live = "`x`{raw}`y` <b> [a](b) *c*"
+    made = Contribution(*[live] * 6)
+    assert made.said.count(escape(live)) == 4
+    assert not re.search(r"[`<*\[]", notice(made).partition("contributed\n")[2].replace(escape(live), "").strip("\n:"))

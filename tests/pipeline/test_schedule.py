@@ -3,13 +3,18 @@
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from twotowers.pipeline import schedule
+from twotowers.chapters.registry import CHAPTERS, needs
+from twotowers.pipeline import looks, schedule
+from twotowers.pipeline.freshness import LOOK, State
+from twotowers.pipeline.processes import processes
 from twotowers.pipeline.progress import Progress
 from twotowers.pipeline.schedule import side_by_side
 from twotowers.pipeline.submit import unheard
+from twotowers.publishing.run_folder import RunFolder
 
 NEEDS = {"c": ["a"], "d": ["a", "b", "c", "elsewhere"]}
 
@@ -143,3 +148,18 @@ def test_a_job_that_is_cancelled_says_nothing_here(tmp_path, capfd):
     assert capfd.readouterr().err == ""
     print("still heard", file=sys.stderr)
     assert capfd.readouterr().err == "still heard\n"
+
+
+def test_a_page_is_drawn_anew_when_those_that_it_reads_are_in_their_places(tmp_path, monkeypatch):
+    moved = []
+
+    def draw(root, run, chapter, *given):
+        assert needs(chapter) <= set(moved)
+        moved.append(chapter)
+
+    lines = [SimpleNamespace(chapter=chapter, state=State(LOOK)) for chapter in reversed(CHAPTERS)]
+    monkeypatch.setattr(looks, "run_status", lambda *given: lines)
+    monkeypatch.setattr(looks, "_draw_anew", draw)
+    with processes(3) as drawing:
+        looks.draw_looks_anew(tmp_path, [RunFolder(tmp_path / "a")], drawing)
+    assert sorted(moved) == sorted(CHAPTERS)

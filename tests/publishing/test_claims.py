@@ -229,15 +229,15 @@ def test_tables_show_every_claim_of_every_model(run, tmp_path):
     assert "%) of accuracy |" in lines[6]
     assert "[contradicted]{" in lines[10]
     assert "| [absent]{.verdict .verdict-absent} | C7: " in lines[9]
-    assert "of attention | its interval lies within the smallest effect of interest |" in lines[9]
+    assert "of attention; its interval lies within the smallest effect of interest |" in lines[9]
     assert "| [C4: A few heads carry the task.](#fig-a) |" in markdown(ledger(folder), {"C4": "fig-a"})
     digest = specification.specification_digest()[:12]
-    assert lines[-1] == f"Made over one seed (0). Specification `{digest}`."
+    assert lines[-1] == f"Made with seed 0. Specification `{digest}`."
     both = atlas({"a": ledger(folder), "b": ledger(nothing)}).splitlines()
     assert both[6].count("|") == 4
     assert "[supported]{" in both[6]
     assert "[not run]{" in both[6]
-    assert "a: Made over one seed (0)." in both
+    assert "a: Made with seed 0." in both
     assert "b: No claim has been measured." in both
     assert both[-1] == f"Specification `{digest}`."
     led = atlas({"a": ledger(folder)}, {"a": {"C4": "fig-a"}})

@@ -123,7 +123,9 @@ def test_what_follows_goes_by_the_chapters_claims():
             assert closing(chapter, {name: made() for name in names}).endswith(FOLLOWS[chapter][0])
             assert closing(chapter, {}).endswith(FOLLOWS[chapter][1])
     assert closing("knockout", {"C4": made()}).startswith("Of the chapter's two claims, one holds (C4). ")
-    assert closing("knockout", {"C4": made(), "C5": made()}).startswith("Of the chapter's two claims, two hold (C4, C5")
+    assert closing("knockout", {"C4": made(), "C5": made()}).startswith(
+        "Of the chapter's two claims, both hold (C4, C5"
+    )
     assert closing("values", {"C6": made("absent")}).startswith("The chapter's claim, C6, is absent. ")
     assert closing("values", {}).startswith("The chapter's claim, C6, is not run. ")
 
@@ -131,7 +133,7 @@ def test_what_follows_goes_by_the_chapters_claims():
 @pytest.mark.parametrize(
     ("words", "short", "number"),
     [
-        (["supported"] * 3, "Yes.", "three hold"),
+        (["supported"] * 3, "Yes.", "all three hold"),
         (["supported", "absent", "inconclusive"], "In part.", "one holds"),
         (["absent", "inconclusive", "contradicted"], "No.", "none holds"),
         (["supported, negligible"] * 3, "No.", "none holds"),

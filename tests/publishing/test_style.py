@@ -23,7 +23,6 @@ from twotowers.publishing.style import styled
 
 PACKAGE = Path(twotowers.__file__).parent
 OF_LABELS = {"task-templates", "values-logit-minus", "towers-explore", "towers-plane", "imbalance-response"}
-NEED_THEIR_WIDTH = ("values-words", "towers-plane")  # they scroll on a phone
 # How much red, green and blue (linear) an eye without one kind of cone sees: Machado, Oliveira and Fernandes 2009.
 EYES = {
     "all": np.eye(3),
@@ -159,9 +158,6 @@ def test_texts_lie_within_the_picture_apart_from_each_other_and_as_they_are(name
 @pytest.mark.parametrize("name", FIGURES)
 def test_in_a_narrow_place_panels_stand_below_each_other_and_hold_what_they_held(name):
     wide, narrow = draw(name), draw(name, style.NARROW)
-    if name in NEED_THEIR_WIDTH:
-        assert narrow.get_figwidth() == style.WIDTH
-        return
     assert narrow.get_figwidth() == style.NARROW
     assert len(narrow.axes) == len(wide.axes)
     panels = [ax for ax in narrow.axes if ax.get_subplotspec() is not None]

@@ -52,8 +52,8 @@ class Contribution:
         """In one sentence, as Markdown."""
         whom = f"by {escape(self.by)}" if self.by else self.by_whom
         return (
-            f"This run was contributed {whom}: it was made on {self.date} with twotowers {escape(self.version)}, and "
-            f"taken in on {self.imported}."
+            f"This run was contributed {whom}: it was made on {escape(self.date)} with twotowers "
+            f"{escape(self.version)}, and taken in on {escape(self.imported)}."
         )
 
     def record(self) -> dict[str, Any]:

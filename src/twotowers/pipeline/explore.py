@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..chapters.towers.explore_page import EXPLORE
-from ..publishing.markdown import escape
+from ..publishing.markdown import escape, option
+from .contributed import notice
 from .freshness import State
 from .pages import LOOK, Published, page_bar
 
@@ -29,14 +29,15 @@ def stage_look(book: Path, own: Published, others: Sequence[Published], state: S
 def look_page(own: Published, others: Sequence[Published], state: State | None = None) -> str:
     """MyST text of the page."""
     still = own.pictures("towers")[EXPLORE.id]
-    record = json.loads((own.run.path / f"{still}.json").read_text(encoding="utf-8"))
+    caption, alt = own.words("towers", EXPLORE.id)
     parts = [
         f"# {TITLE} [{escape(own.title)}]{{.page-model}}",
         page_bar(own, LOOK, others),
+        notice(own.contributed) if own.contributed else "",
         f"```{{warning}}\nThis page is {escape(state)}.\n```" if state else "",
         _INTRODUCTION,
-        f"::::{{div}} explore-still\n```{{image}} {still}.svg\n:alt: {record['alt']}\n```\n",
-        f"{record['caption']} {_ALONE}\n::::",
+        f"::::{{div}} explore-still\n```{{image}} {still}.svg\n:alt: {option(alt)}\n```\n",
+        f"{caption} {_ALONE}\n::::",
         f"```{{raw}} html\n{own.explored}\n```",
         _EXPLANATION.format(run=own.name, figure=EXPLORE.id),
     ]

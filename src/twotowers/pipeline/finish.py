@@ -24,6 +24,14 @@ from .readable import place_narrow, with_widths
 
 MATHJAX = "tex-chtml.js"  # all in one; its fonts are read when a page asks for them
 LONGEST = 200  # letters of a description
+# Of MathJax' fonts those for letters that formulas of few pages have, by what asks for them.
+ALPHABETS = {
+    "Calligraphic": "mathcal",
+    "Fraktur": "mathfrak",
+    "SansSerif": "mathsf",
+    "Script": "mathscr",
+    "Typewriter": "mathtt",
+}
 # An icon of Font Awesome in its script: a name, width, height, other names, code and path.
 ICON = re.compile(r'("?[a-z0-9-]+"?):\[\d+,\d+,\[[^\[\]]*\],"[0-9a-f]+",(?:"[^"]*"|\["[^"]*","[^"]*"\])\],?')
 FIELD = 'search-button-field search-button__button pst-js-only"'  # has its name in it, unlike the small one
@@ -35,6 +43,7 @@ ACCESSIBLE = (
         '<div id="pst-primary-sidebar" role="region" aria-label="Contents of the book" ',
     ),
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),
+    (' role="doc-biblioentry"', ""),  # allowed on items of a list only, and deprecated
     ('<span class="search-button__kbd-shortcut">', '<span class="search-button__kbd-shortcut" aria-hidden="true">'),
     (f'{FIELD} title="Search" aria-label="Search"', FIELD),
     (' title="Light"></i>', "></i>"),
@@ -99,7 +108,7 @@ def _built(root: Path) -> str:
 
 
 def _prune(site: Path, pages: str) -> None:
-    """Remove what no page reads: other forms of MathJax, translations, maps of scripts, and icons of no page."""
+    """Remove what no page reads: other forms and fonts of MathJax, translations, maps of scripts, icons of no page."""
     static = site / "_static"
     for path in [
         *(static / "mathjax").glob("*"),
@@ -112,6 +121,11 @@ def _prune(site: Path, pages: str) -> None:
     for path in (static / "mathjax" / "output").glob("*"):
         if path.name != "chtml":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    fonts = static / "mathjax" / "output" / "chtml" / "fonts"
+    unused = [name for name, asked in ALPHABETS.items() if f"\\{asked}" not in pages]
+    brands = (static / "vendor").rglob("fa-brands-*")
+    for path in [fonts / "tex.js", *brands, *(p for name in unused for p in fonts.rglob(f"MathJax_{name}-*"))]:
+        path.unlink(missing_ok=True)
     icons = static / "scripts" / "fontawesome.js"
     if icons.is_file():
         scripts = (path for path in static.rglob("*.js") if path != icons and "mathjax" not in path.parts)

@@ -89,12 +89,20 @@ def odd_in_page(notebook: Any) -> str:
         if cell.cell_type == "markdown" and (odd := _odd(cell.source, {"admonition"}, PROSE_ROLES)):
             return odd
         for output in cell.get("outputs", ()):
-            text = "".join(output.get("data", {}).get("text/markdown", ""))
-            for shown_as_it_is in (_FENCED, _CODE):
-                text = shown_as_it_is.sub("", text)
+            text = _not_code("".join(output.get("data", {}).get("text/markdown", "")))
             if odd := _odd(_ALT.sub(r"\1", text), DIRECTIVES, ROLES):
                 return odd
     return ""
+
+
+def odd_in_caption(text: str) -> str:
+    """What a figure's caption holds that none of ours does, likewise."""
+    return _odd(_not_code(text), set(), PROSE_ROLES, _DIRECTIVE)
+
+
+def _not_code(text: str) -> str:
+    """Without what is shown as it is."""
+    return _CODE.sub("", _FENCED.sub("", text))
 
 
 def _odd(text: str, directives: set[str], roles: set[str], directive: re.Pattern[str] = _AT_LINE) -> str:

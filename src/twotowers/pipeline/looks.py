@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..chapters.registry import needs
 from ..errors import RunFolderError, writing
 from ..publishing.run_folder import RunFolder
 from .freshness import LOOK, made_of, state, text_of
@@ -23,9 +24,10 @@ def draw_looks_anew(root: Path, runs: Iterable[RunFolder], drawing: Processes) -
     """
     pages = [(run, line.chapter) for run in runs for line in run_status(root, run) if line.state.name == LOOK]
     drawing, progress = drawing.enough_for(len(pages), 1), Progress()
+    # While a page is moved into place, what it hands on is not to be had, and one that reads it would look stale.
     side_by_side(
         pages,
-        {},
+        {(run, chapter): [(run, other) for other in needs(chapter)] for run, chapter in pages},
         drawing.number,
         lambda page: _draw_anew(root, *page, drawing, progress),
         look=progress.show,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ MEASURES = {
 }
 
 
-def home(runs: Sequence[Published], book: Path) -> str:
+def home(runs: Sequence[Published]) -> str:
     """For every model whether the account holds, and the way in; the central figure of the first that has it."""
     parts = []
     for own in runs:
@@ -52,7 +51,7 @@ def home(runs: Sequence[Published], book: Path) -> str:
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
     chapter, figure = CENTRAL
     having = [own for own in runs if chapter in own.chapters and figure in own.pictures(chapter)]
-    return "\n\n".join(parts + ([_central(having[0], book)] if having else []))
+    return "\n\n".join(parts + ([_central(having[0])] if having else []))
 
 
 def over_seeds(table: pd.DataFrame) -> str:
@@ -81,14 +80,14 @@ def chapters_of(own: Published) -> str:
     return stacked(table_text(("question", "what it measures", f"in {own.model}"), rows))
 
 
-def _central(own: Published, book: Path) -> str:
+def _central(own: Published) -> str:
     chapter, figure = CENTRAL
     stem = f"runs/{own.name}/{own.pictures(chapter)[figure]}"
-    record = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))
+    caption, alt = own.words(chapter, figure)
     found = own.said(chapter, FOUND)
     return (f"### The central test\n\n{escape(own.title)}: {found}\n\n" if found else "### The central test\n\n") + (
-        f"```{{image}} {stem}.svg\n:alt: {option(record['alt'])}\n```\n\n"
-        f":::{{div}} figure-words\n{escape(own.title)}: {record['caption']} "
+        f"```{{image}} {stem}.svg\n:alt: {option(alt)}\n```\n\n"
+        f":::{{div}} figure-words\n{escape(own.title)}: {caption} "
         f"[More of it](#fig-{own.name}-{figure}).{_look_in(own)}\n:::"
     )
 
@@ -152,7 +151,7 @@ def _of_chapter(chapter: str, runs: Sequence[Published], book: Path, kept: Path)
 def _picture(own: Published, chapter: str, figure: str, alike: Sequence[Path], book: Path) -> tuple[str, str]:
     """Place in the book, and alt text, of a figure of one run: with the axes of all, where it was drawn so."""
     stem = f"runs/{own.name}/{own.pictures(chapter)[figure]}"
-    alt = json.loads((book / f"{stem}.json").read_text(encoding="utf-8"))["alt"]
+    _, alt = own.words(chapter, figure)
     common = [path for path in alike if path.name.startswith(f"{own.name}-{figure}-")]
     if not common:
         return (narrow_file(stem) if (book / narrow_file(stem)).is_file() else f"{stem}.svg"), alt

@@ -6,6 +6,7 @@ Runs stay as they were made: all of this is put into copies.
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,7 @@ from ..statistics import Verdict
 from .contributed import Contribution, contribution, notice
 from .expected import kept
 from .freshness import State
-from .harmless import odd_in_page
+from .harmless import odd_in_caption, odd_in_page
 from .seeds import Seed, measured, times_chosen
 
 FOLDED = "hide-input"  # a tag of cells; on the site one button shows and hides the code of a page
@@ -84,6 +85,22 @@ class Published:
         drawn = sorted(file for file in files if file.parent.name == "figures" and file.suffix == ".svg")
         whole = [f for f in drawn if all((self.run.path / f).with_suffix(x).is_file() for x in (".svg", ".json"))]
         return {file.stem.removeprefix(f"{self.name}_"): file.with_suffix("").as_posix() for file in whole}
+
+    def words(self, chapter: str, figure: str) -> tuple[str, str]:
+        """Caption (Markdown) and alt text of a figure that is there, as its record has them.
+
+        Raises:
+            StrangePageError: the caption holds what none of ours does.
+        """
+        file = self.run.path / f"{self.pictures(chapter)[figure]}.json"
+        said = json.loads(file.read_text(encoding="utf-8"))
+        caption = " ".join(str(said["caption"]).split())
+        if odd := odd_in_caption(caption):
+            raise StrangePageError(
+                f"The caption of {figure} in {self.name}/{chapter} holds {odd}, which no chapter makes; run the "
+                f"chapter again with --force, or take the run away."
+            )
+        return caption, str(said["alt"])
 
     @cached_property
     def seeds(self) -> dict[int, Seed]:

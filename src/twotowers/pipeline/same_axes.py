@@ -54,7 +54,8 @@ def draw_alike(figure: str, chapter: str, runs: Sequence[Published], places: Seq
 
 
 def same_limits(drawings: Sequence[Drawing]) -> bool:
-    """Give the axes of each panel that hold the measure common limits: y, or x where y has names; not of maps.
+    """Give the axes of each panel that hold the measure common limits: y, or x where y has names; not of maps, nor of
+    planes, whose axes are in units of their own, and as long as each other.
 
     Returns:
         False, and nothing is changed, where panels do not correspond.
@@ -64,7 +65,11 @@ def same_limits(drawings: Sequence[Drawing]) -> bool:
         return False
     if any(isinstance(part, QuadMesh) for axes in panels for ax in axes for part in ax.collections):
         return False
+    if any(ax.get_aspect() != "auto" for axes in panels for ax in axes):
+        return False
     for column in zip(*panels, strict=True):
+        if not all(ax.axison for ax in column):
+            continue  # words, and no measure
         named = any(_named(ax.yaxis) for ax in column)
         measures = [ax.xaxis if named else ax.yaxis for ax in column]
         if len({measure.get_scale() for measure in measures}) == 1 and not any(map(_named, measures)):

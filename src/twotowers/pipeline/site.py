@@ -200,7 +200,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
         stage_look(book, own, runs, marked.get((own.name, "towers")))
     toy = next((own.name for own in runs if own.name == TOY and own.contributed is None), None)
     pages = {
-        "_home.md": home(runs, book),
+        "_home.md": home(runs),
         "_chapters.md": chapters_of(runs[0]),
         "_models.md": costs.of_the_paper(runs),
         "_costs.md": costs.measured(runs),

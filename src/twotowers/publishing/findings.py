@@ -143,7 +143,7 @@ def closing(chapter: str, verdicts: Verdicts) -> str:
     if len(names) == 1:
         said = f"The chapter's claim, {names[0]}, is {verdicts[names[0]].verdict if names[0] in verdicts else NOT_RUN}."
     else:
-        said = f"Of the chapter's {in_words(len(names))} claims, {_hold(held)}{_listed(held)}."
+        said = f"Of the chapter's {in_words(len(names))} claims, {_hold(held, len(names))}{_listed(held)}."
     return f"{said} {FOLLOWS[chapter][names[0] not in held]}"
 
 
@@ -153,7 +153,7 @@ def answer(model: str, verdicts: Verdicts) -> str:
     held = [name for name, verdict in made.items() if verdict == SUPPORTED]
     steps = "\n".join(f"- {_step(name, made[name], verdicts.get(name))}" for name in CORE)
     return f"**{_in_short(list(made.values()))}** Of the {in_words(len(CORE))} steps that make the two towers, " + (
-        f"{_hold(held)} in {model}:\n\n{steps}"
+        f"{_hold(held, len(CORE))} in {model}:\n\n{steps}"
     )
 
 
@@ -222,8 +222,13 @@ def in_words(number: int) -> str:
     return words[number] if number < len(words) else str(number)
 
 
-def _hold(held: Sequence[str]) -> str:
-    return f"{'none' if not held else in_words(len(held))} {'hold' if len(held) > 1 else 'holds'}"
+def _hold(held: Sequence[str], number: int) -> str:
+    """How many of so many, of two or more, hold."""
+    if not held:
+        return "none holds"
+    if len(held) == number:
+        return "both hold" if number == 2 else f"all {in_words(number)} hold"
+    return f"{in_words(len(held))} {'hold' if len(held) > 1 else 'holds'}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -127,23 +127,21 @@ def markdown(table: pd.DataFrame, links: Mapping[str, str] | None = None) -> str
         (
             badge(str(r.verdict)),
             _claim(str(r.claim), links),
-            _effect(r),
-            r.reason,
+            "; ".join(filter(None, [_effect(r), str(r.reason)])),
             PAPER + (str(r.paper) or "not known"),
         )
         for r in table.itertuples()
     ]
-    head = ["verdict", "claim", "effect, positive as the paper says (95% interval)", "why", "the paper"]
+    head = ["verdict", "claim", "effect, positive as the paper says (95% interval)", "the paper"]
     return f"{stacked(table_text(head, rows))}\n\n{seeds(table)} {_specified()}".strip()
 
 
 def seeds(table: pd.DataFrame) -> str:
-    """Over how many seeds a ledger was made, in words."""
+    """With which seeds a ledger was made, in words."""
     found = sorted({int(seed) for seed in table["seed"] if seed})
     if not found:
         return "No claim has been measured."
-    number = "one seed" if len(found) == 1 else f"{len(found)} seeds"
-    return f"Made over {number} ({', '.join(map(str, found))})."
+    return f"Made with {'seed' if len(found) == 1 else 'seeds'} {', '.join(map(str, found))}."
 
 
 def by_seed(table: pd.DataFrame) -> str:

@@ -210,7 +210,7 @@ def agreement_figure(facts: Facts, compared: pd.DataFrame) -> Drawing:
         points = ScalarMappable(**depth)
         figure.colorbar(points, ax=ax, label="layer", pad=0.02, ticks=MaxNLocator(integer=True))
     if len(chosen):
-        ax.legend(loc="best", fontsize=9)
+        legend_above(figure, *ax.get_legend_handles_labels())  # within, its mark would look like a head
     return figure
 
 

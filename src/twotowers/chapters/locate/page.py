@@ -137,7 +137,7 @@ def _depths(facts: Facts, totals: pd.DataFrame) -> str:
     if not np.isfinite(share.mean):
         of_margin = "There is no margin above zero for this to be a share of"
     else:
-        of_margin = f"That is {said(share, 'z.0%')} of the margin"
+        of_margin = f"That is {share.mean:z.0%} of the margin"  # the interval is that of the claim, which follows
     intervals = " (95% intervals in brackets)" if facts.evaluation_sets > 1 else ""
     return f"{halves}; deep minus shallow is **{apart}**{intervals}. {of_margin}. The MLPs write {mlps}."
 

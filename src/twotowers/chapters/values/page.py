@@ -14,7 +14,7 @@ from ...paper import PAPER_WEIGHTED
 from ...publishing.markdown import code, escape, table_text
 from ...publishing.plots import legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.style import ATTENTION, FAINT, GREY, WIDTH, label_looks
+from ...publishing.style import ATTENTION, FAINT, GREY, label_looks, narrow
 from ...publishing.wording import counted, intervals, plural, said
 from ...statistics import Estimate
 from .direct import DEEP, OWN, SHARE
@@ -24,6 +24,9 @@ KIND_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
 SHOWN = 3  # words of each cell
 LONGEST = 8  # characters of a word
 PARTS = ("value", "key", "layer input")  # columns of words
+# Of a row that is read, how far from the left each of its texts stands, and in which of its lines
+BESIDE = {"token": (0.0, 0), "weight": (0.115, 0), "value": (0.21, 0), "key": (0.47, 0), "layer input": (0.735, 0)}
+STACKED = {"token": (0.0, 0), "weight": (0.0, 1), "value": (0.26, 0), "key": (0.26, 1), "layer input": (0.26, 2)}
 NOT_MEASURED = "not measured"
 
 # Which label arrives with the values?
@@ -41,8 +44,8 @@ def _exchanged(facts: Facts, exchanged: Mapping[str, Any], heads: Sequence[objec
     begin += f"goes from {before:z.2f} to {after:z.2f} logits"
     if not np.isfinite(mean):
         return f"{begin}; the intact margin is not above zero, so there is nothing of which a share could be lost."
-    lost = Estimate(mean, float(exchanged["low"]), float(exchanged["high"]))
-    return f"{begin}: a loss of **{said(lost, 'z.0%')}** of it. {_beside_random(exchanged['random'])}"
+    # Without an interval: that of the claim, which may be wider, follows.
+    return f"{begin}: a loss of **{mean:z.0%}** of it. {_beside_random(exchanged['random'])}"
 
 
 def _beside_random(losses: Sequence[float]) -> str:
@@ -211,17 +214,24 @@ TOP_GAP = Text("values-top-words-gap", write=_top_gap)
 
 
 def words_figure(read: pd.DataFrame) -> Drawing:
-    """One head in words, a row a position; weights are shaded. Columns as of `words.joined`, for one head."""
+    """One head in words, a row a position; weights are shaded. Columns as of `words.joined`, for one head.
+
+    In a narrow place the words of a position stand below each other, those of its key in italics.
+    """
     wide, facts = _by_position(read)
-    columns = (("token", 0.0), ("weight", 0.115), ("value", 0.21), ("key", 0.47), ("layer input", 0.735))
+    places, lines, height = (STACKED, 3, 0.6) if narrow() else (BESIDE, 1, 0.25)
     n = len(facts)
-    figure = Drawing(figsize=(WIDTH, 0.25 * (n + 1) + 0.15))
-    ax = figure.subplots()
+    figure, (ax,) = panels(height=height * (n + 1) + 0.15)
     ax.set(xlim=(0, 1), ylim=(n, -1))
     ax.axis("off")
-    for name, x in columns:
-        title = f"{name} (last: query)" if name == "key" else name
-        ax.text(x, -0.5, title, fontsize=9, fontweight="bold", va="center")
+
+    def write(row: int, text: str, part: str, **more: Any) -> None:
+        x, line = places[part]
+        slant = "italic" if part == "key" and lines > 1 else "normal"
+        ax.text(x, row + (line + 0.5) / lines, text, va="center", style=slant, **more)
+
+    for part in places:
+        write(-1, f"{part} (last: query)" if part == "key" else part, part, fontsize=9, fontweight="bold")
     largest = float(facts["weight"].max()) or 1.0
     for row, (position, token, weight) in enumerate(facts[["position", "token", "weight"]].to_numpy()):
         box = mpl.patches.Rectangle((0, row), 1, 1, color=ATTENTION, alpha=0.3 * weight / largest, linewidth=0)
@@ -229,8 +239,8 @@ def words_figure(read: pd.DataFrame) -> Drawing:
         ax.axhline(row, color=FAINT, linewidth=0.6)
         cells = [_short(token), f"{weight:.3f}"]
         cells += ["  ".join(_short(word) for word in wide[part][position].split()[:SHOWN]) for part in PARTS]
-        for text, (_, x) in zip(cells, columns, strict=True):
-            ax.text(x, row + 0.5, text, fontsize=8, va="center")
+        for text, part in zip(cells, places, strict=True):
+            write(row, text, part, fontsize=8)
     return figure
 
 
