@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from ...publishing import style
+from ...publishing.plots import legend_above
 from ...publishing.style import GREY, INK, WIDTH
 
 HEIGHT = 4.2  # inches of a panel with its title and axis
@@ -46,7 +47,7 @@ def plane_figure(points: pd.DataFrame, arrows: pd.DataFrame) -> Drawing:
         ax.set_title(f"head {layer}.{head} ({part['share'].iloc[0]:.0%} of the scores' variance)", fontsize=10.5)
         ax.set(xlabel="first axis", ylabel="second axis")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=5, fontsize=8.5, handletextpad=0.2, frameon=False)
+    legend_above(figure, handles, names, 5, fontsize=8.5, handletextpad=0.2, frameon=False)
     return figure
 
 
