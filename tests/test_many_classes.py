@@ -135,6 +135,7 @@ def test_every_chapter_runs_on_a_file_of_four_classes(four, tmp_path):
     for name, claim in CLAIMS.items():
         assert ("needs two labels, and here are 4" in claims[f"claim-{name}"]) == claim.two_labels
     assert "between the 4 labels" in said["task-can"]
+    assert "attention in the paper" not in said["towers-swap-table"]
     assert "Here a prompt has 4 (bar, baz, foo, qux)" in said["needs-two-labels"]
     account = {"task-account"} | {*claims}  # which says how claims and prose, made for two labels, are to be read
     for name in {*said} - account:

@@ -256,7 +256,8 @@ def _cut_off(signed: pd.DataFrame) -> str:
     return f" The axis ends at ±{CUT:.0%}: {what} {verb} cut off{written}; the table has all numbers."
 
 
-def _swap_table(signed: pd.DataFrame) -> str:
+def _swap_table(facts: Facts, signed: pd.DataFrame) -> str:
+    """Beside the paper's numbers, which are of two labels that change places."""
     paper = {f"{heads}, answer {answer}": changed for heads, answer, changed in PAPER_SWAP}
     cells = {(r.name, r.measure): _interval(r.mean, r.low, r.high) for r in signed.itertuples(index=False)}
     header = ["heads, right answer before", "attention", "values", "attention in the paper (summaries of version 3)"]
@@ -269,7 +270,8 @@ def _swap_table(signed: pd.DataFrame) -> str:
         )
         for name in dict.fromkeys(signed["name"])
     ]
-    return table_text(header, rows)
+    shown = len(header) if len(facts.labels) == 2 else -1
+    return table_text(header[:shown], [row[:shown] for row in rows])
 
 
 def _changes(unsigned: Mapping[str, float], follows: Mapping[str, float]) -> str:
