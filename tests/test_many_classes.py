@@ -1,6 +1,7 @@
 """A task of four classes from end to end: verdicts, evidence, and every chapter in its own order."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from twotowers.chapters.registry import CHAPTERS, needs_two_labels
+from twotowers.chapters.towers.reading import attention_by_class, attention_effects
 from twotowers.clustering import clustered_error
 from twotowers.paper import CLAIMS
 from twotowers.pipeline.freshness import text_of
@@ -35,6 +37,16 @@ def test_chance_is_one_over_the_number_of_labels():
     assert judge(effects, 0.05, accuracy=accuracy, chance=0.25).verdict == SUPPORTED
     guessing = judge(effects, 0.05, accuracy=frame(np.linspace(0.15, 0.35, 16)), chance=0.25)
     assert guessing.reason == "the interval of accuracy between the labels includes chance, 25.0%"
+
+
+def test_equal_attention_to_all_positions_prefers_no_class():
+    """Three of four classes are others: they count as their mean, in the figure as in the claim."""
+    labels = [label for label in FOUR for _ in range(2)]
+    rows = [(3, 1, 0, gold, gold, i, label, label == gold, 1 / 8) for gold in FOUR for i, label in enumerate(labels)]
+    names = ["layer", "head", "set", "query", "gold", "demonstration", "label", "same", "weight"]
+    classes = attention_by_class(pd.DataFrame(rows, columns=names))
+    assert (classes[["same", "other"]] == 1 / 4).all(axis=None)
+    assert (attention_effects(classes)["effect"] == 0).all()
 
 
 def test_sets_that_share_one_of_many_categories_are_related():
@@ -96,6 +108,10 @@ chapters.display = lambda made, metadata: said.update({metadata["item"]: made.da
 def write_figure(stem, drawing, **_):
     stem.parent.mkdir(parents=True, exist_ok=True)
     drawing.draw_without_rendering()
+    legends = [*drawing.legends, *(ax.get_legend() for ax in drawing.axes if ax.get_legend())]
+    for box in (legend.get_window_extent() for legend in legends):
+        if box.x0 < -1 or box.x1 > drawing.bbox.width + 1:
+            said.setdefault("outside", []).append(stem.name)
 shown.write_figure = write_figure
 for name in CHAPTERS:
     known = {}
@@ -114,10 +130,16 @@ def test_every_chapter_runs_on_a_file_of_four_classes(four, tmp_path):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     claims = {name: text for name, text in said.items() if name.startswith("claim-")}
+    assert "outside" not in said, "legends wider than their figures"
     assert sorted(claims) == sorted(f"claim-{name}" for name in CLAIMS)
     for name, claim in CLAIMS.items():
         assert ("needs two labels, and here are 4" in claims[f"claim-{name}"]) == claim.two_labels
     assert "between the 4 labels" in said["task-can"]
+    assert "attention in the paper" not in said["towers-swap-table"]
     assert "Here a prompt has 4 (bar, baz, foo, qux)" in said["needs-two-labels"]
-    assert "both labels" not in said["task-taste"]
+    account = {"task-account"} | {*claims}  # which says how claims and prose, made for two labels, are to be read
+    for name in {*said} - account:
+        assert not re.search(r"the \*?other\*?('s| (class|label)\b)|to the other\b|both (labels|groups)", said[name]), (
+            name
+        )
     assert said["claims-table"].count("not testable") == len(CLAIMS)  # two sets are too few for the others

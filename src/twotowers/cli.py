@@ -326,9 +326,9 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from .pipeline.registered import registered
+    from .pipeline.registered import columns, registered
 
-    print(registered())
+    print(registered(columns()))
 
 
 def _tasks(options: argparse.Namespace) -> None:

@@ -93,7 +93,7 @@ def test_the_page_says_what_the_exchange_did():
     assert "(3.1, 2.0)" in caption
     assert "20 random groups" in caption
     assert "3 demonstration sets" in caption
-    assert "in-context heads: query of the other class -1.00" in alt
+    assert "in-context heads: query of another class -1.00" in alt
     assert [t.get_text() for t in drawing.axes[0].get_yticklabels()] == list(exchange_page.ROWS.values())
 
 

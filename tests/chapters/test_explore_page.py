@@ -37,8 +37,8 @@ def test_the_figure_shows_the_first_prompt_in_the_first_head():
     assert "of 2 prompts and 2 heads" in caption
     assert alt == (
         "Left: bars of attention of head 3.1 at 2 label positions of a prompt whose answer is foo: 25% to bar labels "
-        "and 60% to foo labels; with the query of the other class 50% to bar labels and 10% to foo labels. Right: "
-        "margins in all in-context heads: nothing exchanged 2.00, query of the other class -1.50, query of the same "
+        "and 60% to foo labels; with a query of another class 50% to bar labels and 10% to foo labels. Right: "
+        "margins in all in-context heads: nothing exchanged 2.00, query of another class -1.50, query of the same "
         "class 1.90, keys of the labels -1.50, values of the labels -1.50, keys and values 2.00."
     )
 
@@ -86,7 +86,7 @@ def test_the_table_without_scripts_says_what_the_value_says():
     words = " ".join(text.split())
     assert "six : bar 25.0% 1.50 bar 0.75 -0.12" in words
     assert "cat : foo 60.0% 3.25 bar 0.50 +0.38" in words
-    assert "query of the other class 1.00 (73.1%) -1.50 (18.2%)" in words
+    assert "query of another class 1.00 (73.1%) -1.50 (18.2%)" in words
     assert probability(-1000.0) == 0
 
 

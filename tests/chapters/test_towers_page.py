@@ -46,7 +46,7 @@ def test_attention_stands_by_head_and_by_group():
     assert alt.startswith(
         "Points with whiskers, a row for each in-context head and group. 2.0: 50.0% to the same class,"
     )
-    assert "random deep heads: 50.0% to the same class, 25.0% to the other." in alt
+    assert "random deep heads: 50.0% to the same class, 25.0% to another." in alt
 
 
 @pytest.mark.parametrize(

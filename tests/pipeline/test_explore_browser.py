@@ -65,7 +65,7 @@ def test_it_is_whole_in_itself_fits_and_can_be_used_by_all(address, open_tab, ax
     for width in WIDTHS:
         tab = open_tab(address, color_scheme=scheme)
         tab.set_viewport_size({"width": width, "height": 1000})
-        tab.get_by_label("query of the other class").check()
+        tab.get_by_label("query of another class").check()
         tab.locator(".explore-token").nth(2).focus()
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         tab.evaluate(axe)
@@ -109,14 +109,14 @@ def test_an_exchange_moves_arcs_bars_and_what_the_model_answers(address, open_ta
     expect(answer).to_contain_text("the margin is 2.00 logits, and the model answers foo (P 88.1% between the two).")
     expect(arcs).to_have_count(2)
     expect(arcs.nth(1)).to_have_attribute("stroke-width", "7.20")
-    tab.get_by_label("query of the other class").check()
+    tab.get_by_label("query of another class").check()
     expect(answer).to_contain_text("With the query of “ten”, whose label is bar, in head 3.1 alone")
     expect(answer).to_contain_text("goes from 2.00 to 1.00: foo")
     expect(answer).to_contain_text("In all in-context heads it goes to -1.50: bar (P 81.8% between the two).")
     expect(arcs.nth(0)).to_have_attribute("stroke-width", "6.00")
     expect(tab.locator(".explore-weight").first).to_contain_text("50.0%")
     expect(tab.locator(".explore-margins tr.explore-chosen")).to_have_text(
-        "query of the other class1.00 (73.1%)-1.50 (18.2%)"
+        "query of another class1.00 (73.1%)-1.50 (18.2%)"
     )
     tab.get_by_label("values of the labels").check()
     expect(tab.locator(".explore-weight").first).to_contain_text("25.0%")
@@ -140,7 +140,7 @@ def test_of_three_labels_the_one_to_move_to_is_chosen_with_the_query(open_tab, t
     expect(tab.locator(".explore-said")).to_contain_text("25.0% to bar labels, 0.0% to baz labels and 60.0% to foo")
     expect(tab.locator(".explore-lines tbody td", has_text="the others 0.50")).to_have_count(1)
     tab.locator("#explore-prompt").select_option(label="cat (foo, towards baz)")
-    tab.get_by_label("query of the other class").check()
+    tab.get_by_label("query of another class").check()
     expect(answer).to_contain_text(
         "Between foo and baz: with the query of “oak”, whose label is baz, in head 3.1 alone"
     )

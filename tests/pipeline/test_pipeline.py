@@ -53,7 +53,7 @@ def test_side_by_side_a_chapter_waits_for_those_that_it_reads(root, model, monke
 def test_how_many_fit(model, monkeypatch):
     small = pipeline.prepare(str(model), "words", "smoke", 0, Loading()).study.model
     memory = SimpleNamespace(available=2**40)
-    monkeypatch.setattr(pipeline.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(pipeline, "machine_memory", lambda: memory.available)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for cores, fit in ((1, 1), (3, 3), (64, pipeline.MOST_JOBS)):
         monkeypatch.setattr(pipeline, "cores", lambda cores=cores: cores)

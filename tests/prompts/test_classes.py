@@ -1,5 +1,6 @@
 """More than two classes in one prompt: which are shown, with which labels, how a task asks for them."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,8 @@ from conftest import message
 from twotowers.errors import LabelError, TaskError
 from twotowers.models.model import open_model
 from twotowers.prompts.design import category_groups, category_pairs
-from twotowers.prompts.sets import categories_of, prompt_set, sample_sets
+from twotowers.prompts.label_tokens import label_tokens
+from twotowers.prompts.sets import categories_of, sample_sets
 from twotowers.prompts.task_labels import MOST, WORDS
 from twotowers.prompts.tasks import load_task, portable
 from twotowers.prompts.variants import few_queries, swapped
@@ -22,6 +24,11 @@ NAMES = [f"c{i}" for i in range(7)]
 @pytest.fixture(scope="module")
 def toy():
     return open_model("toy-gpt2")
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return open_model("smollm2-135m")
 
 
 @pytest.fixture
@@ -144,11 +151,48 @@ def test_too_few_categories_are_named(four):
     assert "has 4 categories, so it cannot show 5" in message(TaskError, lambda: load_task(f"{four}:classes=5"))
 
 
-def test_a_word_of_several_tokens_is_refused_with_words_that_are_one():
-    model = open_model("smollm2-135m")
-    said = message(LabelError, lambda: open_study("smollm2-135m", "words:classes=3", "smoke").evaluation)
-    assert said.startswith("The label 'baz' is 2 tokens")
-    named = said.partition("such as ")[2].rstrip(".").split(", ")
-    assert len(named) > 3
-    pairs = [(f"text {i}", word) for i, word in enumerate(named)]
-    assert len(prompt_set(model, pairs, pairs).labels) == len(named)  # all of them can be labels at once
+@pytest.mark.parametrize("classes", [3, 4, 8])
+def test_words_of_several_tokens_are_refused_with_as_many_that_are_one(reader, classes):
+    said = message(LabelError, lambda: open_study("smollm2-135m", f"words:classes={classes}", "smoke").evaluation)
+    assert ("'baz' is 2 tokens" if classes < 8 else "'qux' is 2 tokens") in said
+    offered = re.findall(r"[a-z]+(?:,[a-z]+)+", said)
+    assert len(offered) == 2
+    assert len({word for labels in offered for word in labels.split(",")}) == len(offered) * classes
+    for labels in offered:
+        task = load_task(f"words:classes={classes}:labels={labels}")
+        (s,) = sample_sets(reader, task, "evaluation", n_sets=1, shots=1, n_queries=classes, seed=0)
+        assert set(s.words) == set(labels.split(","))
+
+
+def test_all_words_of_several_tokens_are_named_at_once(reader):
+    asked = "words:classes=3:labels=xylophonist,foo,bassoonists"
+    said = message(LabelError, lambda: open_study("smollm2-135m", asked, "smoke").evaluation)
+    assert all(f"'{word}' is " in said for word in ("xylophonist", "bassoonists"))
+    assert "'foo'" not in said
+    assert "choose labels that are one token each with their leading space, as those of foo,bar,yes and of " in said
+
+
+@pytest.mark.parametrize("labels", ["natural", "flipped"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classes_whose_names_are_several_tokens_are_named_whichever_are_drawn(reader, tmp_path, labels, classes):
+    """At scale smoke two sets are drawn, which show a few of the classes only; any of them comes in a longer run."""
+    words = load_task("words").texts["animals"]["selection"]
+    names = ["one", "two", "three", "four", "five", "six", "seven", "xylophonist", "bassoonists"]
+    rows = [f"{name} {word},{name}" for name in names for word in words]
+    (tmp_path / "own.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    asked = f"{tmp_path / 'own.csv'}:classes={classes}:labels={labels}"
+    said = message(LabelError, lambda: open_study("smollm2-135m", asked, "smoke").evaluation)
+    assert all(f"'{name}' is " in said for name in names[-2:])
+    assert not any(f"'{name}'" in said for name in names[:-2])
+
+
+def test_labels_of_any_length_are_told_in_a_message_that_one_can_read(reader):
+    labels = ["x" * 5000, *(f"word{i} " * 300 for i in range(7))]
+    assert len(message(LabelError, lambda: label_tokens(reader, labels, "{text} : {label}"))) < 1500
+
+
+def test_labels_that_are_the_same_token_are_refused_with_others(reader, monkeypatch):
+    monkeypatch.setattr("twotowers.prompts.label_tokens._pieces", lambda _, word, __: [len(word)])
+    said = message(LabelError, lambda: label_tokens(reader, ["one", "two"], "{text} : {label}"))
+    assert said.startswith("The labels one, two are the same token for smollm2-135m; choose others")
+    assert said.endswith("as those of yes,no and of left,right are.")

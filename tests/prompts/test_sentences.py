@@ -69,6 +69,22 @@ def test_a_data_set_gives_balanced_halves_of_its_own_pair(key, source):
     assert task.facts["rows"] == 50 * len(SETS[key].classes)
 
 
+@pytest.mark.parametrize("labels", ["foo,bar,red,blue", "natural"])
+def test_a_data_set_shows_all_its_classes_where_that_is_asked(labels, source):
+    source("ag-news")
+    study = open_study("smollm2-135m", f"ag-news:classes=all:labels={labels}", "smoke")
+    task, classes = study.task, SETS["ag-news"].classes
+    assert task.categories == classes
+    assert {len(task.texts[name][half]) for name in classes for half in HALVES} == {15}
+    assert (
+        "leaves 50 'world', 50 'sports', 50 'business' and 50 'sci-tech'. From each of the 4 classes 30" in task.account
+    )
+    written = {"world", "sports", "business", "technology"} if labels == "natural" else {*labels.split(",")}
+    for s in (*study.selection, *study.evaluation):
+        assert (set(s.words), set(s.categories)) == (written, {*classes})
+        assert (len(s.demonstrations), len(s.queries)) == (8, 4)
+
+
 def test_the_halves_share_no_sentence(source):
     source("sst2")
     for halves in load_task("sst2").texts.values():

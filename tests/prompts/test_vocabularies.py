@@ -1,6 +1,7 @@
 """Released vocabularies, Llama's, GPT-2's and a SentencePiece file alone: tokens, places, lengths, answers."""
 
 import functools
+import re
 
 import pytest
 import torch
@@ -145,12 +146,30 @@ def test_classes_are_written_by_their_own_names_in_one_token_each(reader, task):
         assert len(set(label_tokens(reader, names, template).values())) == len(set(names))
 
 
-def test_where_a_label_is_several_tokens_others_are_named_that_are_one_each(reader):
-    text = message(LabelError, lambda: label_tokens(reader, ["xylophonist", "foo"], TEMPLATES["paper"][0]))
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 8])
+def test_where_labels_are_several_tokens_as_many_others_are_named_that_are_one_each(reader, number):
+    template = TEMPLATES["paper"][0]
+    labels = ["xylophonist", "foo", "grault", "garply", "quux", "corge", "bassoonists", "qux"][:number]
+    text = message(LabelError, lambda: label_tokens(reader, labels, template))
     assert text.startswith("The label 'xylophonist' is ")
-    assert text.endswith("one token with its leading space, as those of foo,bar and of yes,no are.")
-    with pytest.raises(LabelError, match="as those of foo,bar and of yes,no are"):
-        _ = open_study(str(reader.folder), "words:labels=xylophonist,no", "smoke").evaluation
+    assert all(f"'{label}' is " in text for label in labels[:5] if label != "foo")
+    offered = [own.split(",") for own in re.findall(r"[a-z]+(?:,[a-z]+)+", text.partition("as those of ")[2])]
+    assert offered[0][:2] == ["foo", "bar"]
+    assert number > 2 or offered[1:] == [["yes", "no"]]
+    for own in offered:
+        assert len(label_tokens(reader, own, template)) == number
+
+
+@pytest.mark.parametrize("labels", ["xylophonist,no", "natural", "flipped"])
+def test_labels_of_a_task_that_are_several_tokens_are_refused_with_others(reader, tmp_path, labels):
+    texts = every_word()
+    rows = [f"{word},{name}" for name, own in zip(("xylophonist", "bassoonists"), texts, strict=False)
+            for word in texts[own]]  # fmt: skip
+    (tmp_path / "own.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    text = message(LabelError, lambda: open_study(str(reader.folder), f"{tmp_path}/own.csv:labels={labels}").evaluation)
+    assert text.startswith("The label 'xylophonist' is " if labels.endswith("no") else "The label 'bassoonists' is ")
+    assert "'xylophonist' is " in text
+    assert text.endswith("as those of foo,bar and of yes,no are.")
 
 
 # Lengths

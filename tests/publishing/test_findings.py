@@ -126,6 +126,11 @@ def test_what_follows_goes_by_the_chapters_claims():
     assert closing("knockout", {"C4": made(), "C5": made()}).startswith(
         "Of the chapter's two claims, both hold (C4, C5"
     )
+    untestable = {name: made("not testable") for name in ("C11", "C13")}
+    assert closing("imbalance", untestable).startswith("Of the chapter's two claims, none can be tested. ")
+    assert closing("imbalance", untestable | {"C13": made("absent")}).startswith(
+        "Of the chapter's two claims, none holds. "
+    )
     assert closing("values", {"C6": made("absent")}).startswith("The chapter's claim, C6, is absent. ")
     assert closing("values", {}).startswith("The chapter's claim, C6, is not run. ")
 

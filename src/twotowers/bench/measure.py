@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import torch
 
-from ..models.loading import give_back_memory
+from ..models.memory import give_back_memory
 
 
 @dataclass(frozen=True)

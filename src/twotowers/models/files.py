@@ -25,7 +25,7 @@ from ..arguments import brief, unseen
 from ..errors import ModelError, UnknownNameError, UserError
 from ..hub import HUB_TIMEOUT, cache_folder, first_line
 from .gguf_files import VERSION, convert
-from .loading import give_back_memory
+from .memory import give_back_memory
 from .registry import REGISTRY, WHEELS
 from .weights import weight_files
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import gguf
 import numpy as np
-import psutil
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -22,6 +21,7 @@ from ..errors import MemoryLimitError, ModelError
 from ..hub import first_line
 from .families import family_of, require_family
 from .gguf_tokens import INSTEAD, read_as_said
+from .memory import own_memory
 
 # Settings that change numbers and that transformers does not read, each with the value that changes none.
 UNREAD: dict[str, tuple[Any, ...]] = {
@@ -169,7 +169,7 @@ def _read(config: Any) -> Iterator[tuple[str, float]]:
 
 
 def _require_memory(file: Path, held: gguf.GGUFReader) -> None:
-    needed, there = 4 * sum(int(t.n_elements) for t in held.tensors), psutil.virtual_memory().available
+    needed, there = 4 * sum(int(t.n_elements) for t in held.tensors), own_memory()
     if needed > there:
         raise MemoryLimitError(
             f"{file} needs {needed / 2**30:.1f} GiB while it is dequantised to float32 but {there / 2**30:.1f} GiB are "

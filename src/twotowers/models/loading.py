@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 from dataclasses import dataclass, fields
 from typing import Any
-
-import psutil
-import torch
 
 
 @dataclass(frozen=True)
@@ -33,15 +27,3 @@ class Loading:
         """As options of the command, each behind a space."""
         given = {f"--{name.replace('_', '-')}": value for name, value in self.given().items()}
         return "".join(f" {name}" if value is True else f" {name} {value}" for name, value in given.items())
-
-
-def free_memory() -> int:
-    """Bytes that are free where a model loads by default: on the GPU if there is one, else in the machine."""
-    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-
-
-def give_back_memory() -> None:
-    """Return to the system what was freed and the allocator keeps, where its library can: only glibc has to be told."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 from nnsight import TransformersModel
 from nnsight.tracing.backend import Backend
@@ -30,7 +29,7 @@ from .families import family_of
 from .family import Family, context_length
 from .files import find_source, sidecars
 from .folder import read_folder
-from .loading import free_memory
+from .memory import free_memory, own_memory
 from .packed import pack_linears
 from .parts import Parts
 from .quantised import dequantise_linears, method_of, require_method, settings_for, version
@@ -179,7 +178,7 @@ class Model:
         if self.tensor_parallel or self.device_map not in (None, "cpu", "cuda"):
             return  # split, or spread by accelerate, which may also put layers on the disk
         needed = self.weight_bytes
-        there = psutil.virtual_memory().available if self.device_map == "cpu" else free_memory()
+        there = own_memory() if self.device_map == "cpu" else free_memory()
         if needed > there:
             advice = "use a machine with more memory"
             if not self.quantised:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
+
+from .memory import machine_memory
 
 ROWS = 1024  # a hint to the packing: rows of a typical input
 MEMORY_SHARE = 0.1  # of free memory, that packed copies may take
@@ -55,7 +56,7 @@ def pack_linears(network: nn.Module) -> None:
     """
     layers = [m for m in network.modules() if type(m) is nn.Linear and _packable(m.weight)]
     copies = sum(layer.weight.nbytes for layer in layers)
-    if hasattr(torch.ops.mkldnn, "_linear_pointwise") and copies < MEMORY_SHARE * psutil.virtual_memory().available:
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise") and copies < MEMORY_SHARE * machine_memory():
         for layer in layers:
             layer.__class__ = PackedLinear
 

@@ -32,6 +32,11 @@ class Entry:
     template: str = "lines"
 
     @property
+    def licensed(self) -> str:
+        """The licence, and whether access has to be asked for."""
+        return f"{self.licence}, gated" if self.gated else self.licence
+
+    @property
     def memory(self) -> int:
         """Bytes of the weights in the entry's dtype."""
         return self.parameters * DTYPES[self.dtype].itemsize

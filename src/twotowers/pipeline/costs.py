@@ -88,9 +88,9 @@ def measured(runs: Sequence[Published]) -> str:
 
 def registry() -> str:
     """The models that have a key, as a Markdown table."""
-    head = ["key", "weights", "number of weights", "source", "licence"]
+    head = ["key", "weights", "number of weights", "source", "licence", "template"]
     rows = [
-        (f"`{e.key}`", f"{size(e.memory)} ({e.dtype})", f"{e.parameters:,}", f"`{e.source}`", e.licence)
+        (f"`{e.key}`", f"{size(e.memory)} ({e.dtype})", f"{e.parameters:,}", f"`{e.source}`", e.licensed, e.template)
         for e in REGISTRY.values()
     ]
     return stacking(head, rows)

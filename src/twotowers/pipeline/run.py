@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from ..chapters.chapter import keep_parts
@@ -23,6 +22,7 @@ from ..chapters.registry import CHAPTERS, files_read, needs, with_needed
 from ..errors import OtherRunError
 from ..models.files import is_local
 from ..models.loading import Loading
+from ..models.memory import machine_memory
 from ..models.model import Model
 from ..models.registry import REGISTRY
 from ..models.server import Traffic
@@ -280,7 +280,7 @@ def jobs_that_fit(model: Model) -> int:
     if torch.cuda.is_available() or model.remote:
         return 1
     each = chapter_memory(model.weight_bytes)
-    return max(1, min(MOST_JOBS, cores(), psutil.virtual_memory().available // each))
+    return max(1, min(MOST_JOBS, cores(), machine_memory() // each))
 
 
 def chapter_memory(weights: int) -> int:

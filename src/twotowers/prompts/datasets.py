@@ -152,7 +152,8 @@ def account(facts: Mapping[str, Any]) -> str:
     """What became of the rows of a data set, in plain text."""
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in facts["dropped"].items())
     names = facts["sentences"]
-    left = " and ".join(f"{facts['left'][name]:,} '{name}'" for name in names)
+    *others, last = (f"{facts['left'][name]:,} '{name}'" for name in names)
+    left = f"{', '.join(others)} and {last}"
     each = "the two" if len(names) == 2 else f"the {len(names)}"
     over = sum(facts["passed_over"][name] for name in names)
     number = next(iter(names.values()))

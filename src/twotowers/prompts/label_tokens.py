@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..arguments import brief
 from ..errors import LabelError, PromptError
 from .encoding import Reader, encode, require_text
-from .task_labels import WORDS
+from .spelling import listed
+from .written import cut
 
-# What is offered where a label is several tokens; no text of the shipped task is among them.
-CANDIDATES = (("foo", "bar"), ("yes", "no"), ("red", "blue"), ("up", "down"), ("left", "right"), ("true", "false"))
-SINGLE = (*WORDS, "red", "blue", "green", "gold", "box", "cup", "pen", "key")  # where there are more than two labels
-OFFERED = 2  # pairs that are named at most, and words for each label
+# What is offered where a label is several tokens, two by two; no text of the shipped task is among them.
+CANDIDATES = (
+    ("foo", "bar"), ("yes", "no"), ("red", "blue"), ("up", "down"), ("left", "right"), ("true", "false"),
+    ("green", "gold"), ("box", "cup"), ("pen", "key"),
+)  # fmt: skip
+OFFERED = 2  # how often as many words as there are labels are named, at most
+SHOWN, PIECES = 4, 8  # labels that are named at most where several are several tokens, and tokens of each
 
 
 def template_parts(template: str) -> tuple[str, str, str]:
@@ -36,22 +40,41 @@ def label_tokens(model: Reader, labels: Sequence[str], template: str) -> dict[st
     """The single token with which each label continues a prompt. Needs no weights.
 
     Raises:
-        LabelError: a label is several tokens, or two labels are the same token; pairs of words that are one token each
-            are named, or single ones where there are more than two labels.
+        LabelError: a label is several tokens, or two labels are the same token; as many words that are one token each
+            are named.
     """
-    tokens: dict[str, int] = {}
-    for label in labels:
-        pieces = _pieces(model, label, template)
-        if len(pieces) != 1:
-            shown = " ".join(repr(piece) for piece in model.tokenizer.convert_ids_to_tokens(pieces))
-            raise LabelError(
-                f"The label '{label}' is {len(pieces)} tokens ({shown}) for the tokenizer of {model.name}; "
-                f"choose a label that is one token with its leading space{_such_as(model, template, len(labels))}."
-            )
-        tokens[label] = pieces[0]
+    tokens = single_tokens(model, labels, template, len(labels))
     if len(set(tokens.values())) < len(tokens):
-        raise LabelError(f"The labels {', '.join(labels)} are the same token for {model.name}; choose others.")
+        raise LabelError(
+            f"The labels {', '.join(labels)} are the same token for {model.name}; choose others"
+            f"{_such_as(model, template, len(labels))}."
+        )
     return tokens
+
+
+def single_tokens(model: Reader, words: Sequence[str], template: str, number: int) -> dict[str, int]:
+    """The token of each of these words as a label; the same token may stand for two of them.
+
+    Args:
+        number: labels of a prompt set: so many words are offered in the place of those that are several tokens.
+
+    Raises:
+        LabelError: some are several tokens; all of these are named.
+    """
+    pieces = {word: _pieces(model, word, template) for word in words}
+    wrong = [_spelt(model, word, own) for word, own in pieces.items() if len(own) != 1]
+    if wrong:
+        choose = "a label that is one token" if len(wrong) == 1 else "labels that are one token each"
+        raise LabelError(
+            f"The label {listed(wrong, SHOWN)} for the tokenizer of {model.name}; choose {choose} with "
+            f"{'its' if len(wrong) == 1 else 'their'} leading space{_such_as(model, template, number)}."
+        )
+    return {word: own[0] for word, own in pieces.items()}
+
+
+def _spelt(model: Reader, word: str, ids: Sequence[int]) -> str:
+    tokens = " ".join(map(repr, model.tokenizer.convert_ids_to_tokens(ids[:PIECES])))
+    return f"'{cut(word)}' is {len(ids)} tokens ({tokens}{' ...' if len(ids) > PIECES else ''})"
 
 
 def _pieces(model: Reader, label: str, template: str) -> list[int]:
@@ -69,22 +92,23 @@ def _pieces(model: Reader, label: str, template: str) -> list[int]:
     return ids[len(stem) :]
 
 
-def _such_as(model: Reader, template: str, labels: int) -> str:
-    """Labels that are one token each, to stand behind what is wrong with others; empty if none are."""
-    if labels > 2:
-        words = [word for word in SINGLE if _single(model, template, word)][: OFFERED * labels]
-        return f", such as {', '.join(words)}" if len(words) >= labels else ""
-    found = [f"{one},{other}" for one, other in _pairs(model, template)][:OFFERED]
-    return f", as those of {' and of '.join(found)} are" if found else ""
+def _such_as(model: Reader, template: str, number: int) -> str:
+    """As many labels as are needed that are one token each, to stand behind what is wrong with others; empty if none
+    are."""
+    single: dict[int, str] = {}
+    for pair in CANDIDATES:
+        tokens = _single(model, template, pair)
+        if len({*tokens} - {*single}) == len(pair):
+            single |= dict(zip(tokens, pair, strict=True))
+    words = [*single.values()]
+    sets = [",".join(words[i : i + number]) for i in range(0, len(words) - number + 1, number)][:OFFERED]
+    return f", as those of {' and of '.join(sets)} are" if sets else ""
 
 
-def _single(model: Reader, template: str, *words: str) -> bool:
-    """Whether words are one token each, and different ones."""
+def _single(model: Reader, template: str, words: Sequence[str]) -> list[int]:
+    """The token of each of these words as a label; empty unless each has one."""
     with contextlib.suppress(LabelError, PromptError):
-        tokens = [_pieces(model, word, template) for word in words]
-        return all(len(pieces) == 1 for pieces in tokens) and len({*map(tuple, tokens)}) == len(words)
-    return False
-
-
-def _pairs(model: Reader, template: str) -> Iterator[tuple[str, str]]:
-    return (pair for pair in CANDIDATES if _single(model, template, *pair))
+        pieces = [_pieces(model, word, template) for word in words]
+        if all(len(own) == 1 for own in pieces):
+            return [own[0] for own in pieces]
+    return []

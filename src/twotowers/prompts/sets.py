@@ -18,7 +18,7 @@ from ..arguments import brief, require_seed, require_whole
 from ..errors import LabelError, PromptError
 from .design import category_groups
 from .encoding import Reader, Span, encode, require_reader, require_text, tokens_of
-from .label_tokens import label_tokens, template_parts
+from .label_tokens import label_tokens, single_tokens, template_parts
 from .task_labels import ROLES, TaskLabels
 from .tasks import Task, find_half
 
@@ -239,6 +239,7 @@ def sample_sets(
 
     Raises:
         TaskError: a category has too few texts.
+        LabelError: a label is several tokens, in whichever set it would be.
         UnknownNameError, SeedError: no such half; a seed that is none.
     """
     own = find_half(half)
@@ -253,6 +254,7 @@ def sample_sets(
         raise PromptError(f"{n_queries} queries cannot be balanced over {many} labels; ask for {asked}.")
     each = n_queries // number
     task.require(shots + each)
+    single_tokens(model, pair.all_words(task.categories), template, number)
     design = np.random.default_rng([seed, half == "selection"])
     sets = []
     for i, categories in enumerate(category_groups(task.categories, n_sets, design, shown=number)):

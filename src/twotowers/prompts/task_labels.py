@@ -39,21 +39,32 @@ class TaskLabels:
         """Whether they are those that a task of so many classes has unless others are asked for."""
         return self == usual_labels(len(self.names))
 
+    @property
+    def of_categories(self) -> bool:
+        """Whether categories are labelled with names of categories."""
+        return self.asked in (NATURAL, FLIPPED)
+
+    def all_words(self, categories: Sequence[str]) -> list[str]:
+        """All that may be written for a label in sets of these categories."""
+        if not self.of_categories:
+            return [*self.names]
+        return [self.own.get(category, category) for category in categories]
+
     def words(self, categories: Sequence[str]) -> dict[str, str]:
         """What is written for each label, by its name, in a set of so many categories, that of the first label first.
 
         Flipped, each category has the name of the next, the last that of the first.
         """
-        if self.asked not in (NATURAL, FLIPPED):
+        if not self.of_categories:
             return {name: name for name in self.names}
-        written = [self.own.get(category, category) for category in categories]
+        written = self.all_words(categories)
         return dict(zip(self.names, written if self.asked == NATURAL else [*written[1:], written[0]], strict=True))
 
     def account(self) -> str:
         """What a reader is told of them, in plain text."""
         number, named = _number(len(self.names)), f"{', '.join(self.names[:-1])} and {self.names[-1]}"
         only = "so only the demonstrations say which is which"
-        if self.asked in (NATURAL, FLIPPED):
+        if self.of_categories:
             name = "its own name" if self.asked == NATURAL else f"the name of another of its set, {only}"
             said = f"Each category is labelled with {name}; the {number} of a set are called {named}."
         else:

@@ -139,9 +139,12 @@ def closing(chapter: str, verdicts: Verdicts) -> str:
     names = claims_of(chapter)
     if not names:
         return ""
-    held = [name for name in names if name in verdicts and verdicts[name].verdict == SUPPORTED]
+    made = _words(verdicts, names)
+    held = [name for name in names if made[name] == SUPPORTED]
     if len(names) == 1:
-        said = f"The chapter's claim, {names[0]}, is {verdicts[names[0]].verdict if names[0] in verdicts else NOT_RUN}."
+        said = f"The chapter's claim, {names[0]}, is {made[names[0]]}."
+    elif set(made.values()) == {UNTESTABLE}:
+        said = f"Of the chapter's {in_words(len(names))} claims, none can be tested."
     else:
         said = f"Of the chapter's {in_words(len(names))} claims, {_hold(held, len(names))}{_listed(held)}."
     return f"{said} {FOLLOWS[chapter][names[0] not in held]}"

@@ -52,8 +52,11 @@ def fitting(figure: Figure, names: Iterable[str], columns: int, size: float) -> 
 def legend_above(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int = 3, **more: Any) -> None:
     """One legend for all panels, above them, in so many columns or as few as there is room for."""
     size = float(more.setdefault("fontsize", 9))
-    columns = fitting(figure, names, columns, size)
-    figure.legend(handles, names, loc="outside upper center", ncols=columns, **more)
+    for number in range(fitting(figure, names, columns, size), 0, -1):
+        legend = figure.legend(handles, names, loc="outside upper center", ncols=number, **more)
+        if legend.get_window_extent().width <= figure.bbox.width or number == 1:
+            return
+        legend.remove()
 
 
 def folded(figure: Figure) -> None:

@@ -87,6 +87,16 @@ class Facts:
         return "between the two labels" if len(self.labels) == 2 else f"between the {len(self.labels)} labels"
 
     @property
+    def against(self) -> str:
+        """What a margin takes off the right label's logit, in words."""
+        return "the other's" if len(self.labels) == 2 else "the mean of the others'"
+
+    @property
+    def exchanged(self) -> str:
+        """To which label or class an exchange leads, and which one its margin is against, in a word."""
+        return "other" if len(self.labels) == 2 else "next"
+
+    @property
     def all_heads(self) -> int:
         return self.n_layers * self.n_heads
 

@@ -30,14 +30,14 @@ def heads_figure(ranked: pd.DataFrame) -> Drawing:
     return head_map(ranked, "margin_drop", title="margin lost (logits)", marked=_top(ranked))
 
 
-def _heads_caption(ranked: pd.DataFrame, prompts: int) -> str:
+def _heads_caption(facts: Facts, ranked: pd.DataFrame, prompts: int) -> str:
     number = len(_top(ranked))
     if number == len(ranked):
         framed = "Framed: the only head"
     else:
         framed = f"Framed: the {_most_harmful(number)} ({number / len(ranked):.1%} of all)"
     return (
-        f"Margin (right label's logit minus the other's) lost when one head is removed, "
+        f"Margin (right label's logit minus {facts.against}) lost when one head is removed, "
         f"{f'mean over {prompts} prompts' if prompts > 1 else 'on one prompt'} of the selection half. {framed}. Green "
         f"heads leave a *larger* margin when they are gone."
     )
@@ -179,7 +179,8 @@ def _change(facts: Facts, split: pd.DataFrame, serving: pd.DataFrame) -> str:
     if not sentences:
         missing = " or ".join(f"{escape(label)}-heads" for label in facts.labels)
         return f"The deep half of the layers has no heads to choose from, so there are no {missing}."
-    return f"{' '.join(sentences)} Heads in both groups: {len(set.intersection(*groups))}."
+    every = "both" if len(groups) == 2 else f"all {len(groups)}"
+    return f"{' '.join(sentences)} Heads in {every} groups: {len(set.intersection(*groups))}."
 
 
 CHANGE = Text("knockout-change", write=_change)

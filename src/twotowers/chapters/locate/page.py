@@ -110,8 +110,8 @@ def _margin_caption(facts: Facts, totals: pd.DataFrame) -> str:
     margin, embedding = (_nats(_total(totals, part).mean, 2) for part in (MARGIN, EMBEDDING))
     return (
         f"What the attention and the MLP of each layer write straight into the margin, i.e. the right label's logit "
-        f"minus the other's, in logits. Means over {_prompts(facts)}. Together with the embedding ({embedding}) the "
-        f"parts add up to the margin ({margin}), up to biases of the logits. "
+        f"minus {facts.against}, in logits. Means over {_prompts(facts)}. Together with the embedding ({embedding}) "
+        f"the parts add up to the margin ({margin}), up to biases of the logits. "
         f"{intervals('Bands', facts.evaluation_sets)}"
     )
 

@@ -12,7 +12,7 @@ from .reading import CLASSES
 
 
 def attention_alt(means: pd.DataFrame) -> str:
-    return _rows_alt(means, {CLASSES["same"]: "{:z.1%} to the same class", CLASSES["other"]: "{:z.1%} to the other"})
+    return _rows_alt(means, {CLASSES["same"]: "{:z.1%} to the same class", CLASSES["other"]: "{:z.1%} to another"})
 
 
 def metric_alt(areas: pd.DataFrame) -> str:

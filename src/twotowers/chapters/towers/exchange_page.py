@@ -19,7 +19,7 @@ from .exchanging import ALL_DEEP, CHOSEN, INTACT, OTHERS, RANDOM, STRONGEST
 
 ROWS = {
     "none": "nothing exchanged",
-    "query-other": "query of the other class",
+    "query-other": "query of another class",
     "query-same": "query of the same class",
     "keys": "keys of the labels",
     "values": "values of the labels",
@@ -74,16 +74,19 @@ def exchange_figure(means: pd.DataFrame, curve: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _caption(means: pd.DataFrame, heads: Sequence[Sequence[int]], sets: int, curve_sets: int) -> str:
+def _caption(facts: Facts, means: pd.DataFrame, heads: Sequence[Sequence[int]], sets: int, curve_sets: int) -> str:
     drawn = means[means["name"] == RANDOM]["draw"].nunique()
     beside = f" Grey bars: {drawn} random groups of as many other deep heads." if drawn else ""
+    below = "Below zero the model gives the *other* label."
+    if len(facts.labels) > 2:
+        below = "Below zero the *next* label is more likely than the right one."
     return (
-        "Left: margin (right label's logit minus the other's) on the evaluation half when one part of a head's "
-        "computation at the last position is exchanged between the classes, in the in-context heads "
+        f"Left: margin (right label's logit minus the {facts.exchanged} label's) on the evaluation half when one "
+        "part of a head's computation at the last position is exchanged between the classes, in the in-context heads "
         f"({head_names(heads)}), in the strongest of them, in all deep heads, and "
-        f"in all deep heads but these.{beside} Below zero the model gives the *other* label. Grey line: nothing "
-        "exchanged. Right: the query of the other class in the first n deep heads by exchange score, and in all but "
-        f"the first n. {intervals('Whiskers', sets)} {intervals('Bands', curve_sets)}"
+        f"in all deep heads but these.{beside} {below} Grey line: nothing "
+        f"exchanged. Right: the query of the {facts.exchanged} class in the first n deep heads by exchange score, "
+        f"and in all but the first n. {intervals('Whiskers', sets)} {intervals('Bands', curve_sets)}"
     )
 
 
@@ -96,7 +99,7 @@ def _alt(means: pd.DataFrame) -> str:
             sentences.append(f"{name}: {', '.join(cells)}.")
     drawn = means[(means["name"] == RANDOM) & (means["part"] == "query-other")]["mean"]
     if len(drawn):
-        sentences.append(f"Random groups with a query of the other class: {drawn.min():z.2f} to {drawn.max():z.2f}.")
+        sentences.append(f"Random groups with a query of another class: {drawn.min():z.2f} to {drawn.max():z.2f}.")
     return " ".join(["Margins in rows by what is exchanged, and a curve over heads.", *sentences])
 
 

@@ -83,7 +83,7 @@ def _alt(
     cells = [f"{ROWS[part]} {margin:z.2f}" for part, margin in margins[CHOSEN].items()]
     return (
         f"Left: bars of attention of head {head} at {counted(len(rows), 'label position')} of a prompt whose answer is "
-        f"{first['label']}: {before}; with the query of the other class {after}. Right: margins in all in-context "
+        f"{first['label']}: {before}; with a query of another class {after}. Right: margins in all in-context "
         f"heads: nothing exchanged {margins[INTACT]['none']:z.2f}, {', '.join(cells)}."
     )
 

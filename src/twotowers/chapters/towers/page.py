@@ -67,9 +67,11 @@ def attention_figure(means: pd.DataFrame) -> Drawing:
 
 
 def _attention_caption(facts: Facts, groups: Groups) -> str:
+    mean = "" if len(facts.labels) == 2 else ", and the mean over the other classes taken"
+    another = "the other" if len(facts.labels) == 2 else "another"
     return (
-        "Attention of the last position to label positions of the query's class and of the other class, each summed "
-        "over its positions. Above the line single in-context heads (layer.head), below it means over groups "
+        f"Attention of the last position to label positions of the query's class and of {another} class, each summed "
+        f"over its positions{mean}. Above the line single in-context heads (layer.head), below it means over groups "
         f"({_sizes(groups)}). {intervals('Whiskers', facts.evaluation_sets)}"
     )
 
@@ -202,17 +204,17 @@ def swap_figure(signed: pd.DataFrame) -> Drawing:
     """Signed relative changes of attention and of values, as far as `CUT`. Columns `name, measure, mean, low, high`."""
     figure, (ax,) = panels(height=3.3)
     names = list(dict.fromkeys(signed["name"]))
+    crowded, size = len(names) > BESIDE, style.SMALLEST if narrow() else None
     for i, (measure, colour, hatch) in enumerate((("attention", style.ATTENTION, ""), ("value", style.VALUES, "//"))):
         part = signed[signed["measure"] == measure].set_index("name").reindex(names)
         ax.bar(np.arange(len(names)) + (i - 0.5) * 0.36, part["mean"], 0.33, color=colour, hatch=hatch,
                yerr=_errors(part), edgecolor=style.PAPER, capsize=3, error_kw={"ecolor": INK, "elinewidth": 1.1},
                label=measure)  # fmt: skip
-        _say_what_is_cut(ax, part["mean"], (i - 0.5) * 0.36)
+        _say_what_is_cut(ax, part["mean"], (i - 0.5) * 0.36, upright=crowded)
     ax.axhline(0, color=INK, linewidth=0.8)
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, -CUT), min(high, CUT))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    crowded, size = len(names) > BESIDE, style.SMALLEST if narrow() else None
     shown = [name if crowded else name.replace(", ", "\n") for name in names]
     ax.set_xticks(range(len(names)), shown, rotation=90 if crowded else 0, fontsize=8.5 if crowded else size)
     ax.set(ylabel="relative change")
@@ -221,12 +223,13 @@ def swap_figure(signed: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _say_what_is_cut(ax: Axes, means: pd.Series, aside: float) -> None:
-    """Write the value of a bar that is cut off at the end of what is seen of it."""
+def _say_what_is_cut(ax: Axes, means: pd.Series, aside: float, *, upright: bool) -> None:
+    """Write the value of a bar that is cut off at the end of what is seen of it; upright, where bars are many."""
     for place, mean in enumerate(means):
         if abs(mean) > CUT:
-            ax.annotate(f"{mean:+,.0%}", (place + aside, CUT * np.sign(mean)), xytext=(0, -14 if mean > 0 else 5),
-                        textcoords="offset points", ha="center", fontsize=8.5, backgroundcolor=style.PAPER)  # fmt: skip
+            ax.annotate(f"{mean:+,.0%}", (place + aside, CUT * np.sign(mean)), xytext=(0, -5 if mean > 0 else 5),
+                        textcoords="offset points", ha="center", va="top" if mean > 0 else "bottom", fontsize=8.5,
+                        rotation=90 if upright else 0, backgroundcolor=style.PAPER)  # fmt: skip
 
 
 def _swap_caption(facts: Facts, signed: pd.DataFrame) -> str:
@@ -253,7 +256,8 @@ def _cut_off(signed: pd.DataFrame) -> str:
     return f" The axis ends at ±{CUT:.0%}: {what} {verb} cut off{written}; the table has all numbers."
 
 
-def _swap_table(signed: pd.DataFrame) -> str:
+def _swap_table(facts: Facts, signed: pd.DataFrame) -> str:
+    """Beside the paper's numbers, which are of two labels that change places."""
     paper = {f"{heads}, answer {answer}": changed for heads, answer, changed in PAPER_SWAP}
     cells = {(r.name, r.measure): _interval(r.mean, r.low, r.high) for r in signed.itertuples(index=False)}
     header = ["heads, right answer before", "attention", "values", "attention in the paper (summaries of version 3)"]
@@ -266,7 +270,8 @@ def _swap_table(signed: pd.DataFrame) -> str:
         )
         for name in dict.fromkeys(signed["name"])
     ]
-    return table_text(header, rows)
+    shown = len(header) if len(facts.labels) == 2 else -1
+    return table_text(header[:shown], [row[:shown] for row in rows])
 
 
 def _changes(unsigned: Mapping[str, float], follows: Mapping[str, float]) -> str:

@@ -49,7 +49,7 @@ def plane_figure(points: pd.DataFrame, arrows: pd.DataFrame) -> Drawing:
         ax.set_title(f"head {layer}.{head} ({part['share'].iloc[0]:.0%} of the scores' variance)", fontsize=10.5)
         ax.set(xlabel="first axis", ylabel="second axis")
     handles, names = axes[0].get_legend_handles_labels()
-    legend_above(figure, handles, names, 5, fontsize=8.5, handletextpad=0.2)
+    legend_above(figure, handles, names, 5, fontsize=8.5, handletextpad=0.2, frameon=False)
     return figure
 
 

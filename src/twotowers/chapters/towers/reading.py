@@ -61,23 +61,23 @@ def query_and_key(
 
 
 def attention_by_class(table: pd.DataFrame) -> pd.DataFrame:
-    """Attention summed over label positions of the query's class and over the others, from `read_heads`.
+    """Attention summed over label positions of the query's class and of another one, from `read_heads`.
 
     Returns:
-        `layer, head, set, query, gold, same, other`, weights between 0 and 1.
+        `layer, head, set, query, gold, same, other`, weights between 0 and 1; of more than two classes `other` is the
+        mean over the others, so that equal attention to all positions is equal attention to both.
     """
-    split = table.assign(same=table["weight"].where(table["same"], 0), other=table["weight"].where(~table["same"], 0))
+    others = (table.groupby("set")["label"].transform("nunique") - 1).clip(lower=1)
+    split = table.assign(
+        same=table["weight"].where(table["same"], 0), other=table["weight"].where(~table["same"], 0) / others
+    )
     return split.groupby(PROMPT, as_index=False)[["same", "other"]].sum()
 
 
 def attention_effects(classes: pd.DataFrame) -> pd.DataFrame:
-    """C7 from `attention_by_class`: same-class minus other attention, summed over heads. `set, query, effect`.
-
-    Of more than two classes, the attention to others is their mean.
-    """
+    """C7 from `attention_by_class`: same-class minus other attention, summed over heads. `set, query, effect`."""
     total = classes.groupby(["set", "query"], as_index=False)[["same", "other"]].sum()
-    others = classes["gold"].nunique() - 1 or 1
-    return total.assign(effect=total["same"] - total["other"] / others)[["set", "query", "effect"]]
+    return total.assign(effect=total["same"] - total["other"])[["set", "query", "effect"]]
 
 
 def directions_of_labels(
