@@ -68,6 +68,7 @@ from transformers import (
 from conftest import VOCABULARY, tiny_tokenizer
 
 WINDOW = 32
+LESS_1 = ("gemma", "vaultgemma", "nemotron")  # store the weights of norms less 1
 SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -186,7 +187,7 @@ CONFIGS = {
     "ministral3": Ministral3Config(
         **LLAMA_LIKE, sliding_window=None,
         rope_parameters={
-            "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64,
+            "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 2.0, "original_max_position_embeddings": 128,
             "llama_4_scaling_beta": 0.1,
         },
     ),
@@ -202,7 +203,7 @@ def network_of(config):
     network = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            norm = ("norm" in name or "ln_" in name) and "bias" not in name and "gemma" not in config.model_type
+            norm = ("norm" in name or "ln_" in name) and "bias" not in name and not config.model_type.startswith(LESS_1)
             parameter.copy_((1.0 if norm else 0.0) + 0.3 * torch.randn_like(parameter))
     return network
 

@@ -185,7 +185,7 @@ def test_a_family_that_is_known_not_to_fit_is_refused_with_the_reason_before_any
 
 
 def test_a_prompt_is_no_longer_than_where_queries_begin_to_grow():
-    assert context_length(FAMILIES["ministral3"], CONFIGS["ministral3"]) == 64
+    assert context_length(FAMILIES["ministral3"], CONFIGS["ministral3"]) == 128
 
 
 def test_a_prompt_is_no_longer_than_what_the_first_rotation_is_for():
