@@ -7,14 +7,19 @@ import torch
 from transformers import (
     ApertusConfig,
     ArceeConfig,
+    AriaTextConfig,
     AutoModelForCausalLM,
+    BioGptConfig,
     BloomConfig,
     Cohere2Config,
+    Cohere2MoeConfig,
     CohereConfig,
     CwmConfig,
+    Dots1Config,
     Ernie4_5_MoeConfig,
     Ernie4_5Config,
     Exaone4Config,
+    ExaoneMoeConfig,
     FalconConfig,
     FlexOlmoConfig,
     Gemma3TextConfig,
@@ -27,9 +32,15 @@ from transformers import (
     GPTNeoConfig,
     GPTNeoXConfig,
     GraniteConfig,
+    GraniteMoeConfig,
     HeliumConfig,
+    HyperCLOVAXConfig,
+    HYV3Config,
     Jais2Config,
+    Kolibri1Config,
+    MellumConfig,
     MiniMaxM2Config,
+    Ministral3Config,
     MinistralConfig,
     MistralConfig,
     MixtralConfig,
@@ -48,13 +59,16 @@ from transformers import (
     Qwen3MoeConfig,
     SeedOssConfig,
     SmolLM3Config,
+    SolarOpenConfig,
     StableLmConfig,
     Starcoder2Config,
+    VaultGemmaConfig,
 )
 
 from conftest import VOCABULARY, tiny_tokenizer
 
 WINDOW = 32
+LESS_1 = ("gemma", "vaultgemma", "nemotron")  # store the weights of norms less 1
 SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -72,6 +86,10 @@ RMS = MODERN | {"rms_norm_eps": 1e-3}
 LLAMA_LIKE = RMS | {"head_dim": 16}  # not hidden_size / heads: a formula that assumes so fails
 LAYER = MODERN | {"layer_norm_eps": 1e-3}
 KINDS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": WINDOW}
+SCALES = {
+    "embedding_multiplier": 3.0, "logits_scaling": 4.0, "residual_multiplier": 0.4, "attention_multiplier": 0.3,
+    "attention_bias": True,
+}  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 ROUTED = {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "first_k_dense_replace": 1,
@@ -106,10 +124,7 @@ CONFIGS = {
     "stablelm": StableLmConfig(**LAYER, **partial(0.5), use_qkv_bias=True),
     "stablelm-parallel": StableLmConfig(**LAYER, **partial(0.25), use_parallel_residual=True),
     "starcoder2": Starcoder2Config(**MODERN, norm_epsilon=1e-3, sliding_window=WINDOW, use_bias=True),
-    "granite": GraniteConfig(
-        **RMS, embedding_multiplier=3.0, logits_scaling=4.0, residual_multiplier=0.4, attention_multiplier=0.3,
-        attention_bias=True,
-    ),
+    "granite": GraniteConfig(**RMS, **SCALES),
     "smollm3": SmolLM3Config(**RMS, no_rope_layers=[1, 0, 1]),
     "cohere": CohereConfig(**LAYER, logit_scale=0.25),
     "cohere-normed": CohereConfig(**LAYER, logit_scale=0.25, use_qk_norm=True),
@@ -150,6 +165,35 @@ CONFIGS = {
     "ministral": MinistralConfig(**LLAMA_LIKE, **KINDS),
     "cwm": CwmConfig(**LLAMA_LIKE, **KINDS),
     "gemma3_text": Gemma3TextConfig(**LLAMA_LIKE, **KINDS, query_pre_attn_scalar=24),
+    "biogpt": BioGptConfig(**SIZES, intermediate_size=48, pad_token_id=1),
+    "granitemoe": GraniteMoeConfig(**RMS, num_local_experts=4, num_experts_per_tok=2, **SCALES),
+    "hyperclovax": HyperCLOVAXConfig(**LLAMA_LIKE, **SCALES),
+    "hyperclovax-before": HyperCLOVAXConfig(**LLAMA_LIKE, **SCALES, use_post_norm=False),
+    "cohere2_moe": Cohere2MoeConfig(
+        **LAYER, num_experts=4, num_experts_per_tok=2, num_shared_experts=1, head_dim=16, logit_scale=0.25,
+        layer_types=["full_attention", "sliding_attention", "full_attention"], sliding_window=WINDOW,
+        mlp_layer_types=["dense", "sparse", "sparse"], prefix_dense_intermediate_size=24,
+    ),
+    "cohere2_moe-rms": Cohere2MoeConfig(**LLAMA_LIKE, **KINDS, num_experts=4, logit_scale=0.25),
+    "dots1": Dots1Config(**LLAMA_LIKE, **ROUTED, **KINDS, n_shared_experts=1, attention_bias=True),
+    "hy_v3": HYV3Config(
+        **LLAMA_LIKE, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, attention_bias=True
+    ),
+    "mellum": MellumConfig(**LLAMA_LIKE, **KINDS, **EXPERTS),
+    "solar_open": SolarOpenConfig(**LLAMA_LIKE, **ROUTED | {"first_k_dense_replace": 0}),
+    "aria_text": AriaTextConfig(**LLAMA_LIKE, moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1),
+    "exaone_moe": ExaoneMoeConfig(**LLAMA_LIKE, **KINDS, **EXPERTS),
+    "kolibri1": Kolibri1Config(**LLAMA_LIKE, **KINDS, **EXPERTS),
+    "ministral3": Ministral3Config(
+        **LLAMA_LIKE, sliding_window=None,
+        rope_parameters={
+            "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 2.0, "original_max_position_embeddings": 128,
+            "llama_4_scaling_beta": 0.1,
+        },
+    ),
+    "vaultgemma": VaultGemmaConfig(
+        **LLAMA_LIKE, **KINDS, query_pre_attn_scalar=24, final_logit_softcapping=None, attn_logit_softcapping=None
+    ),
 }  # fmt: skip
 
 
@@ -159,7 +203,7 @@ def network_of(config):
     network = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            norm = ("norm" in name or "ln_" in name) and "bias" not in name and "gemma" not in config.model_type
+            norm = ("norm" in name or "ln_" in name) and "bias" not in name and not config.model_type.startswith(LESS_1)
             parameter.copy_((1.0 if norm else 0.0) + 0.3 * torch.randn_like(parameter))
     return network
 

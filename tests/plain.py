@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,8 +59,8 @@ class Plain:
     """
 
     def __init__(self, folder: object, *, dtype: torch.dtype = torch.float32, rounded: bool = False) -> None:
-        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
-        self.network, self.tokenizer, self.dtype = loaded.eval(), AutoTokenizer.from_pretrained(folder), dtype
+        self.network, self.tokenizer = self.network_in(folder, dtype), AutoTokenizer.from_pretrained(folder)
+        self.dtype = dtype
         if rounded:
             for parameter in self.network.parameters():
                 parameter.data = parameter.data.bfloat16().to(dtype)
@@ -73,6 +74,11 @@ class Plain:
         self.n_layers, self.n_heads = len(self.blocks), self.config.num_attention_heads
         self._remembered: dict[tuple[int, ...], Read] = {}
         self.n_groups = self.names.kv_heads(self.config)
+
+    @staticmethod
+    def network_in(folder: object, dtype: torch.dtype = torch.float32) -> Any:
+        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        return loaded.eval()
 
     def at(self, path: str) -> torch.nn.Module:
         return self.network.get_submodule(path)
@@ -172,6 +178,13 @@ class Plain:
         return self.blocks[layer].get_submodule(path) if path else self.attentions[layer]
 
     @property
+    def _logit_scale(self) -> float:
+        scaling = getattr(self.config, "logits_scaling", 1.0)
+        if self.config.model_type != "hyperclovax":  # which multiplies
+            scaling = 1 / scaling
+        return getattr(self.config, "logit_scale", None) or scaling
+
+    @property
     def _residual_multiplier(self) -> float:
         return getattr(self.config, "residual_multiplier", 1.0)
 
@@ -184,9 +197,10 @@ class Plain:
             bare = self.exact_outs[layer](spread.flatten(-2)) - self.exact_outs[layer](
                 torch.zeros_like(spread).flatten(-2)
             )
-        if self.names.norm_behind:
-            bare = bare * (read.attention[layer, -1] / read.bare[layer, -1])
-        return bare * self._residual_multiplier * size
+        shape = (
+            read.attention[layer, -1] / read.bare[layer, -1] if self.names.norm_behind else self._residual_multiplier
+        )
+        return bare * shape * size
 
     def projected(self, read: Read, v: Tensor) -> Tensor:
         """Logits of parts of the residual [*, d], the final norm's scale frozen at the last position's; no biases."""
@@ -200,8 +214,7 @@ class Plain:
                 v = v - v.mean(-1, keepdim=True)
             else:
                 factor = normed / final
-            scale = getattr(self.config, "logit_scale", None) or 1 / getattr(self.config, "logits_scaling", 1.0)
-            return (v * factor) @ self.unembed.weight.float().T * scale
+            return (v * factor) @ self.unembed.weight.float().T * self._logit_scale
 
     def positions(self, places: Sequence[int]) -> Tensor:
         """What is embedded for places."""

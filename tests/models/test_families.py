@@ -18,6 +18,7 @@ from transformers import (
     Phi3Config,
     PhiConfig,
     StableLmConfig,
+    VaultGemmaConfig,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -151,6 +152,7 @@ REFUSED = {
     "caps on logits": Gemma2Config(**LLAMA_LIKE),
     "the same for all rows": MptConfig(vocab_size=VOCABULARY, d_model=32, n_heads=4, n_layers=1),
     "caps its scores or logits": Gemma3TextConfig(**LLAMA_LIKE, final_logit_softcapping=30.0),
+    "caps its scores": VaultGemmaConfig(**LLAMA_LIKE),
     "attends to what follows": Gemma3TextConfig(**LLAMA_LIKE, use_bidirectional_attention=True),
     "clips queries, keys and values": OlmoConfig(**LLAMA_LIKE, clip_qkv=8.0),
     "norms behind the residual sums": OPTConfig(
@@ -166,6 +168,11 @@ REFUSED = {
 }
 
 
+def test_every_decoder_of_transformers_is_a_family_or_refused():
+    """A new release may bring some: each is tried, and then stands in one list or the other."""
+    assert set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(FAMILIES) - set(NAMED) == set()
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_a_family_that_is_known_not_to_fit_is_refused_with_the_reason_before_anything_is_read(name, tmp_path):
     """Each is a family of transformers that makes decoders, and stands in one list only."""
@@ -175,6 +182,10 @@ def test_a_family_that_is_known_not_to_fit_is_refused_with_the_reason_before_any
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(FamilyError, match=f"Models of the family {name} are refused: ..."):
         open_model(tmp_path)
+
+
+def test_a_prompt_is_no_longer_than_where_queries_begin_to_grow():
+    assert context_length(FAMILIES["ministral3"], CONFIGS["ministral3"]) == 128
 
 
 def test_a_prompt_is_no_longer_than_what_the_first_rotation_is_for():

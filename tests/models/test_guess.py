@@ -5,13 +5,27 @@ from transformers import Gemma2Config
 
 from conftest import message
 from family_configs import CONFIGS, LLAMA_LIKE, save
+from odd_trees import FAILING, HELD, register
 from twotowers.cli import main
 from twotowers.errors import FamilyError
 from twotowers.models.families import FAMILIES
 from twotowers.models.family import Family
 from twotowers.tracing.guessing import guess
 
-GUESSED = ("gpt_neox", "qwen2", "qwen3", "phi", "phi3", "olmo", "stablelm", "mixtral", "gemma", "olmo2", "glm4")
+GUESSED = (
+    "gpt_neox",
+    "qwen2",
+    "qwen3",
+    "phi",
+    "phi3",
+    "olmo",
+    "stablelm",
+    "mixtral",
+    "gemma",
+    "olmo2",
+    "glm4",
+    "biogpt",
+)
 SAID = ("blocks", "final_norm", "attention", "attention_norm", "mlp", "out_proj", "norm", "gain", "norm_behind")
 
 
@@ -34,6 +48,18 @@ def test_a_family_is_guessed_as_it_stands_in_the_table(name, forgotten, tmp_path
     for field in SAID:
         value, default = getattr(known, field), Family.__dataclass_fields__[field].default
         assert value == default or f"{field}={value!r}".replace("'", '"') in found.entry
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_a_decoder_with_other_names_is_read(kind, tmp_path):
+    found = guess(str(save(register(kind)(**LLAMA_LIKE), tmp_path / "model")))
+    assert found.holds, (found.entry, found.stopped, found.table)
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_a_decoder_that_does_one_thing_otherwise_fails_where_it_does(kind, tmp_path):
+    found = guess(str(save(register(kind)(**LLAMA_LIKE), tmp_path / "model")))
+    assert FAILING[kind] in set(found.table[~found.table["holds"]]["identity"])
 
 
 def test_the_command_prints_the_entry_and_the_identities(forgotten, tmp_path, capsys):

@@ -38,10 +38,10 @@ def refused(config: Any, does: str) -> None:
 
 
 def uncapped(family: Family, config: Any) -> Family:
-    """Gemma 3 has settings of Gemma 2 that its models leave empty."""
+    """Gemma 3 and VaultGemma have settings of Gemma 2 that models may leave empty."""
     if config.final_logit_softcapping is not None or config.attn_logit_softcapping is not None:
         refused(config, "caps its scores or logits, whose parts then no longer add up to them")
-    if config.use_bidirectional_attention:
+    if getattr(config, "use_bidirectional_attention", False):
         refused(config, "attends to what follows")
     return family
 
@@ -98,6 +98,16 @@ def gpt_bigcode(family: Family, config: Any) -> Family:
     return family if config.multi_query else replace(family, fused="groups")
 
 
+def cohere2_moe(family: Family, config: Any) -> Family:
+    """Its norms centre, unless they have the constant of those that do not."""
+    return family if config.rms_norm_eps is None else replace(family, norm="rms")
+
+
+def hyperclovax(family: Family, config: Any) -> Family:
+    """There may be norms behind attention and MLP."""
+    return replace(family, norm_behind="post_norm1") if config.use_post_norm else family
+
+
 def head_norms(query: str, key: str, setting: str) -> Variant:
     """Norms of queries and keys where a setting says so."""
 
@@ -145,13 +155,27 @@ def scale_logits(network: Any) -> None:
 
 
 def scale_granite(network: Any) -> None:
-    """Granite divides its logits, and multiplies what attention and MLP add: their last matrices do it instead."""
+    """Granite divides its logits, and multiplies what attention and MLP add: modules that give them do it instead."""
     scaled(network.lm_head, 1 / network.config.logits_scaling)
     network.config.logits_scaling = 1.0
     for block in network.model.layers:
-        for projection in (block.self_attn.o_proj, block.mlp.down_proj):
-            scaled(projection, block.residual_multiplier)
-        block.residual_multiplier = 1.0
+        _scale_parts(block, block.self_attn.o_proj, getattr(block, "mlp", None) or block.block_sparse_moe)
+
+
+def scale_hyperclovax(network: Any) -> None:
+    """As Granite, but it multiplies its logits, and may have norms behind attention and MLP."""
+    scaled(network.lm_head, network.config.logits_scaling)
+    network.config.logits_scaling = 1.0
+    for block in network.model.layers:
+        normed = network.config.use_post_norm
+        _scale_parts(block, block.post_norm1 if normed else block.self_attn.o_proj, block.post_norm2)
+
+
+def _scale_parts(block: Any, *modules: nn.Module) -> None:
+    """Let modules of a block multiply what they give, and not the block what they gave."""
+    for module in modules:
+        scaled(module, block.residual_multiplier)
+    block.residual_multiplier = 1.0
 
 
 def scaled(module: nn.Module, by: float) -> None:

@@ -274,10 +274,11 @@ class Architecture:
 
     def gain(self, path: str) -> Tensor:
         """What a norm multiplies by beside its scale: its weights, as its family means them; 1 if it has none."""
-        weight = getattr(self.module(path), "weight", None)
+        norm = self.module(path)
+        weight = getattr(norm, "weight", None)
         if weight is None:
             return torch.ones(self.d_model)
-        return _plain(weight) + self.family.gain if self.family.gain else _plain(weight)
+        return _times(_plain(weight) + self.family.gain if self.family.gain else _plain(weight), multiplier(norm))
 
     def w_u(self) -> Float[Tensor, "V d"]:
         """The unembedding W_U."""

@@ -100,11 +100,11 @@ def context_length(family: Family, config: Any) -> int:
     """Tokens that a prompt may have.
 
     Where attention slides, no more than its window, which our masks ignore; where the rotation of longer texts is
-    another one, no more than those of the first.
+    another one, or queries grow with their positions, no more than those of the first.
     """
     rope = getattr(config, "rope_parameters", None) or {}
     limits = [getattr(config, "max_position_embeddings", None) or UNSAID, family.window(config)]
-    if rope.get("rope_type") in ("longrope", "dynamic"):
+    if rope.get("rope_type") in ("longrope", "dynamic") or rope.get("llama_4_scaling_beta"):
         beside = getattr(config, "original_max_position_embeddings", None)
         limits.append(rope.get("original_max_position_embeddings") or beside)
     return min(limit for limit in limits if limit)

@@ -88,7 +88,7 @@ def _guessed(network: Any, config: Any) -> Family:
         out_proj=own[out_proj[0]],
         norm=kind,
         gain=gain,
-        projections=tuple(own[m] for m in to_heads),
+        projections=tuple(sorted((own[m] for m in to_heads), key=_which)),
         rotary=next((path for m, path in paths.items() if hasattr(m, "inv_freq")), None),
         positions=_positions(network, calls, paths),
         scale=operator.attrgetter(next((name for name in SCALES if hasattr(attention, name)), SCALES[0])),
@@ -145,6 +145,11 @@ def _is_norm(module: nn.Module, width: int) -> bool:
 
 def _matrix(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
+
+
+def _which(name: str) -> int:
+    """Whether a projection is named for queries, keys or values, which may stand in any order; 0 if it isn't."""
+    return next(("qkv".index(c) for c in name.replace("proj", "") if c in "qkv"), 0)
 
 
 def _sizes(module: Any) -> tuple[int, int]:

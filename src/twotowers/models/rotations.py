@@ -17,7 +17,7 @@ def rotate_halves(rotary: Any, attention: Any, x: Tensor, positions: Tensor) -> 
 
 def rotate_halves_by_layer(rotary: Any, attention: Any, x: Tensor, positions: Tensor) -> Tensor:
     """As `rotate_halves`, where layers of one kind turn otherwise than those of the other (Gemma 3, OLMo 3)."""
-    kind = getattr(attention, "layer_type", None) or attention.attention_type
+    kind = attention.config.layer_types[attention.layer_idx]
 
     class OfLayer:
         inv_freq = rotary.get_buffer(f"{kind}_inv_freq")

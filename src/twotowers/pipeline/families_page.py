@@ -20,7 +20,10 @@ def families_page() -> str:
         (f"`{name}`", _norms(family), _positions(family), family.note, _mark(family.on_servers), _mark(name in TRIED))
         for name, family in FAMILIES.items()
     ]
-    refused = [(f"`{name}`", why) for name, why in REFUSED.items()]
+    by_reason: dict[str, list[str]] = {}
+    for name, why in REFUSED.items():
+        by_reason.setdefault(why, []).append(f"`{name}`")
+    refused = [(", ".join(names), why) for why, names in by_reason.items()]
     return "\n\n".join(
         [
             f"There are {len(FAMILIES)} families. On a tiny random model of each, in float32, every identity of the "
@@ -28,7 +31,7 @@ def families_page() -> str:
             f"attention equal hooks in plain transformers; the tests see to that.",
             stacking(HEADER, rows),
             "Families that are known and refused:",
-            stacking(("family", "why"), refused),
+            stacking(("families", "why"), refused),
         ]
     )
 
