@@ -205,6 +205,7 @@ class Plain:
     def projected(self, read: Read, v: Tensor) -> Tensor:
         """Logits of parts of the residual [*, d], the final norm's scale frozen at the last position's; no biases."""
         final, norm = read.resid[-1, -1], self.exact_norm
+        final = final + (final == 0) * 1e-6 * final.abs().max()  # sums in bfloat16 do vanish, and 0 has no ratio to 0
         with torch.no_grad():
             normed = norm(final[None])[0]
             if self.names.norm == "layer":

@@ -251,7 +251,10 @@ def theirs_words(plain: Plain, sets: Sets) -> Numbers:
 
 
 def ours_check(model: Model, sets: Sets) -> Numbers:
-    return numbers(holds=twotowers.check(model)["holds"])
+    found = twotowers.check(model)
+    if model.dtype == torch.bfloat16 and not found["holds"].all():  # said by name: an expert is chosen by a rounding
+        raise twotowers.UserError(f"does not hold: {', '.join(found.loc[~found['holds'], 'identity'])}")
+    return numbers(holds=found["holds"])
 
 
 def theirs_check(plain: Plain, sets: Sets) -> Numbers:
