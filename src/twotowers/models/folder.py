@@ -32,7 +32,7 @@ LARGEST = {
 }
 SENTENCEPIECE = ("llama", "mistral")  # families whose first releases have no other tokenizer than tokenizer.model
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-TOKENIZER += ("added_tokens.json", "special_tokens_map.json")
+BESIDE_TOKENIZER = ("added_tokens.json", "special_tokens_map.json")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -174,7 +174,7 @@ def _require_pieces(file: Path) -> None:
 
 def _remedy(folder: Path, error: Exception) -> str:
     """What to do about a tokenizer that cannot be read, from its files first and then from what was said."""
-    for name in TOKENIZER:
+    for name in (*TOKENIZER, *BESIDE_TOKENIZER):
         file = folder / name
         if not file.is_file():
             continue
