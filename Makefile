@@ -52,7 +52,7 @@ sbom: $(VENV)/.installed $(VENV)/tools/.installed  ## list every package that is
 	$(BIN)/python .ci/sbom.py _build/twotowers.cdx.json
 
 audit: $(VENV)/tools/.installed  ## look up known weaknesses of the pinned packages (needs the network)
-	$(VENV)/tools/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+	$(VENV)/tools/bin/python .ci/audit.py constraints.txt
 
 clean:  ## remove the site, the run of the default model and the caches (not VENV)
 	rm -rf _build build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

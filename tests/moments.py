@@ -4,15 +4,17 @@ By hand, for it takes long:
 
     python tests/moments.py [--moments 12] [--command NAME ...] [--signal INT TERM KILL] [--run book/runs/toy-gpt2]
 
-A checkout is made beside, with a finished run in it. Each command is timed once, then stopped at moments at even
-distances from its start to its end, in a temporary folder and a home of its own. After a Ctrl-C its exit status must be
-130, after SIGTERM 143, and what it says must be one line of ours and no traceback; after any of them no process may be
-left, and nothing in the temporary folder or at home. Behind the stops of each kind the command is let run to its end,
-and must end as it did undisturbed, with nothing temporary left in the checkout. A line is printed for every fault; exit
-status 1 if there was any. What a process says that is stopped before it listens is Python's, and only counted.
+A checkout is made beside, with a finished run in it. Of each command the processor time is taken once, its processes
+together, then it is stopped when it has used even shares of that (so a busy machine stops it at the same places), in a
+temporary folder and a home of its own. After a Ctrl-C its exit status must be 130, after SIGTERM 143, and what it says
+must be one line of ours and no traceback; after any of them no process may be left, and nothing in the temporary folder
+or at home. Behind the stops of each kind the command is let run to its end, and must end as it did undisturbed, with
+nothing temporary left in the checkout. A line is printed for every fault; exit status 1 if there was any. What a
+process says that is stopped before it listens is Python's, and only counted.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -136,15 +138,37 @@ def listens(process):
     return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
+def processor_time(process):
+    """Seconds that a process and all that it has started have used so far; those of it that have ended, too."""
+    seconds = 0.0
+    try:
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                seconds += sum(one.cpu_times()[:4])  # user, system, and those of children that were waited for
+    except psutil.NoSuchProcess:
+        pass
+    return seconds
+
+
+def wait_until(process, seconds):
+    """Wait until a command has used so much processor time, or has ended; say what it had used when last seen."""
+    own, used = psutil.Process(process.pid), 0.0
+    while process.poll() is None and used < seconds:
+        time.sleep(0.05)
+        used = max(used, processor_time(own))
+    return used
+
+
 def stop(place, name, kind, wait):
-    """Stop a command after a while, and look at how it ended."""
+    """Stop a command when it has used so much processor time, and look at how it ended."""
     what = f"{name}, {kind} after {wait:.2f} s"
     if name == "import":
         place.renew(name)
     process = place.start(COMMANDS[name])
-    try:
-        _, err = process.communicate(timeout=wait)
-    except subprocess.TimeoutExpired:
+    wait_until(process, wait)
+    if process.poll() is not None:
+        _, err = process.communicate()
+    else:
         number, ours = getattr(signal, f"SIG{kind}"), listens(process)
         os.killpg(process.pid, number) if kind == "INT" else process.send_signal(number)
         try:
@@ -192,10 +216,9 @@ def main():
         place, stopped = Place(Path(folder), options.run), 0
         for name in options.command:
             place.renew(name)
-            begun = time.monotonic()
             process = place.start(COMMANDS[name])
+            seconds = wait_until(process, float("inf"))
             out, err = process.communicate()
-            seconds = time.monotonic() - begun
             place.look_around(f"{name}, undisturbed")
             expected = process.returncode
             print(f"{name}: status {expected}, {seconds:.1f} s; {(out + err)[-200:]!r}", flush=True)

@@ -8,6 +8,7 @@ takes each function and family once (`tests/models/test_silent.py`).
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import sys
@@ -42,6 +43,11 @@ TOLERANCE = 1e-4  # of the largest number beside it, in float32
 # bfloat16 is: one for its own rounding, one for ours, and as much again since both are one draw of such errors. Where
 # the other is right by luck, a step of bfloat16, relative to the largest number, counts instead of its error.
 FACTOR, STEP = 4.0, 2**-8
+EXPERTS = [  # what configurations call those that a token goes to, and those that there are
+    *(("num_experts_per_tok", there) for there in ("num_experts", "num_local_experts", "n_routed_experts")),
+    ("topk_group", "n_group"),
+    ("moe_k", "moe_num_experts"),
+]
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,15 @@ def furthest(a: np.ndarray, b: np.ndarray) -> float:
     return size(a - b)
 
 
+def with_all_experts(config: object) -> object:
+    """A configuration whose tokens go to every expert: a rounding that chooses another one is no error of size."""
+    changed = copy.deepcopy(config)
+    for chosen, there in EXPERTS:
+        if hasattr(changed, chosen) and hasattr(changed, there):
+            setattr(changed, chosen, getattr(changed, there))
+    return changed
+
+
 Row = tuple[str, str, str, str, str]  # family, way, function, kind of outcome, and what is to be said of it
 
 
@@ -169,12 +184,14 @@ def sort(
     Args:
         most: prompt sets; all of them, of different lengths and templates, if it is left out.
     """
-    config = (FAMILIES | ODD)[family]
+    given_config = (FAMILIES | ODD)[family]
+    configs = {False: given_config, True: with_all_experts(given_config)}
     expect = functools.cache(lambda case, plain, sets: CASES[case][1](plain, sets))
-    beside = functools.cache(lambda: save(config, scratch / "plain"))
-    plain = functools.cache(lambda rounded, dtype: Plain(beside(), rounded=rounded, dtype=dtype))
+    beside = functools.cache(lambda rounded: save(configs[rounded], scratch / f"plain-{rounded}"))
+    plain = functools.cache(lambda rounded, dtype: Plain(beside(rounded), rounded=rounded, dtype=dtype))
     for name in ways:
         way = WAYS[name]
+        config = configs[way.rounded]
         try:
             model = load(save(config, scratch / name / "tiny", way), way)
         except twotowers.UserError as error:

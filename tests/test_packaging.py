@@ -4,6 +4,7 @@ import fnmatch
 import importlib.metadata
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -172,14 +173,41 @@ def test_the_workflow_publishes_what_make_book_builds():
     assert folder in (ROOT / "README.md").read_text()
 
 
-def test_workflows_name_the_code_of_actions_and_only_the_one_that_publishes_may_write():
+def test_workflows_name_the_code_of_actions_and_only_jobs_that_publish_may_write():
     for file in (ROOT / ".github" / "workflows").glob("*.yml"):
         workflow = yaml.safe_load(file.read_text())
         used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
         assert used
         assert [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
         assert set(workflow["permissions"].values()) == {"read"}
-        assert [name for name, job in workflow["jobs"].items() if "permissions" in job] == ["deploy"]
+        assert [name for name, job in workflow["jobs"].items() if "permissions" in job] == ["release", "deploy"]
+
+
+def test_a_release_has_the_bill_of_materials_that_its_site_has():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())["jobs"]
+    (made,) = [step["run"] for step in jobs["build"]["steps"] if step.get("run", "").startswith("make sbom")]
+    assert made.endswith("cp _build/twotowers.cdx.json _build/html/")
+    assert jobs["release"]["needs"] == "build"
+    assert any(
+        "release upload" in step["run"] and "twotowers.cdx.json" in step["run"] for step in jobs["release"]["steps"]
+    )
+    assert [name for name, job in jobs.items() if job.get("permissions", {}).get("contents") == "write"] == ["release"]
+
+
+def test_an_audit_that_could_look_up_nothing_is_no_good_news():
+    """pip-audit says that no known vulnerabilities were found, with status 0."""
+    told = runpy.run_path(str(ROOT / ".ci" / "audit.py"))["told"]
+    good, skipped = {"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "not found"}
+    weak = {"name": "c", "version": "2", "vulns": [{"id": "X-1"}]}
+    assert told([good]) == (0, "1 of 1 packages were looked up; 0 known weaknesses.")
+    status, text = told([good, skipped])
+    assert status == 2
+    assert "1 of 2 packages" in text
+    assert "b first: run this where PyPI" in text
+    status, text = told([good, skipped, weak])
+    assert status == 1
+    assert "c 2: X-1" in text
+    assert told([])[0] == 2
 
 
 def test_the_bill_of_materials_names_no_place_of_this_machine(tmp_path):

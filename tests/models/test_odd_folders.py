@@ -1,6 +1,7 @@
 """Folders of models as they should not be: each is read as transformers reads it, or refused in one sentence."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -75,6 +76,53 @@ def test_a_setting_that_cannot_be_is_told_as_one_of_the_configuration(said, sett
     text = refused(said(**settings))
     assert part in text
     assert "fetch it again" not in text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layer_norm_epsilon": float("nan")},
+        {"layer_norm_epsilon": float("inf")},
+        {"layer_norm_epsilon": -0.5},
+        {"layer_norm_epsilon": 100.0},
+        {"initializer_range": float("-inf")},
+        {"rope_scaling": {"rope_type": "linear", "factor": 0.0}},
+        {"task_specific_params": {"a": [{"b": float("nan")}]}},
+    ],
+)
+def test_a_number_that_can_be_no_setting_is_told_before_anything_is_loaded(said, settings):
+    """It was found where an answer was no number, with the advice to look at the weights, or not at all."""
+    name = re.search(r"'([a-z_]+)': [-\d.a-z]+[}\]]", str(settings))[1]
+    text = message(ModelError, lambda: open_model(said(**settings)))
+    assert f"cannot be right: its {name} is " in text
+    assert "mend its config.json" in text
+
+
+def test_a_setting_that_is_there_twice_is_named(folder):
+    """Readers take the last one, whatever it is."""
+    file = folder / "config.json"
+    file.write_text(file.read_text().rstrip().removesuffix("}") + ', "layer_norm_epsilon": 0.5}')
+    assert "config.json says 'layer_norm_epsilon' twice" in message(ModelError, lambda: open_model(folder))
+
+
+def test_a_quantisation_without_a_method_is_told_as_such(said):
+    text = refused(said(quantization_config={}))
+    assert "quantised by a method without name" in text
+
+
+@pytest.mark.parametrize("dropout", [0.01, 1.0])
+def test_a_tokenizer_that_cuts_texts_at_random_is_refused(folder, dropout):
+    """Every prompt had other tokens each time that it was made."""
+    file = folder / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"model": settings["model"] | {"dropout": dropout}}))
+    assert "cuts a text otherwise each time (dropout" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["added_tokens.json", "special_tokens_map.json"])
+def test_a_damaged_file_beside_the_tokenizer_is_named(folder, name):
+    (folder / name).write_text("{")
+    assert f"; {name} is no JSON object" in refused(folder)
 
 
 @pytest.mark.parametrize("settings", [{"return_dict": False}, {"dtype": "int8"}, {"use_cache": False}])
@@ -184,6 +232,10 @@ def parts(folder):
 
 def index(folder, weights):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+
+
+def test_parts_without_their_index_are_told(folder, parts):
+    assert f"there is {next(iter(parts))}, a part of them, but not the index" in refused(folder)
 
 
 def test_an_index_is_read(folder, parts, tiny_gpt2):

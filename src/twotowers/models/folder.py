@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ LARGEST = {
     **dict.fromkeys(("max_position_embeddings", "n_positions"), 1_000_000_000),
 }
 SENTENCEPIECE = ("llama", "mistral")  # families whose first releases have no other tokenizer than tokenizer.model
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+BESIDE_TOKENIZER = ("added_tokens.json", "special_tokens_map.json")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -65,6 +68,11 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
         raise ModelError(
             f"The tokenizer in {folder} cannot be read ({first_line(error)}); {_remedy(folder, error)}."
         ) from error
+    if getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None):
+        raise ModelError(
+            f"The tokenizer in {folder} cuts a text otherwise each time (dropout in its tokenizer.json, for training); "
+            f"write null there."
+        )
     tokenizer.model_max_length = sys.maxsize  # what its settings say is not used, and may be no number
     config.return_dict = True  # of what a network gives, parts are asked for by name
     family_of(config)
@@ -119,17 +127,27 @@ def _require_sizes(folder: Path, settings: dict[str, Any]) -> None:
                 f"The configuration in {folder} cannot be right: its {name} is {size:,}, which is not between 1 and "
                 f"{largest:,}; mend its config.json."
             )
-    if any(number > LARGEST["num_layers"] for number in _numbers(settings.get("attention_types"))):
+    for name, number in _numbers(settings):
+        small = name.endswith(("eps", "epsilon"))  # what is added under a norm's root
+        if not math.isfinite(number) or (small and not 0 <= number <= 1) or (name == "factor" and number <= 0):
+            raise ModelError(
+                f"The configuration in {folder} cannot be right: its {name} is {number}; mend its config.json."
+            )
+    if any(number > LARGEST["num_layers"] for _, number in _numbers({"": settings.get("attention_types")})):
         raise ModelError(f"The configuration in {folder} cannot be right: its attention_types; mend its config.json.")
 
 
-def _numbers(value: object) -> Iterator[float]:
-    """All numbers within lists."""
-    if isinstance(value, list):
-        for part in value:
-            yield from _numbers(part)
-    elif isinstance(value, int | float):
-        yield value
+def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """All numbers within settings, each under the name that is nearest to it."""
+    left = list(settings.items())
+    while left:
+        name, value = left.pop()
+        if isinstance(value, dict):
+            left += value.items()
+        elif isinstance(value, list):
+            left += [(name, part) for part in value]
+        elif isinstance(value, int | float):
+            yield name, value
 
 
 def _tokenizer(folder: Path, model_type: str) -> Any:
@@ -156,7 +174,7 @@ def _require_pieces(file: Path) -> None:
 
 def _remedy(folder: Path, error: Exception) -> str:
     """What to do about a tokenizer that cannot be read, from its files first and then from what was said."""
-    for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json"):
+    for name in (*TOKENIZER, *BESIDE_TOKENIZER):
         file = folder / name
         if not file.is_file():
             continue

@@ -101,7 +101,7 @@ def method_of(config: Any) -> str | None:
         ModelError: in another way, whose weights cannot be read as matrices here.
     """
     settings: Any = getattr(config, "quantization_config", None)
-    if not settings:
+    if settings is None:
         return None
     settings = settings if isinstance(settings, dict) else settings.to_dict()
     if settings.get("load_in_8bit"):

@@ -30,17 +30,32 @@ def instead_of(file: Path) -> str:
 
 
 def damage_of(file: Path) -> str:
-    """Why a file holds no JSON object, and what to do; empty if it does, or is not there."""
+    """Why a file holds no JSON object, or not one alone, and what to do; empty if it does, or is not there."""
     if not file.is_file():
         return ""
     if found := instead_of(file):
         return found
-    return "is no JSON object, so it is damaged: fetch it again" if _object(file) is None else ""
+    if _object(file) is None:
+        return "is no JSON object, so it is damaged: fetch it again"
+    return next((f"says '{name}' twice, so keep one of them" for name in _twice(file)), "")
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if there is none."""
     return _object(file) or {}
+
+
+def _twice(file: Path) -> list[str]:
+    """Names that a JSON object has more than once, of which readers take the last."""
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        found.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
+        return dict(pairs)
+
+    json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=look)
+    return found
 
 
 def _object(file: Path) -> dict[str, Any] | None:

@@ -20,9 +20,10 @@ from .quantised import bytes_per_weight
 from .stored import instead_of
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are looked for
-OTHERS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack")
+OTHERS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ckpt")
 WRAPPED = r"^(?:_orig_mod\.|module\.)+"  # what torch.compile and DataParallel put before every name
 HARMLESS = 10_000_000  # weights that may be made for nothing: which are missing is told afterwards
+_PART = re.compile(r"-\d+-of-\d+\.")
 _PLAIN = ("F64", "F32", "F16", "BF16")
 _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 _BUFFERS = re.compile(r"(inv_freq|attn\.bias|masked_bias|attention\.bias)$")  # of older files: no weights
@@ -75,6 +76,8 @@ def require_weights(folder: Path) -> None:
     if not files:
         others = _others(folder, files)
         there = f"; there is {others[0]}, whose name says something else" if others else ""
+        if parts := [name for name in others if _PART.search(name)]:
+            there = f"; there is {parts[0]}, a part of them, but not the index that says what is in which"
         raise ModelError(f"{folder} has no weights (model.safetensors, or its index){there}; fetch the whole model.")
     for file in files:
         if not file.exists() and not file.is_symlink():

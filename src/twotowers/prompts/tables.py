@@ -14,16 +14,14 @@ from typing import Any
 from ..arguments import unseen
 from ..errors import TaskError
 from ..hub import datasets_library, first_line, quiet
-from .written import JSON, NOT_READ, READ, WANTED, bare, content, require_inside, shown, writable
+from .missing import is_missing
+from .objects import lines_of_json, objects
+from .written import JSON, NOT_READ, READ, WANTED, bare, content, require_inside, writable
 
 COLUMNS = ("text", "label")  # and `split`, if it is there
 SEPARATORS = ",;\t|"
-_MISSING = r"""
-    na n/a n.a. n.a #n/a #na <na> pd.na nan -nan nan. null <null> (null) [null] #null! none nil \n
-    #ref! #value! #div/0! #name? #num! 1.#qnan -1.#qnan 1.#ind -1.#ind
-"""
-_PERHAPS_MISSING = "- -- --- – — . .. ... ? ?? * / nat unknown undefined missing blank empty"
-MISSING, PERHAPS_MISSING = frozenset(["", *_MISSING.split()]), frozenset(_PERHAPS_MISSING.split())
+_LONGEST_HEADER = 1000  # characters in which another separator is looked for
+_RULE = re.compile(r":?[-=]{3,}:?")  # what is drawn under the names of columns
 
 
 @dataclass(frozen=True)
@@ -52,16 +50,6 @@ class Table:
     rows: list[Row]
     unused: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell says that there is no value: it is empty, or says so in the way of some program (NA, null)."""
-    return bare(shown(cell)).casefold() in MISSING
-
-
-def is_perhaps_missing(cell: str) -> bool:
-    """Whether a cell is written as people write that there is no value, though it may be one."""
-    return bare(cell).casefold().strip("()[]<>") in PERHAPS_MISSING
 
 
 def read(path: Path) -> Table:
@@ -106,9 +94,12 @@ def _file(path: Path) -> Table:
 
 def _csv(path: Path, text: str) -> Table:
     """Rows of a CSV file with the line on which each one ends; its separator is the one that its header has."""
+    if (in_lines := lines_of_json(text)) is not None:
+        named = ".jsonl" if in_lines else ".json"
+        raise TaskError(f"{path} is JSON; name it so ({named}), or give {WANTED}.")
     told = re.match(r'"?sep=([^\w"\r\n ])"?[,;\t]*(\r\n|\r|\n|$)', text, re.IGNORECASE)  # Excel's own way
     lines = text[told.end() :] if told else text
-    separator = told[1] if told else _separator(lines)
+    separator = told[1] if told else _separator(path, lines)
     records = _records(path, lines, separator, before=1 if told else 0)
     _, _, header = next(records, (1, 1, []))
     names = header[: max((i for i, name in enumerate(header, 1) if name.strip()), default=0)]
@@ -118,11 +109,19 @@ def _csv(path: Path, text: str) -> Table:
         apart = apart or len(cells) > 1
         if any(cell.strip() for cell in cells[len(names) :]):  # an unquoted comma has moved the label
             raise TaskError(
-                f"{path}, row {ended} has more fields than columns; put quotes around a text that has a comma."
+                f"{path}, row {ended} has more fields than columns; name every column in row 1, and put double "
+                f"quotes around a text that has a comma."
             )
         row = _row(path, ended, places, cells + [""] * (len(names) - len(cells)))
         if (row.text.casefold(), row.label.casefold()) == COLUMNS:
             raise TaskError(f"{path}, row {ended} names the columns again, as row 1 does; remove it there.")
+        if _RULE.fullmatch(row.text) and _RULE.fullmatch(row.label):
+            raise TaskError(f"{path}, row {ended} is a line drawn under the names of the columns; remove it there.")
+        if apart and len(cells) == 1 and (other := _separates(cells[0], len(names), separator)):
+            raise TaskError(
+                f"{path}, row {ended} has {other!r} between its columns where row 1 has {separator!r}; write the same "
+                f"between the columns of every row."
+            )
         if ended > begun and ("\n" in row.text + row.label or "\r" in row.text + row.label):
             raise TaskError(
                 f"{path}, row {ended}, column 'text' or 'label' has a line break, in quotes that open in row {begun}; "
@@ -137,10 +136,34 @@ def _csv(path: Path, text: str) -> Table:
     return Table(rows, _unused(names, places))
 
 
-def _separator(content: str) -> str:
-    """What stands between the columns of the header; a comma if nothing gives the columns that are needed."""
-    header: str = next((line for line in content.splitlines() if line.strip()), "")[: csv.field_size_limit()]
-    return next(_separators(header), ",")
+def _separator(path: Path, content: str) -> str:
+    """What stands between the columns of the header; a comma if nothing gives the columns that are needed.
+
+    Raises:
+        TaskError: it is a sign that separates no columns here.
+    """
+    header = _header(content)[:_LONGEST_HEADER]
+    if found := next(_separators(header), ""):
+        return found
+    for sign in re.split(r"[\w\"]+", header) if '"' in header else ():  # R's is a space
+        names = header.split(None if sign.isspace() else sign) if sign and sign not in SEPARATORS else []
+        if set(COLUMNS) <= {_plain(name.strip('"')) for name in names}:
+            raise TaskError(
+                f"{path} has {sign!r} between the columns of its first row; write a comma, semicolon or tab between "
+                f"the columns of every row."
+            )
+    return ","
+
+
+def _header(content: str) -> str:
+    """The first line that is not blank, as far as it can be one of names."""
+    return next((line for line in content.splitlines() if line.strip()), "")[: csv.field_size_limit()]
+
+
+def _separates(row: str, number: int, separator: str) -> str:
+    """Another separator that makes a row of one cell one of so many; empty if there is none."""
+    others = (other for other in SEPARATORS if other != separator)
+    return next((other for other in others if len(row.split(other)) == number), "")
 
 
 def _separators(header: str) -> Iterator[str]:
@@ -161,6 +184,8 @@ def _how_to_name(names: Sequence[str], told: str | None) -> str:
         if told is not None:
             return f"its first line says sep={told}, so write that between columns, or remove that line"
         return "take away the quotes around whole rows"
+    if {f"'{name}'" for name in COLUMNS} <= set(map(_plain, names)):
+        return "write double quotes around them, or none"
     return "name them in row 1, with a comma, semicolon or tab between columns"
 
 
@@ -186,39 +211,23 @@ def _records(path: Path, content: str, separator: str, before: int) -> Iterator[
 
 def _json(path: Path, text: str) -> Table:
     """Rows of a JSON list of objects, or of one object a line."""
-    found: list[tuple[int, Any]] = []
-    number = 0
-    try:
-        whole = _parsed(text)
-        found = list(enumerate(whole if isinstance(whole, list) else [whole], start=1))
-    except ValueError as error:
-        if text.lstrip().startswith("[") and "Extra data" not in str(error):  # a list that is cut off, say
-            raise TaskError(
-                f"{path} is no JSON ({first_line(error)}); mend the list there, or write it again."
-            ) from None
-        try:
-            for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
-                if line.strip():
-                    found.append((number, _parsed(line)))
-        except (ValueError, RecursionError) as error:
-            raise TaskError(
-                f"{path}, row {number} is no JSON ({first_line(error)}); give a list of objects, or one object a line."
-            ) from None
-    except RecursionError:
-        raise TaskError(f"{path} is too deep to be read; give a list of objects with text and label.") from None
-    for number, pairs in found:
-        if not isinstance(pairs, tuple) or len(dict(pairs)) < len(pairs):
-            raise TaskError(f"{path}, row {number} is no object with each name once; write text and label of each row.")
-    names = list(dict.fromkeys(name for _, pairs in found for name, _ in pairs))
-    places = _places(path, names, "give them in every object")
-    cells = ((number, dict(pairs)) for number, pairs in found)
-    rows = [_row(path, number, places, [own.get(name) for name in names]) for number, own in cells]
+    if any(_separators(_header(text))):
+        raise TaskError(f"{path} is a CSV table, no JSON; name it so (.csv).")
+    found = objects(path, text)
+    names = list(dict.fromkeys(name for _, row in found for name in row))
+    within = [name for name, value in found[0][1].items() if _is_rows(value)] if len(found) == 1 else []
+    remedy = f"give the list under '{within[0]}' by itself" if within else "give them in every object"
+    places = _places(path, names, remedy)
+    rows = [_row(path, number, places, [row.get(name) for name in names]) for number, row in found]
     return Table(rows, _unused(names, places))
 
 
-def _parsed(content: str) -> Any:
-    """JSON with numbers as they are written, and objects as tuples of pairs, so that no name gets lost."""
-    return json.loads(content, object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=str)
+def _is_rows(value: object) -> bool:
+    """Whether a value of an object is a list of objects that have the columns."""
+    rows = value if isinstance(value, list) else []
+    return bool(rows) and all(
+        isinstance(row, tuple) and set(COLUMNS) <= {_plain(name) for name, _ in row} for row in rows
+    )
 
 
 def _parquet(path: Path) -> Table:
@@ -226,7 +235,10 @@ def _parquet(path: Path) -> Table:
     import pyarrow.parquet  # comes with datasets
 
     try:
+        _places(path, pyarrow.parquet.read_schema(path).names, "rename its columns")  # one twice cannot be read
         table = datasets.Dataset(datasets.table.InMemoryTable(pyarrow.parquet.read_table(path)))
+    except TaskError:
+        raise
     except Exception as error:  # a damaged file may raise anything
         raise TaskError(f"{path} cannot be read ({first_line(error)}); write it again, or give {WANTED}.") from None
     return _of_dataset(path, table)

@@ -21,10 +21,11 @@ import yaml
 
 from ..errors import TaskError, UnknownNameError
 from . import datasets, sampling, tables
-from .spelling import listed, named, named_plainly, spelt_plainly
+from .missing import is_missing, is_perhaps_missing
+from .spelling import computed, damaged, listed, named, named_plainly, spelt_plainly
 from .tables import Row
 from .task_labels import MOST, TaskLabels, number_shown, task_labels, usual_labels
-from .written import is_path, unwritable
+from .written import cut, is_path, unwritable
 
 Half = Literal["selection", "evaluation"]
 HALVES: tuple[Half, Half] = ("selection", "evaluation")
@@ -219,7 +220,7 @@ def _own(path: Path, table: tables.Table) -> Task:
     numbers = {category: len(own) for category, own in texts.items()}
     facts = {"source": path.name, "rows": len(table.rows), "dropped": counted, "texts": numbers}
     facts |= {name: list(own) for name in ("unused", "unread") if (own := getattr(table, name))}
-    account = _own_account(facts, alike, torn)
+    account = _own_account(facts, texts, alike, torn)
     return replace(task, own=True, facts=facts, account=account)
 
 
@@ -227,7 +228,7 @@ def _present(rows: Sequence[Row]) -> tuple[list[Row], dict[str, int]]:
     """The rows that have a text and a label, and how many others there are, by what they say instead."""
     present, dropped = [], Counter[str]()
     for row in rows:
-        missing = next((name for name in tables.COLUMNS if tables.is_missing(getattr(row, name))), None)
+        missing = next((name for name in tables.COLUMNS if is_missing(getattr(row, name))), None)
         if missing is None:
             present.append(row)
         else:
@@ -256,7 +257,9 @@ def _once(first: Mapping[str, Row]) -> tuple[dict[str, list[str]], list[str], li
     return dict(sorted(texts.items())), others, torn
 
 
-def _own_account(facts: Mapping[str, Any], alike: Sequence[str], torn: Sequence[str]) -> str:
+def _own_account(
+    facts: Mapping[str, Any], texts: Mapping[str, Sequence[str]], alike: Sequence[str], torn: Sequence[str]
+) -> str:
     """What became of the rows of a user's own task, in plain text."""
     dropped = dict(facts["dropped"])
     said = [
@@ -278,11 +281,13 @@ def _own_account(facts: Mapping[str, Any], alike: Sequence[str], torn: Sequence[
     times = Counter(map(named_plainly, names))
     if near := [name for name in names if times[named_plainly(name)] > 1]:
         said.append(f"The categories {named(near)} differ only in how they are written; each counts as one of its own.")
-    if perhaps := [name for name in names if tables.is_perhaps_missing(name)]:
+    if perhaps := [name for name in names if is_perhaps_missing(name)]:
         said.append(
             f"Perhaps {named(perhaps)} is written where there is no label, but it counts as a category; leave the "
             f"label empty if it is none."
         )
+    if marked := damaged([*(text for own in texts.values() for text in own), *names]):
+        said.append(marked)
     if "unused" in facts:
         said.append(f"Not used are {len(facts['unused']):,} other columns: {named(facts['unused'])}.")
     if "unread" in facts:
@@ -298,6 +303,8 @@ def _require_usable(row: Row) -> None:
             raise TaskError(
                 f"{row.place}, column '{column}' has the character {found}, which no page can show; remove it there."
             )
+        if what := computed(value):
+            raise TaskError(f"{row.place}, column '{column}' has {what} ({cut(value, 40)}); write one plain {column}.")
     if row.split not in ("", *HALVES):
         raise TaskError(
             f"{row.place}, column 'split' is '{row.split}'; use selection or evaluation (heads are chosen on the one "

@@ -48,6 +48,7 @@ _IN_SHEETS = (b"xl/workbook", b"opendocument.spreadsheet")  # names in the archi
 _WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # as Excel saves "Unicode text"
 _LONGEST_START = 1000  # bytes that are looked at to say what a file is
 _CONTROLS = frozenset({*range(9), *range(14, 32)})  # those that no text has
+_MERGING = re.compile(r"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
 _MARKUP = ("<!doctype", "<html", "<?xml", "<svg", "{\\rtf")
 _EMPTY = "".join(map(chr, (0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)))
 _AROUND = _EMPTY + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
@@ -77,6 +78,11 @@ def content(path: Path) -> str:
     if what := _other_than_text(found):
         raise TaskError(f"{path} is {what}, or give {WANTED}.")
     text = _decoded(path, found)
+    if merging := _MERGING.search(text):
+        raise TaskError(
+            f"{path}, row {_row(text[: merging.start()])} is a mark of git between two versions that it could not "
+            f"merge; keep one of them."
+        )
     if text[:_LONGEST_START].lstrip().lower().startswith(_MARKUP):
         raise TaskError(f"{path} is a page or document, no table; fetch the table itself, or give {WANTED}.")
     if "\0" in text:
