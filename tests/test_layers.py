@@ -12,7 +12,7 @@ from twotowers.pipeline.overview import MEASURES
 PACKAGE = Path(twotowers.__file__).parent
 LAYERS = (
     "paper errors process",
-    "arguments clustering",
+    "arguments clustering processes",
     "statistics",
     "hub",
     "models",
@@ -22,7 +22,7 @@ LAYERS = (
     "publishing",
     "chapters",
 )
-LAYERS += ("bench toy", "pipeline", "cli")
+LAYERS += ("bench toy", "pipeline", "cli", "__main__")
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 

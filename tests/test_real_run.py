@@ -19,8 +19,8 @@ from twotowers.models import model as models
 from twotowers.paper import CLAIMS
 from twotowers.pipeline import freshness, looks, status
 from twotowers.pipeline import run as pipeline
-from twotowers.pipeline.processes import processes
 from twotowers.pipeline.verify import SAME, verify
+from twotowers.processes import processes
 from twotowers.publishing.publish import Figure
 from twotowers.publishing.record import FIELDS
 from twotowers.publishing.run_folder import RunFolder, figure_ids, figure_stem

@@ -16,7 +16,7 @@ from . import __version__
 from .errors import ChapterError, SiteError, UserError, unforeseen
 from .process import as_process, require_room
 
-AGAIN = "Stopped; finished chapters are kept, run the same command to go on (without --force)."
+AGAIN = "Stopped; what is finished is kept, run the same command to go on (without --force)."
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of transformers that are words
 
 

@@ -23,9 +23,9 @@ from twotowers.pipeline.harmless import odd_in_page
 from twotowers.pipeline.narrow import stage_narrow
 from twotowers.pipeline.overview import atlas_page, chapters_of, compare, home, over_seeds
 from twotowers.pipeline.pages import Published, StrangePageError, page_bar, stage
-from twotowers.pipeline.processes import Processes, processes
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
+from twotowers.processes import Processes, processes
 from twotowers.publishing.citing import project
 from twotowers.publishing.findings import CENTRAL, CORE, claims_of
 from twotowers.publishing.markdown import escape

@@ -10,10 +10,10 @@ import pytest
 from twotowers.chapters.registry import CHAPTERS, needs
 from twotowers.pipeline import looks, schedule
 from twotowers.pipeline.freshness import LOOK, State
-from twotowers.pipeline.processes import processes
 from twotowers.pipeline.progress import Progress
 from twotowers.pipeline.schedule import side_by_side
 from twotowers.pipeline.submit import unheard
+from twotowers.processes import processes
 from twotowers.publishing.run_folder import RunFolder
 
 NEEDS = {"c": ["a"], "d": ["a", "b", "c", "elsewhere"]}

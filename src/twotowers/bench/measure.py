@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import psutil
 import torch
 
 from ..models.memory import give_back_memory
+from ..processes import processes
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ def peak_alone(prepare: Callable[..., Callable[[], Any]], *inputs: Any) -> int:
     In one process, what other work leaves with the allocator changes the peak, up or down. The job is done once
     before it is measured; `prepare` and its inputs are pickled.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_second_peak, prepare, inputs).result()
+    with processes(2) as beside:  # with less than two it would be this very process; only one begins
+        return int(beside.call(_second_peak, prepare, inputs))
 
 
 def _second_peak(prepare: Callable[..., Callable[[], Any]], inputs: tuple[Any, ...]) -> int:

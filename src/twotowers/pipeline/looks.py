@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..chapters.registry import needs
 from ..errors import RunFolderError, writing
+from ..processes import Processes
 from ..publishing.run_folder import RunFolder
 from .freshness import LOOK, made_of, state, text_of
-from .processes import Processes
 from .progress import Progress
 from .redraw import redraw
 from .schedule import side_by_side

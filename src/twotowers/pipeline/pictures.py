@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..chapters.registry import CHAPTERS
+from ..processes import Processes
 from ..publishing.crowd import clear_left_behind
 from .narrow import draw_narrow, narrow_place
 from .overview import figures_of
 from .pages import Published
-from .processes import Processes
 from .same_axes import alike_places, draw_alike
 from .schedule import side_by_side
 

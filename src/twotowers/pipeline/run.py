@@ -26,6 +26,7 @@ from ..models.memory import machine_memory
 from ..models.model import Model
 from ..models.registry import REGISTRY
 from ..models.server import Traffic
+from ..processes import Processes, processes
 from ..prompts.tasks import load_task, portable
 from ..publishing.crowd import remove
 from ..publishing.provenance import revision_of, run_facts, run_name
@@ -37,7 +38,6 @@ from .freshness import DONE, LOOK, check_digest, made_of, state, text_of
 from .kernels import Kernels, execute
 from .lengths import require_fit
 from .machine import cores, machine
-from .processes import Processes, processes
 from .progress import Progress
 from .redraw import redraw
 from .schedule import side_by_side

@@ -22,6 +22,7 @@ from ..bench import verdicts
 from ..bench.page import performance
 from ..chapters.registry import CHAPTERS
 from ..errors import SiteError, StalePageError, UserError, writing
+from ..processes import Processes, processes
 from ..publishing.crowd import write_whole
 from ..publishing.markdown import plain
 from ..publishing.run_folder import RunFolder, digest_of, figure_ids, project_root, runs_of
@@ -38,7 +39,6 @@ from .narrow import stage_narrow
 from .overview import atlas_page, chapters_of, compare, home
 from .pages import LOOK, Published, stage
 from .pictures import draw_ahead
-from .processes import Processes, processes
 from .status import not_fit_to_publish, run_status
 
 Runs = Mapping[RunFolder, list[str]]  # with the chapters that have a page

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from twotowers.pipeline.processes import ProcessError, processes
+from twotowers.processes import ProcessError, processes
 
 
 def test_what_is_called_runs_in_another_process_and_gives_its_result_or_error():
@@ -24,7 +24,7 @@ def test_one_at_a_time_needs_no_other_process():
 
 
 def test_a_process_that_is_ended_is_one_sentence():
-    with processes(2) as made, pytest.raises(ProcessError, match="A process that drew figures was ended"):
+    with processes(2) as made, pytest.raises(ProcessError, match="A process that worked for this one was ended"):
         made.call(os._exit, 1)
 
 

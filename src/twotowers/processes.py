@@ -1,4 +1,4 @@
-"""Drawing side by side: in processes, since one process draws one figure at a time.
+"""Work beside this process: figures, of which one process draws one at a time, and what is measured alone.
 
 Each is a Python of its own in a session of its own, so that an interruption by a terminal is answered once, here. It
 takes functions and what they are given from its standard input, and gives results, or errors, to its standard output.
@@ -15,15 +15,15 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import UserError
-from ..process import end_with
+from .errors import UserError
+from .process import end_with
 
-_SERVE = "from twotowers.pipeline.processes import serve; serve(PARENT)"
+_SERVE = "from twotowers.processes import serve; serve(PARENT)"
 Worker = subprocess.Popen[bytes]
 
 
 class ProcessError(UserError):
-    """A process that drew figures was ended."""
+    """A process that worked for this one was ended."""
 
 
 class Processes:
@@ -62,7 +62,7 @@ class Processes:
             result, error = pickle.load(worker.stdout)
         except (EOFError, OSError, pickle.UnpicklingError):
             raise ProcessError(
-                "A process that drew figures was ended, perhaps for want of memory; repeat the command."
+                "A process that worked for this one was ended, perhaps for want of memory; repeat the command."
             ) from None
         finally:
             self._idle.put(worker)
