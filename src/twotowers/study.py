@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from .arguments import require_seed
-from .errors import UnknownNameError
+from .errors import LabelError, UnknownNameError
 from .models.loading import Loading
 from .models.model import Model, open_model
+from .prompts.label_tokens import label_tokens, words_of_one_token
 from .prompts.sets import TEMPLATES, PromptSet, sample_sets
-from .prompts.tasks import Task, load_task
+from .prompts.tasks import Task, asks_for_labels, load_task
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,29 @@ def open_study(
 ) -> Study:
     """Open a study by names, as the parameters of a chapter give them; its scale has no more shots than its task.
 
+    Most tokenizers have the usual words for more than two labels in several tokens; where a task asks for no others,
+    words of one token stand there instead.
+
     Raises:
         UserError: an unknown model, task or scale; a task that is too small.
     """
     require_seed(seed)
-    texts, size, how = load_task(task), find_scale(scale), loading or Loading()
+    asked, size, how = load_task(task), find_scale(scale), loading or Loading()
+    opened = open_model(model, **asdict(how))  # behind the task, since it may take longer
+    texts = _with_labels(task, asked, opened)
     queries = size.queries // 2 * texts.classes
     fewer = replace(size, shots=min(size.shots, texts.shots or size.shots), queries=queries)
-    return Study(open_model(model, **asdict(how)), texts, fewer, seed, how)
+    return Study(opened, texts, fewer, seed, how)
+
+
+def _with_labels(name: str, task: Task, model: Model) -> Task:
+    """A task, with labels that are one token each where its name asks for none and the usual ones are not."""
+    template, _ = TEMPLATES[model.template]
+    if task.classes == 2 or asks_for_labels(name):
+        return task
+    try:
+        label_tokens(model, task.labels.names, template)
+    except LabelError:
+        words = words_of_one_token(model, template)[: task.classes]
+        return load_task(f"{name}:labels={','.join(words)}") if len(words) == task.classes else task
+    return task

@@ -153,7 +153,8 @@ def test_too_few_categories_are_named(four):
 
 @pytest.mark.parametrize("classes", [3, 4, 8])
 def test_words_of_several_tokens_are_refused_with_as_many_that_are_one(reader, classes):
-    said = message(LabelError, lambda: open_study("smollm2-135m", f"words:classes={classes}", "smoke").evaluation)
+    asked = f"words:classes={classes}:labels={','.join(WORDS[:classes])}"
+    said = message(LabelError, lambda: open_study("smollm2-135m", asked, "smoke").evaluation)
     assert ("'baz' is 2 tokens" if classes < 8 else "'qux' is 2 tokens") in said
     offered = re.findall(r"[a-z]+(?:,[a-z]+)+", said)
     assert len(offered) == 2
@@ -164,12 +165,26 @@ def test_words_of_several_tokens_are_refused_with_as_many_that_are_one(reader, c
         assert set(s.words) == set(labels.split(","))
 
 
+@pytest.mark.parametrize("classes", [2, 3, 8])
+def test_without_labels_a_task_has_words_of_one_token_and_says_so(classes):
+    study = open_study("smollm2-135m", f"words:classes={classes}", "smoke")
+    words = set(study.task.labels.names)
+    assert all(set(s.words) == words for s in study.evaluation)
+    assert {"foo", "bar"} <= words
+    assert (":labels=" in study.task.name) == (classes > 2)
+    assert all(word in study.task.account for word in words)
+
+
+def test_a_model_that_has_the_usual_words_keeps_them():
+    assert set(open_study("toy-gpt2", "words:classes=8", "smoke").task.labels.names) == set(WORDS)
+
+
 def test_all_words_of_several_tokens_are_named_at_once(reader):
     asked = "words:classes=3:labels=xylophonist,foo,bassoonists"
     said = message(LabelError, lambda: open_study("smollm2-135m", asked, "smoke").evaluation)
     assert all(f"'{word}' is " in said for word in ("xylophonist", "bassoonists"))
     assert "'foo'" not in said
-    assert "choose labels that are one token each with their leading space, as those of foo,bar,yes and of " in said
+    assert "choose labels that are one token each with their leading space, as those of foo,bar,red and of " in said
 
 
 @pytest.mark.parametrize("labels", ["natural", "flipped"])
@@ -195,4 +210,4 @@ def test_labels_that_are_the_same_token_are_refused_with_others(reader, monkeypa
     monkeypatch.setattr("twotowers.prompts.label_tokens._pieces", lambda _, word, __: [len(word)])
     said = message(LabelError, lambda: label_tokens(reader, ["one", "two"], "{text} : {label}"))
     assert said.startswith("The labels one, two are the same token for smollm2-135m; choose others")
-    assert said.endswith("as those of yes,no and of left,right are.")
+    assert said.endswith("as those of red,blue are.")

@@ -27,7 +27,7 @@ from ..models.model import Model
 from ..models.registry import REGISTRY
 from ..models.server import Traffic
 from ..processes import Processes, processes
-from ..prompts.tasks import load_task, portable
+from ..prompts.tasks import portable
 from ..publishing.crowd import remove
 from ..publishing.provenance import revision_of, run_facts, run_name
 from ..publishing.run_folder import RunFolder, project_root
@@ -265,7 +265,6 @@ def prepare(model: str, task: str, scale: str, seed: int, loading: Loading, *, b
     root = project_root()
     find_scale(scale)
     task = portable(task)
-    load_task(task)  # before a model is looked for, which may take longer
     model = str(Path(model).resolve()) if model not in REGISTRY and is_local(model) else model
     study = open_study(model, task, scale, seed, loading)
     require_fit(study)

@@ -13,8 +13,8 @@ from .written import cut
 
 # What is offered where a label is several tokens, two by two; no text of the shipped task is among them.
 CANDIDATES = (
-    ("foo", "bar"), ("yes", "no"), ("red", "blue"), ("up", "down"), ("left", "right"), ("true", "false"),
-    ("green", "gold"), ("box", "cup"), ("pen", "key"),
+    ("foo", "bar"), ("red", "blue"), ("green", "gold"), ("box", "cup"), ("pen", "key"), ("yes", "no"), ("up", "down"),
+    ("left", "right"), ("true", "false"),
 )  # fmt: skip
 OFFERED = 2  # how often as many words as there are labels are named, at most
 SHOWN, PIECES = 4, 8  # labels that are named at most where several are several tokens, and tokens of each
@@ -95,14 +95,19 @@ def _pieces(model: Reader, label: str, template: str) -> list[int]:
 def _such_as(model: Reader, template: str, number: int) -> str:
     """As many labels as are needed that are one token each, to stand behind what is wrong with others; empty if none
     are."""
+    words = words_of_one_token(model, template)
+    sets = [",".join(words[i : i + number]) for i in range(0, len(words) - number + 1, number)][:OFFERED]
+    return f", as those of {' and of '.join(sets)} are" if sets else ""
+
+
+def words_of_one_token(model: Reader, template: str) -> list[str]:
+    """Words that may be labels, each of one token and no two of the same."""
     single: dict[int, str] = {}
     for pair in CANDIDATES:
         tokens = _single(model, template, pair)
         if len({*tokens} - {*single}) == len(pair):
             single |= dict(zip(tokens, pair, strict=True))
-    words = [*single.values()]
-    sets = [",".join(words[i : i + number]) for i in range(0, len(words) - number + 1, number)][:OFFERED]
-    return f", as those of {' and of '.join(sets)} are" if sets else ""
+    return [*single.values()]
 
 
 def _single(model: Reader, template: str, words: Sequence[str]) -> list[int]:

@@ -153,6 +153,11 @@ def portable(name: str) -> str:
     return f"{Path(asked).resolve()}{name.removeprefix(asked)}"
 
 
+def asks_for_labels(name: str) -> bool:
+    """Whether a task's name says which labels stand for its categories."""
+    return ":labels=" in _options(name)[1]
+
+
 def _options(name: str) -> tuple[str, dict[str, str]]:
     """A task's name without what follows it, and that: shots, labels and classes, as they were asked for."""
     found = dict[str, str]()
