@@ -180,7 +180,7 @@ CLAIMS: dict[str, Claim] = {
         control="more than a constant offset of equal size, and than in random groups of as many heads",
         needs=("control", "random", "before"),
         percent=True,
-        paper="fluctuation -22 %, relative: less is better (abstract of version 3)",
+        paper="fluctuation -22%, relative: less is better (abstract of version 3)",
         two_labels=True,
     ),
     "C14": Claim(
@@ -192,7 +192,7 @@ CLAIMS: dict[str, Claim] = {
         control="more than in random groups of as many heads",
         needs=("random", "before"),
         percent=True,
-        paper="standard deviation -17 %, relative: less is better (abstract of version 3)",
+        paper="standard deviation -17%, relative: less is better (abstract of version 3)",
         two_labels=True,
     ),
 }

@@ -51,7 +51,7 @@ def test_the_table_has_a_row_for_each_claim():
     assert fourth.startswith("| [inconclusive]{")
     assert "| +25.0% (+12.5% to +37.5%) of accuracy; why | [The paper:]{.on-phone} 87.6 % to 24.4 %" in fourth
     assert last.startswith("| [not run]{")
-    assert "| why | [The paper:]{.on-phone} fluctuation -22 %" in last
+    assert "| why | [The paper:]{.on-phone} fluctuation -22%" in last
 
 
 @pytest.mark.parametrize("verdicts", [MANY, dict.fromkeys(CLAIMS, "not run"), dict.fromkeys(CLAIMS, "not testable")])

@@ -129,7 +129,7 @@ def test_the_account_gives_parts_and_lines():
         "The in-context heads' weighted values at label positions make up 30% (20% to 40%) of the change in the logit "
         "difference; for the random heads it is 0% (-10% to 10%). A line through the changes of a set has $R^2$ = 0.80 "
         "(0.70 to 0.90) for in-context heads and 0.20 (0.10 to 0.30) for random heads. All parts of the residual "
-        "together make up 100 %."
+        "together make up 100%."
     )
 
 
@@ -164,7 +164,7 @@ def test_a_fluctuation_is_relative_where_there_was_one(before, own, paper, stren
     inputs = {"fluctuations": moved, "compared": compared_of(strength=strength)}
     text = call(mitigation_page.FLUCTUATIONS.write, make_facts(), inputs)
     assert said in text
-    assert "The paper has -22 % (abstract of version 3)" in text
+    assert "The paper has -22% (abstract of version 3)" in text
 
 
 def edge(name):

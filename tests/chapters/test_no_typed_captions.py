@@ -12,7 +12,7 @@ import twotowers
 PACKAGE = Path(twotowers.__file__).parent
 PAGES = sorted([*PACKAGE.glob("chapters/*/*page.py"), *PACKAGE.glob("*/page.py"), *PACKAGE.glob("publishing/f*.py")])
 ALLOWED = (
-    "All parts of the residual together make up 100 %",  # an identity
+    "All parts of the residual together make up 100%",  # an identity
     "at -100% everything that the answer needs stands there, at 100% it has left",  # a scale
 )
 CHOOSING = (ast.If, ast.IfExp, ast.Dict, ast.comprehension, ast.Compare)

@@ -102,7 +102,7 @@ def test_a_change_is_relative_where_there_was_something(before, after, change):
     inputs = {"summary": summary_of(("p_gold",), before, after), "accuracies": pair_of("accuracy", 0.7, 0.7)}
     text = call(page.STEADIED.write, make_facts(), {**inputs, "swings": pair_of("effect", before, after)})
     assert text.splitlines()[2].endswith(f"| {change} |")
-    assert f"without position ({change}); the paper has -17 %" in text
+    assert f"without position ({change}); the paper has -17%" in text
 
 
 def edge(name):

@@ -71,7 +71,7 @@ def test_shots_says_where_accuracy_begins_and_ends():
     )
     assert alt == (
         "Line chart. Full-vocabulary accuracy goes from 25% with one demonstration of each label to 88% with 8; "
-        "accuracy between the two labels goes from 50% to 100%. A dotted line marks chance at 50 %."
+        "accuracy between the two labels goes from 50% to 100%. A dotted line marks chance at 50%."
     )
     (ax,) = drawing.axes
     lines = {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
@@ -158,7 +158,7 @@ def test_the_taste_is_that_of_the_models_own_template():
 
 def test_the_papers_number_stands_beside_ours():
     text = call(page.PAPER.write, make_facts(), {"accuracy": WIDE})
-    assert "reports 87.6 % accuracy before" in text
+    assert "reports 87.6% accuracy before" in text
     assert text.endswith("This model reaches 80.0% on this task.")
 
 

@@ -136,7 +136,8 @@ def test_staging_twice_gives_the_same(staged, own, tmp_path):
 
 def test_pages_of_all_runs_name_every_figure_and_claim(own, tmp_path):
     book = PROJECT / "book"
-    assert home([own]).startswith("### toy-gpt2\n\n:::{div} finding\n**")
+    what = "A model with 339 thousand weights, of the family `gpt2`."
+    assert home([own]).startswith(f"### toy-gpt2\n\n:::{{div}} finding\n{what}\n\n**")
     side_by_side = compare([own], book, tmp_path)
     for chapter in CHAPTERS:
         assert all(f"### `{figure}`" in side_by_side for figure in own.pictures(chapter))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..chapters.registry import CHAPTERS
 from ..chapters.towers.exchange_page import EXCHANGE, FOUND
+from ..models.registry import REGISTRY
 from ..publishing.findings import CORE, answer, beyond, claims_of
 from ..publishing.ledger import atlas, badge
 from ..publishing.markdown import escape, option, stacked, table_text
@@ -46,12 +47,22 @@ def home(runs: Sequence[Published]) -> str:
         links += [f"[The ledger of claims](runs/{own.name}/claims.ipynb)"] if "claims" in own.chapters else []
         links += [f"[{TITLE}](runs/{own.name}/{LOOK}.md)"] if own.has(LOOK) else []
         links += ["[How it was trained](toy.md)"] if own.name == TOY and own.contributed is None else []
-        said = [answer(own.model, own.verdicts), over_seeds(own.by_seed), beyond(own.verdicts)]
+        said = [about(own.name), answer(own.model, own.verdicts), over_seeds(own.by_seed), beyond(own.verdicts)]
         said = [*filter(None, said), " · ".join(links)]
         parts += [f"### {escape(own.title)}", ":::{div} finding\n" + "\n\n".join(said) + "\n:::"]
     chapter, figure = CENTRAL
     having = [own for own in runs if chapter in own.chapters and figure in own.pictures(chapter)]
     return "\n\n".join(parts + ([_central(having[0])] if having else []))
+
+
+def about(name: str) -> str:
+    """What the model of a run is that has the name of a registry key; nothing of others."""
+    if name not in REGISTRY:
+        return ""
+    entry, units = REGISTRY[name], ((1e9, "billion"), (1e6, "million"), (1e3, "thousand"))
+    unit, word = next(own for own in units if entry.parameters >= own[0])
+    number = f"{entry.parameters / unit:.3g}"
+    return f"A model with {number} {word} weights, of the family `{entry.family}`."
 
 
 def over_seeds(table: pd.DataFrame) -> str:

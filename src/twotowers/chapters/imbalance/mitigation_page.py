@@ -96,7 +96,7 @@ def _fluctuations(fluctuations: pd.DataFrame, compared: pd.DataFrame) -> str:
             f", {moved[own]:z.1%} at the chosen strength {own:g} ({relative(before, moved[own])}) and "
             f"{moved[paper]:z.1%} at the paper's {paper:g} ({relative(before, moved[paper])})"
         )
-    paper_has = joined([f"{change:+g} % ({source})" for change, source in PAPER_FLUCTUATION])
+    paper_has = joined([f"{change:+g}% ({source})" for change, source in PAPER_FLUCTUATION])
     return f"{text}. The paper has {paper_has}."
 
 

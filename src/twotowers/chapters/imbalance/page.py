@@ -187,7 +187,7 @@ def _account(account: pd.DataFrame) -> str:
     text += f". A line through the changes of a set has $R^2$ = {line[CHOSEN]} for in-context heads"
     if RANDOM in line:
         text += f" and {line[RANDOM]} for random heads"
-    return f"{text}. All parts of the residual together make up 100 %."
+    return f"{text}. All parts of the residual together make up 100%."
 
 
 ACCOUNT = Text("imbalance-account", write=_account)

@@ -228,7 +228,7 @@ def _sourced(changes: Sequence[tuple[float, str]]) -> str:
     sources = [source for _, source in changes]
     return joined(
         [
-            f"{change:+g} %" + ("" if source in sources[i + 1 :] else f" ({source})")
+            f"{change:+g}%" + ("" if source in sources[i + 1 :] else f" ({source})")
             for i, (change, source) in enumerate(changes)
         ]
     )

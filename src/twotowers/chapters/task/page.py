@@ -81,7 +81,7 @@ def _shots_alt(facts: Facts, shots: pd.DataFrame) -> str:
             f"{percent(full[1])} with {last}; accuracy {facts.between} goes from {percent(two_way[0])} to "
             f"{percent(two_way[1])}."
         )
-    return f"{what} A dotted line marks chance at {100 * facts.chance:.0f} %."
+    return f"{what} A dotted line marks chance at {100 * facts.chance:.0f}%."
 
 
 SHOTS = Figure("task-shots", draw=shots_figure, caption=_shots_caption, alt=_shots_alt)
@@ -177,7 +177,7 @@ TASTE = Text("task-taste", write=_taste)
 
 def _paper(accuracy: Mapping[str, float]) -> str:
     return (
-        f"The paper's abstract (version 3) reports {100 * PAPER_ACCURACY:.1f} % accuracy before any head is removed, "
+        f"The paper's abstract (version 3) reports {100 * PAPER_ACCURACY:.1f}% accuracy before any head is removed, "
         f"for its own models on five sentence data sets. This model reaches {percent(accuracy['mean'], 1)} on this "
         f"task."
     )
