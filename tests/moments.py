@@ -96,7 +96,7 @@ class Place:
         own = {"TMPDIR": str(self.own / "tmp"), "HOME": str(self.own / "home"), "HF_HUB_OFFLINE": "1"}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "TWOTOWERS"))}
         return subprocess.Popen(
-            [*within, sys.executable, "-m", "twotowers.cli", *arguments],
+            [*within, sys.executable, "-m", "twotowers", *arguments],
             cwd=self.root, env=environment | own, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),

@@ -344,3 +344,7 @@ def _tasks(options: argparse.Namespace) -> None:
         print(f"{data.key:21} {', '.join(data.classes):38} {kept:4}  {data.source}")
     print("Two classes make a task, as in ag-news:world,sports, or more at a time, as in ag-news:classes=all;")
     print("what is not kept here is read from the hub, once.")
+
+
+if __name__ == "__main__":  # as it was called before `python -m twotowers` was there
+    main()
