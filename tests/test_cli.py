@@ -94,7 +94,7 @@ def test_check_refuses_an_unknown_model_too(refused):
 
 def test_names_are_checked_before_a_model_is_looked_for(refused, monkeypatch):
     """Looking for a model may convert its weights or ask the hub."""
-    monkeypatch.setattr(pipeline, "open_study", lambda *a: pytest.fail("a model was opened"))
+    monkeypatch.setattr("twotowers.study.open_model", lambda *a, **k: pytest.fail("a model was opened"))
     for option in ("--chapter", "--task", "--scale"):
         refused("run", "--model", "smollm2-135m", option, "wrong")
 
@@ -131,7 +131,9 @@ def test_a_folder_that_is_no_model_is_refused(refused, bare_clone):
 
 def test_a_model_of_an_unknown_family_is_refused(refused, folder):
     configure(folder, model_type="bert")
-    assert "no supported model family 'bert'" in refused("run", "--model", folder)
+    assert "Models of the family bert are refused: " in refused("run", "--model", folder)
+    configure(folder, model_type="vit")
+    assert "no supported model family 'vit': choose one of" in refused("run", "--model", folder)
 
 
 def test_a_missing_wheel_is_refused_with_the_command_that_installs_it(refused, without):
@@ -150,7 +152,7 @@ def test_a_label_of_several_tokens_is_refused_with_its_pieces(refused, folder):
     letters.train_from_iterator(["abc"], vocab_size=256, show_progress=False)
     PreTrainedTokenizerFast(tokenizer_object=letters._tokenizer).save_pretrained(folder)
     err = refused("run", "--model", folder, "--scale", "smoke")
-    assert "The label 'bar' is 4 tokens ('Ġ' 'b' 'a' 'r') for the tokenizer of tiny" in err
+    assert "The label 'foo' is 4 tokens ('Ġ' 'f' 'o' 'o'), 'bar' is 4 tokens ('Ġ' 'b' 'a' 'r') for the tok" in err
 
 
 def test_a_prompt_longer_than_the_context_is_refused(refused, folder):

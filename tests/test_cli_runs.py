@@ -200,7 +200,7 @@ def test_a_dtype_that_does_not_exist_is_refused(tiny_folders, bare_clone, capsys
     [
         (ChapterError("Chapter 'task' stopped with KeyError: 'x'"), 1, "Chapter 'task' stopped"),
         (SiteError("The site lacks page index"), 1, "The site lacks"),
-        (KeyboardInterrupt(), 130, "finished chapters are kept"),
+        (KeyboardInterrupt(), 130, "what is finished is kept"),
         (OSError(28, "No space left on device", "/x/y"), 2, "No space left on device: /x/y"),
         (ZeroDivisionError("first\nsecond"), 1, "Stopped by ZeroDivisionError: first (TWOTOWERS_DEBUG=1"),
     ],

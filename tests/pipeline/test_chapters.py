@@ -122,7 +122,7 @@ def test_an_interrupted_command_ends_with_130_and_leaves_no_temporary_folder(roo
     os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group, kernel included
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
-    assert err.splitlines()[-1].endswith("finished chapters are kept, run the same command to go on (without --force).")
+    assert err.splitlines()[-1].endswith("what is finished is kept, run the same command to go on (without --force).")
     assert "Traceback" not in err
     assert "Kernel" not in err
     assert not list(runs.glob("*/.tmp-*"))
