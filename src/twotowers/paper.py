@@ -35,7 +35,7 @@ class Claim:
 
 
 # Smallest effects of interest: 5 points of an accuracy, a probability, its slope or an attention; 0.1 of a rank
-# correlation or of a relative change; 10 % of the intact margin. Crossings less than one layer apart have no order:
+# correlation or of a relative change; 10% of the intact margin. Crossings less than one layer apart have no order:
 # what happens within a layer does not show in the residuals between layers. With a standard deviation of 2.5 points,
 # one below the mean and one above it are 5 points apart.
 LAYER = 1.0
@@ -81,7 +81,7 @@ CLAIMS: dict[str, Claim] = {
         control="more than random groups of as many heads of the same layers",
         needs=("random",),
         percent=True,
-        paper="87.6 % to 24.4 % after zeroing about 1 % of heads (abstract of version 3)",
+        paper="87.6% to 24.4% after zeroing about 1% of heads (abstract of version 3)",
     ),
     "C5": Claim(
         "knockout",
@@ -146,7 +146,7 @@ CLAIMS: dict[str, Claim] = {
         unit="relative change",
         control="more than the average of all other deep heads",
         needs=("control",),
-        paper="attention -21.8 % to -43.0 % and +86.0 % to +237.8 %, values far less (summaries of version 3)",
+        paper="attention -21.8% to -43.0% and +86.0% to +237.8%, values far less (summaries of version 3)",
     ),
     "C11": Claim(
         "imbalance",
@@ -227,8 +227,8 @@ PAPER_SUMS = (("GPT2-large", 5.59, 4.41), ("Llama 7B", 6.08, 3.93))
 # Attention after all labels are exchanged: heads, right answer before, the paper's range. Source: summaries of
 # version 3, whose numbers we read as those for prompts whose answer was foo.
 PAPER_SWAP = (
-    ("foo-heads", "foo", "-21.8 % to -43.0 %"),
-    ("bar-heads", "foo", "+86.0 % to +237.8 %"),
+    ("foo-heads", "foo", "-21.8% to -43.0%"),
+    ("bar-heads", "foo", "+86.0% to +237.8%"),
 )
 
 # Change of the fluctuation of accuracy with weighted minority values added, in per cent, and its source.

@@ -49,7 +49,7 @@ def test_the_table_has_a_row_for_each_claim():
     assert third.startswith("| [supported]{")
     assert third.endswith("| +25.0% (+12.5% to +37.5%) of the intact margin; why | [The paper:]{.on-phone} not known |")
     assert fourth.startswith("| [inconclusive]{")
-    assert "| +25.0% (+12.5% to +37.5%) of accuracy; why | [The paper:]{.on-phone} 87.6 % to 24.4 %" in fourth
+    assert "| +25.0% (+12.5% to +37.5%) of accuracy; why | [The paper:]{.on-phone} 87.6% to 24.4%" in fourth
     assert last.startswith("| [not run]{")
     assert "| why | [The paper:]{.on-phone} fluctuation -22%" in last
 

@@ -121,8 +121,8 @@ def test_groups_are_a_table():
     split = split.assign(low=split["mean"] - 0.1, high=split["mean"] + 0.05)
     rows = call(page.GROUPS.write, make_facts(), {"split": split, "groups": GROUPS}).splitlines()
     assert rows[0] == "| removed | heads | accuracy, gold bar | accuracy, gold foo |"
-    assert rows[2] == "| none | none | 100.0% (90.0% to 105.0%) | 80.0% (70.0% to 85.0%) |"
-    assert rows[4] == "| foo-heads | 3.0, 2.2 | 100.0% (90.0% to 105.0%) | 79.0% (69.0% to 84.0%) |"
+    assert rows[2] == "| none | none | 100.0% (90.0% to 100.0%) | 80.0% (70.0% to 85.0%) |"
+    assert rows[4] == "| foo-heads | 3.0, 2.2 | 100.0% (90.0% to 100.0%) | 79.0% (69.0% to 84.0%) |"
     assert len(rows) == 2 + len(GROUPS)
 
 

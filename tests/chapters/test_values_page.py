@@ -179,6 +179,8 @@ def test_differences_are_a_table_with_a_row_for_each_group():
     assert "+0.000 (+0.000 to +0.000)" in text_of(page.DIFFERENCES, differences=zero)
     tiny = pd.DataFrame([("x", 1, -1e-9, -1e-9, 0.0)], columns=["group", "heads", "mean", "low", "high"])
     assert "-1e-09 (-1e-09 to +0e+00)" in text_of(page.DIFFERENCES, differences=tiny)
+    none = pd.DataFrame([("x", 1, -1e-20, -0.04, 0.04)], columns=["group", "heads", "mean", "low", "high"])
+    assert "+0.000 (-0.040 to +0.040)" in text_of(page.DIFFERENCES, differences=none)
 
 
 def test_our_numbers_stand_beside_the_papers():
@@ -217,7 +219,7 @@ def test_shares_of_top_words_are_a_table():
     text = text_of(page.TOP_SHARES, **usual()["TOP_SHARES"])
     assert text.splitlines()[2] == "| foo-heads | 75.0% (50.0% to 100.0%) | 0.0% (0.0% to 0.0%) |"
     missing = usual()["TOP_SHARES"]["shares"].assign(mean_own=NAN, mean_other=-0.0)
-    assert "| foo-heads | not measured | 0.0% (0.0% to 0.0%) |" in text_of(page.TOP_SHARES, shares=missing)
+    assert "| foo-heads | not known | 0.0% (0.0% to 0.0%) |" in text_of(page.TOP_SHARES, shares=missing)
 
 
 def test_a_head_in_words_is_drawn_and_described():

@@ -93,3 +93,10 @@ def test_one_set_has_no_intervals(sets):
 
 def test_intervals_are_of_so_many_sets():
     assert wording.intervals("Bars", 2) == "Bars: 95% intervals over 2 demonstration sets."
+
+
+def test_a_share_has_an_interval_of_what_a_share_can_be():
+    assert wording.share(Estimate(1.0, 0.913, 1.087)) == "100.0% (91.3% to 100.0%)"
+    assert wording.share(Estimate(-0.0, -0.087, 0.087)) == "0.0% (0.0% to 8.7%)"
+    assert wording.share(Estimate(0.5, NAN, NAN), 0) == "50%"
+    assert wording.share(Estimate.unknown()) == "not known"

@@ -215,9 +215,9 @@ def _claim(name: str, links: Mapping[str, str] | None) -> str:
 
 def _cell(row: Any, title: str, links: Mapping[str, str] | None) -> str:
     """Verdict, effect and why, in the order of their weight, and the way to what shows them, which says where to."""
-    parts = [badge(row.verdict), _effect(row) + (f": {row.reason}" if row.reason else "")]
-    parts += [f"[see {row.claim} in {title}](#{links[row.claim]})"] if links and row.claim in links else []
-    return " ".join(filter(None, parts))
+    said = [": ".join(filter(None, (_effect(row), row.reason)))]
+    said += [f"[see {row.claim} in {title}](#{links[row.claim]})"] if links and row.claim in links else []
+    return " ".join(filter(None, (badge(row.verdict), "; ".join(filter(None, said)))))
 
 
 def _effect(row: Any) -> str:

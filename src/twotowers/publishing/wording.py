@@ -60,6 +60,12 @@ def said(number: Estimate, spec: str) -> str:
     return format(float(number.mean), spec) if np.isfinite(number.mean) else NOT_KNOWN
 
 
+def share(number: Estimate, digits: int = 1) -> str:
+    """A share in percent with its interval; a t interval may reach beyond what a share can be, and ends there."""
+    low, high = (float(np.clip(end, 0, 1)) for end in (number.low, number.high))
+    return said(Estimate(number.mean, low, high), f"z.{digits}%")
+
+
 def relative(before: float, after: float, digits: int = 0) -> str:
     """By how much a size has changed, in percent, where it had anything to change from."""
     if not np.isfinite([before, after]).all():

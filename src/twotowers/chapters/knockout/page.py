@@ -16,7 +16,7 @@ from ...publishing import style
 from ...publishing.markdown import escape, table_text
 from ...publishing.plots import accuracy_axis, banded_line, head_map, legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
-from ...publishing.wording import NOT_KNOWN, counted, head_names, intervals, percent, plural, said
+from ...publishing.wording import NOT_KNOWN, counted, head_names, intervals, percent, plural, share
 from ...statistics import Estimate
 
 NAMED = 10  # heads that an alt text names
@@ -273,7 +273,7 @@ def _cell(facts: Facts, row: Any) -> str:
         return NOT_KNOWN
     if facts.evaluation_sets < 2:
         return percent(row.mean, 1)
-    return said(Estimate(row.mean, row.low, row.high), ".1%")
+    return share(Estimate(row.mean, row.low, row.high))
 
 
 def _points(change: float) -> str:

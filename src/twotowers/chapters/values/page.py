@@ -15,7 +15,7 @@ from ...publishing.markdown import code, escape, table_text
 from ...publishing.plots import legend_above, panels
 from ...publishing.publish import Facts, Figure, Text
 from ...publishing.style import ATTENTION, FAINT, GREY, label_looks, narrow
-from ...publishing.wording import counted, intervals, plural, said
+from ...publishing.wording import counted, intervals, plural, said, share
 from ...statistics import Estimate
 from .direct import DEEP, OWN, SHARE
 from .logit_minus import CONTROL, OTHER
@@ -28,6 +28,7 @@ PARTS = ("value", "key", "layer input")  # columns of words
 BESIDE = {"token": (0.0, 0), "weight": (0.115, 0), "value": (0.21, 0), "key": (0.47, 0), "layer input": (0.735, 0)}
 STACKED = {"token": (0.0, 0), "weight": (0.0, 1), "value": (0.26, 0), "key": (0.26, 1), "layer input": (0.26, 2)}
 NOT_MEASURED = "not measured"
+NOTHING = 1e-6  # of what an interval reaches: a mean that is smaller is a rounding error of zero
 
 # Which label arrives with the values?
 
@@ -182,8 +183,8 @@ def _top_shares(shares: pd.DataFrame) -> str:
     rows = [
         (
             escape(r.group),
-            _interval(r.mean_own, r.low_own, r.high_own, "z.1%"),
-            _interval(r.mean_other, r.low_other, r.high_other, "z.1%"),
+            share(Estimate(r.mean_own, r.low_own, r.high_own)),
+            share(Estimate(r.mean_other, r.low_other, r.high_other)),
         )
         for r in shares.itertuples()
     ]
@@ -321,7 +322,8 @@ def _interval(mean: Any, low: Any, high: Any, form: str) -> str:
 
 def _logits(mean: Any, low: Any, high: Any) -> str:
     """Mean and interval in logits, with more digits, up to six, where one of them would lose its sign."""
-    values = [float(x) for x in (mean, low, high) if x != 0]
+    widest = max(abs(low), abs(high))
+    values = [float(x) for x in (mean, low, high) if abs(x) > NOTHING * widest]
     digits = next((n for n in range(3, 6) if all(round(x, n) for x in values)), 6)
-    seen = mean == 0 or round(mean, digits) != 0
+    seen = mean == 0 or any(round(x, digits) for x in values)
     return _interval(mean, low, high, f"+z.{digits}f" if seen else "+.0e")
