@@ -32,8 +32,8 @@ OPEN = re.compile(
 )
 ALLOWED = (
     "one half is guessing, one is perfect",  # a scale
-    "at -100 % everything that the answer needs still stands at that place, at 100 % it has left",  # a scale
-    "at 200 % the answer has fully turned round",  # a scale
+    "at -100% everything that the answer needs still stands at that place, at 100% it has left",  # a scale
+    "at 200% the answer has fully turned round",  # a scale
     "its 95% interval is",  # a method
     "almost all *bar* to almost all *foo*",  # a design
     "almost all *foo* and prompts that are almost all *bar*",  # a design

@@ -77,7 +77,7 @@ def test_a_sentence_says_the_verdict_and_what_it_rests_on():
     assert said.startswith("**C4: supported** by itself; the ledger corrects")
     assert " of accuracy, over 16 sets; smallest effect of interest 5%." in said
     assert ": none of 20 random groups does as well." in said
-    assert "87.6 % to 24.4 %" in said
+    assert "87.6% to 24.4%" in said
     assert said.endswith(f"Specification `{specification.specification_digest()[:12]}`.")
     said = sentence(Evidence("C1", 0, effects(0.0, 3.0)).record())
     assert said.startswith("**C1: inconclusive**. Demonstrations")
