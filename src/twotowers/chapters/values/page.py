@@ -183,8 +183,8 @@ def _top_shares(shares: pd.DataFrame) -> str:
     rows = [
         (
             escape(r.group),
-            share(Estimate(r.mean_own, r.low_own, r.high_own)),
-            share(Estimate(r.mean_other, r.low_other, r.high_other)),
+            _share(r.mean_own, r.low_own, r.high_own),
+            _share(r.mean_other, r.low_other, r.high_other),
         )
         for r in shares.itertuples()
     ]
@@ -318,6 +318,10 @@ def _interval(mean: Any, low: Any, high: Any, form: str) -> str:
     """Mean and interval in a format; words where there is no number."""
     measured = Estimate(mean, low, high)
     return format(measured, form) if measured.known else NOT_MEASURED
+
+
+def _share(mean: Any, low: Any, high: Any) -> str:
+    return share(Estimate(mean, low, high))
 
 
 def _logits(mean: Any, low: Any, high: Any) -> str:
