@@ -83,9 +83,9 @@ def test_signed_changes_are_bars_and_a_table():
     assert text_of(page.SWAP_TABLE, **signed_of()).splitlines() == [
         "| heads, right answer before | attention | values | attention in the paper (summaries of version 3) |",
         "|---|---|---|---|",
-        "| foo-heads, answer foo | -25% (-50% to -12%) | +0% (-10% to +10%) | -21.8 % to -43.0 % |",
+        "| foo-heads, answer foo | -25% (-50% to -12%) | +0% (-10% to +10%) | -21.8% to -43.0% |",
         "| foo-heads, answer bar | +50% (+25% to +75%) | not measured | not known |",
-        "| bar-heads, answer foo | +100% (+50% to +150%) | +0% (+0% to +0%) | +86.0 % to +237.8 % |",
+        "| bar-heads, answer foo | +100% (+50% to +150%) | +0% (+0% to +0%) | +86.0% to +237.8% |",
     ]
 
 
