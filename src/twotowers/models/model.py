@@ -29,7 +29,7 @@ from .families import family_of
 from .family import Family, context_length
 from .files import find_source, sidecars
 from .folder import read_folder
-from .memory import free_memory, own_memory
+from .memory import free_memory, give_back_memory, own_memory
 from .packed import pack_linears
 from .parts import Parts
 from .quantised import dequantise_linears, method_of, require_method, settings_for, version
@@ -213,9 +213,10 @@ class Model:
         return submodule(self.nn._module, self.arch.like).weight.device
 
     def forget_weights(self) -> None:
-        """Drop the loaded weights; they load again with the next use of `nn`."""
+        """Drop the loaded weights, and give their memory back; they load again with the next use of `nn`."""
         for name in ("nn", "arch"):
             self.__dict__.pop(name, None)
+        give_back_memory()
 
     def provenance(self) -> dict[str, Any]:
         """What identifies this model in a figure's provenance; loads no weights.
