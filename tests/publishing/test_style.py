@@ -116,6 +116,11 @@ def test_blue_and_orange_are_labels_and_text_is_text_and_each_colour_has_a_dark_
     both = with_dark(svg)
     for what, colour in set(re.findall(r"\b(fill|stroke): (#\w{6})", svg)):
         assert f'[style*="{what}: {colour}"]{{{what}:{dark(colour)}!' in both
+    # A rule does not reach a marker's own colour, which would stay dark; each use of it has one instead.
+    markers = dict(re.findall(r'<path id="(m\w+)" d="[^"]*" style="([^"]*)"', both))
+    assert not [name for name, look in markers.items() if "#" in look]
+    uses = re.findall(r'<use xlink:href="#(m\w+)"[^>]*style="([^"]*)"', both)
+    assert all("stroke: " in look for name, look in uses if name in markers)
     assert "#000000" not in svg  # what is left at the default would be black on dark pages, too
     assert "<image" not in svg  # nor does a bitmap change
 

@@ -12,10 +12,12 @@ from .style import DARK
 
 ADDRESS = "dark"  # the fragment
 _COLOUR = re.compile(r"\b(fill|stroke): (#[0-9a-f]{6})")
+_MARKER = re.compile(r'(<path id="m[0-9a-f]+" d="[^"]*" style=")stroke: #[0-9a-f]{6}(?:; )?')
 
 
 def with_dark(svg: str) -> str:
     """The text of a picture with the rules for dark pages."""
+    svg = _MARKER.sub(r"\1", svg)  # no rule reaches a marker's own colour; without one it takes that of each use of it
     used = sorted(set(_COLOUR.findall(svg)))
     rules = [f':target [style*="{what}: {colour}"]{{{what}:{dark(colour)}!important}}' for what, colour in used]
     sheet = "\n".join(["<defs>", '  <style type="text/css">', *rules, "  </style>"])
