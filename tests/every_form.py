@@ -3,12 +3,14 @@
     python tests/every_form.py [FAMILY ...]
 
 A form is equal to plain transformers, or refused by name; none may be silently wrong. Some are no model at all, since
-transformers itself can't make or run them. `make test` takes some of all forms (`tests/models/test_every_form.py`).
+transformers itself can't make or run them: those are refused by name, too. `make test` takes some of all forms
+(`tests/models/test_every_form.py`).
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import sys
 import tempfile
 from collections import Counter
@@ -23,6 +25,7 @@ from family_configs import WINDOW, network_of
 from plain import Plain
 from silent import CRASHED, EQUAL, FAMILIES, REFUSED, WRONG, Way, differences, sets_for
 from silent_cases import CASES
+from twotowers.models.family import turned
 
 NONE = "no model in transformers"
 READ = ("capture", "exchange")  # parts, heads, weights and logits; queries, keys and values as they are changed
@@ -39,7 +42,8 @@ NAMED = {
     "clip_qkv": [2.0], "shared_expert_combination_strategy": ["sum"], "expert_selection_fn": ["sigmoid"],
     "num_ln_in_parallel_attn": [1, 2], "rotary_dim": [2, 8],
 }  # fmt: skip
-FACTORS = {"short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [2.0, 3.0, 4.0, 5.0]}
+LENGTHS = ("short", "long")
+KEPT = ("rope_theta", "partial_rotary_factor", "llama_4_scaling_beta", "original_max_position_embeddings")
 ROTATIONS = [
     {"rope_type": "default", "partial_rotary_factor": 0.5},
     {"rope_type": "linear", "factor": 4.0},
@@ -49,25 +53,30 @@ ROTATIONS = [
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64,
     },
-    {"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 64, **FACTORS},
+    {"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 64},
 ]  # fmt: skip
 
 
 def forms(family: str) -> Iterator[tuple[str, object]]:
     """Names of settings, and values that are not those of the family's configuration."""
+    halves = max(turned(FAMILIES[family])) // 2
     for name, value in FAMILIES[family].to_dict().items():
         if not name.startswith("_") and not any(word in name for word in UNTOUCHED):
-            for other in alternatives(name, value):
+            for other in alternatives(name, value, halves):
                 if other != value:
                     yield name, other
 
 
-def alternatives(name: str, value: object) -> list[object]:
-    """Other values of a setting: of the same kind, and what empty ones of that name mean."""
+def alternatives(name: str, value: object, halves: int) -> list[object]:
+    """Other values of a setting: of the same kind, and what empty ones of that name mean.
+
+    Args:
+        halves: angles of a head's rotation, of which those for long texts have a factor each.
+    """
     if name in NAMED:
         return NAMED[name]
     if name == "rope_parameters":
-        return [turned(value, kind) for kind in ROTATIONS] if value else []
+        return [otherwise(value, kind, halves) for kind in ROTATIONS] if value else []
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, float):
@@ -83,35 +92,54 @@ def alternatives(name: str, value: object) -> list[object]:
     return []
 
 
-def turned(parameters: dict, kind: dict) -> dict:
+def otherwise(parameters: dict, kind: dict, halves: int) -> dict:
     """Parameters of a rotation as another kind has them, for layers of every type where there are several."""
     if "rope_theta" not in parameters:
-        return {layers: turned(own, kind) if isinstance(own, dict) else own for layers, own in parameters.items()}
-    return {"rope_theta": parameters["rope_theta"]} | kind
+        types = parameters.items()
+        return {layers: otherwise(own, kind, halves) if isinstance(own, dict) else own for layers, own in types}
+    kept = {name: parameters[name] for name in KEPT if name in parameters}
+    if kind["rope_type"] == "longrope":
+        kept |= {f"{length}_factor": [start + n / 2 for n in range(halves)] for start, length in enumerate(LENGTHS, 1)}
+    return kept | kind
 
 
 def sort(family: str, name: str, value: object, scratch: Path) -> tuple[str, str]:
     """Which kind of outcome a form has, and what is to be said of it."""
     told = FAMILIES[family].to_dict() | {name: copy.deepcopy(value)}
-    try:
-        network_of(type(FAMILIES[family]).from_dict(told)).save_pretrained(scratch)
-        tiny_tokenizer().save_pretrained(scratch)
-        network = Plain.network_in(scratch)
-        with torch.no_grad():
-            network(torch.tensor([[1, 2, 3]]), output_attentions=True)
-    except Exception as error:
-        return NONE, f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    plain = impossible(family, told, scratch)
     try:
         model = twotowers.load(scratch)
-        sets = sets_for(model, Way())[:1]
-        found = {case: CASES[case][0](model, tuple(sets)) for case in READ}
+        sets = tuple(sets_for(model, Way())[:1])
+        found = {case: CASES[case][0](model, sets) for case in READ}
     except twotowers.UserError as error:
-        return REFUSED, str(error)
+        return NONE if plain else REFUSED, f"{plain and f'{plain}; here: '}{error}"
     except Exception as error:
         return CRASHED, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    plain = Plain(scratch)
-    wrong = [differences(found[case], CASES[case][1](plain, tuple(sets)), None) for case in READ]
+    if plain:
+        return WRONG, f"there is an answer, but {plain}"
+    wrong = [differences(found[case], CASES[case][1](Plain(scratch), sets), None) for case in READ]
     return (WRONG, "; ".join(filter(None, wrong))) if any(wrong) else (EQUAL, "")
+
+
+def impossible(family: str, told: dict, scratch: Path) -> str:
+    """Save a model with these settings, and say why transformers can't run it, if so.
+
+    If it can't even be made, what is saved are the family's weights beside these settings.
+    """
+    try:
+        network_of(type(FAMILIES[family]).from_dict(told)).save_pretrained(scratch)
+    except Exception as error:
+        network_of(FAMILIES[family]).save_pretrained(scratch)
+        (scratch / "config.json").write_text(json.dumps(told))
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    finally:
+        tiny_tokenizer().save_pretrained(scratch)
+    try:
+        with torch.no_grad():
+            Plain.network_in(scratch)(torch.tensor([[1, 2, 3]]), output_attentions=True)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    return ""
 
 
 def main(families: list[str]) -> int:

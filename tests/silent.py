@@ -1,9 +1,11 @@
 """Is anything silently wrong? Every public function, on every family, in every way that it may be run, is sorted.
 
     python tests/silent.py [FAMILY ...] > silent.md
+    python tests/silent.py --identities [FAMILY ...] > families.md
 
 Each outcome is one of `KINDS`; equal means: to plain transformers with hooks (`plain`), prompt by prompt. `make test`
-takes each function and family once (`tests/models/test_silent.py`).
+takes each function and family once (`tests/models/test_silent.py`). With `--identities`, the table of families: how far
+each identity of the check is from holding in float32, and which analyses give what plain transformers does.
 """
 
 from __future__ import annotations
@@ -173,6 +175,10 @@ def with_all_experts(config: object) -> object:
     return changed
 
 
+ANALYSES = {
+    "knock-out": "knockout", "cut": "block", "exchange": "exchange", "scores": "head_scores", "screen": "screen",
+    "hand-over": "hand_over",
+}  # fmt: skip
 Row = tuple[str, str, str, str, str]  # family, way, function, kind of outcome, and what is to be said of it
 
 
@@ -226,8 +232,24 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def identities(families: Sequence[str]) -> Iterator[str]:
+    """The table of families, line by line: residuals of the check in float32, and what is said of each analysis."""
+    for n, family in enumerate(families):
+        with tempfile.TemporaryDirectory() as scratch:
+            measured = twotowers.check(load(save(FAMILIES[family], Path(scratch) / "tiny"), Way()))
+            kinds = [row[3] for row in sort(family, ["float32"], list(ANALYSES.values()), Path(scratch))]
+        if not n:
+            yield f"| family | {' | '.join([*measured['identity'], *ANALYSES])} |"
+            yield "|---" * (1 + len(measured) + len(ANALYSES)) + "|"
+        yield f"| {family} | {' | '.join([*(f'{residual:.1e}' for residual in measured['residual']), *kinds])} |"
+
+
 def main(families: Sequence[str]) -> int:
     torch.set_num_threads(1)
+    if families[:1] == ["--identities"]:
+        for line in identities(families[1:] or list(FAMILIES)):
+            print(line, flush=True)
+        return 0
     rows = []
     for family in families or [*FAMILIES, *ODD]:
         ways = list(WAYS)[: 1 if family in ODD else None]

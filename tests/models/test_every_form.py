@@ -23,3 +23,14 @@ def test_a_form_that_is_read_wrongly_is_called_so(tmp_path, monkeypatch):
     kind, note = sort("qwen3", "attention_bias", True, tmp_path)
     assert kind in (WRONG, CRASHED)
     assert note
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "value"),
+    [("mixtral", "num_local_experts", 1), ("helium", "head_dim", 24), ("olmo3", "sliding_window", None)],
+)
+def test_what_transformers_cannot_run_is_refused_by_name(family, name, value, tmp_path):
+    """It stopped within an analysis, with an error of another library, or gave numbers that nothing can confirm."""
+    kind, note = sort(family, name, value, tmp_path)
+    assert kind == NONE
+    assert "loads, but transformers cannot run it (" in note

@@ -11,6 +11,8 @@ from transformers import (
     FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
+    GPTNeoConfig,
+    LlamaConfig,
     MistralConfig,
     MptConfig,
     OlmoConfig,
@@ -27,12 +29,12 @@ from transformers.models.auto.modeling_auto import (
 
 import twotowers
 from conftest import VOCABULARY, make_sets
-from family_configs import CONFIGS, LAYER, LLAMA_LIKE, SIZES, WINDOW, save
+from family_configs import CONFIGS, LAYER, LLAMA_LIKE, SIZES, WINDOW, partial, save
 from twotowers.bench.shapes import SHAPES
 from twotowers.errors import FamilyError, PromptError
 from twotowers.models.families import FAMILIES
 from twotowers.models.families import REFUSED as NAMED
-from twotowers.models.family import context_length
+from twotowers.models.family import context_length, has_experts
 from twotowers.models.model import open_model
 from twotowers.models.registry import REGISTRY
 from twotowers.prompts.packing import pack
@@ -164,8 +166,15 @@ REFUSED = {
     "a norm for each single head": StableLmConfig(**LAYER, qk_layernorm=True),
     "behind a norm": BloomConfig(**SIZES, apply_residual_connection_post_layernorm=True),
     "in slices": BloomConfig(**SIZES, slow_but_exact=True, pretraining_tp=2),
+    "turns one dimension of each head": StableLmConfig(**LAYER, **partial(0.125)),
+    "family llama turns one dimension": LlamaConfig(**LLAMA_LIKE | {"head_dim": 1}),
+    "look back over 0 tokens": GPTNeoConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_layers=1, num_heads=4, attention_types=[[["local"], 1]],
+        window_size=0,
+    ),
+    "look back over -5 tokens": MistralConfig(**LLAMA_LIKE, sliding_window=-5),
     "itself cannot run": FalconConfig(**SIZES, new_decoder_architecture=True, num_kv_heads=2, parallel_attn=False),
-}
+}  # fmt: skip
 
 
 def test_every_decoder_of_transformers_is_a_family_or_refused():
@@ -182,6 +191,10 @@ def test_a_family_that_is_known_not_to_fit_is_refused_with_the_reason_before_any
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(FamilyError, match=f"Models of the family {name} are refused: ..."):
         open_model(tmp_path)
+
+
+def test_a_window_of_another_family_does_nothing():
+    assert context_length(FAMILIES["llama"], LlamaConfig(**LLAMA_LIKE, sliding_window=8)) == 256
 
 
 def test_a_prompt_is_no_longer_than_where_queries_begin_to_grow():
@@ -201,6 +214,11 @@ def test_what_cannot_be_read_exactly_is_refused_by_name(reason, tmp_path):
     with pytest.raises(FamilyError, match=reason) as error:
         open_model(save(config, tmp_path / "refused"))
     assert config.model_type in str(error.value)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_which_families_have_experts_is_seen_in_their_configurations(name):
+    assert has_experts(CONFIGS[name]) == ("experts" in FAMILIES[name.partition("-")[0]].note)
 
 
 @pytest.mark.parametrize("key", [key for key in REGISTRY if key in SHAPES or key in RELEASED])

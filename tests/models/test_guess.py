@@ -1,5 +1,7 @@
 """A family that is taken out of the table is guessed again; what cannot be guessed is told."""
 
+import json
+
 import pytest
 from transformers import Gemma2Config
 
@@ -82,3 +84,26 @@ def test_an_entry_that_is_not_right_says_what_fails(tmp_path, capsys):
 
 def test_a_known_family_needs_no_guess(tiny_folders):
     assert "leave out --guess" in message(FamilyError, lambda: guess(str(tiny_folders["gpt2"])))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "why"),
+    [
+        ("foollama", "transformers has no code for it, and code that comes with a model is never run"),
+        ("llama2", "did you mean 'llama'?\n"),
+        ("vit", "transformers has no decoder of it"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--guess"]])
+def test_what_there_is_no_code_for_is_told_as_such(model_type, why, flags, folder, capsys):
+    """It was said that the configuration could not be read, and that transformers was perhaps out of date."""
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    assert main(["check", str(folder), *flags]) == 2
+    said = capsys.readouterr().err
+    assert f"no supported model family '{model_type}'" in said
+    assert why in said
+
+
+def test_a_decoder_that_is_only_unknown_here_is_led_to_the_guess(tmp_path, capsys):
+    assert main(["check", str(save(register("renamed")(**LLAMA_LIKE), tmp_path / "model"))]) == 2
+    assert "twotowers check MODEL --guess tries" in capsys.readouterr().err

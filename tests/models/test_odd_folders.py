@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import twotowers
 from conftest import make_sets, message
+from family_configs import CONFIGS, save
+from twotowers.cli import main
 from twotowers.errors import ModelError
 from twotowers.models.model import open_model
 
@@ -53,6 +55,26 @@ def test_many_more_weights_than_there_are_are_refused_before_they_are_made(said,
     assert "do not fit its config.json: it describes" in refused(folder)
 
 
+def test_tables_that_would_fill_the_memory_are_refused_before_they_are_made(tmp_path, monkeypatch):
+    """GPT-J makes a row for each position; it was told to fetch the weights again."""
+    folder = save(CONFIGS["gptj"], tmp_path / "tiny")
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"n_positions": 10**9}))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *a, **k: pytest.fail("was made"))
+    assert "asks for tables of 12,000,000,000 numbers beside " in refused(folder)
+
+
+def test_too_little_memory_for_weights_is_told_as_such(folder, monkeypatch, capsys):
+    """It was told as damage, with the advice to fetch them again."""
+
+    def full(*_inputs, **_options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16 bytes.")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    assert main(["check", str(folder)]) == 2
+    assert "There is too little memory for this" in capsys.readouterr().err
+
+
 def test_a_configuration_that_says_its_family_alone_is_refused_at_once(folder):
     """What it leaves out is that of a whole model, of billions of weights."""
     (folder / "config.json").write_text('{"model_type": "llama"}')
@@ -87,6 +109,9 @@ def test_a_setting_that_cannot_be_is_told_as_one_of_the_configuration(said, sett
         {"layer_norm_epsilon": 100.0},
         {"initializer_range": float("-inf")},
         {"rope_scaling": {"rope_type": "linear", "factor": 0.0}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 0}},
+        {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": -1.0}}},
+        {"logits_scaling": 0},
         {"task_specific_params": {"a": [{"b": float("nan")}]}},
     ],
 )

@@ -4,12 +4,14 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
 
 import twotowers
 from plain import Plain
 from silent import CRASHED, EQUAL, FAMILIES, REFUSED, WAYS, WRONG, Way, load, outcome, save, sets_for, sort, table
 from silent_cases import CASES
 from twotowers.models import families
+from twotowers.tracing import check
 
 ELSEWHERE = {"check", "verify"}  # of every family in `test_families`; a screen and a knock-out
 
@@ -42,6 +44,16 @@ def test_what_is_silently_wrong_is_called_so(tmp_path, monkeypatch):
     assert [row[3] for row in rows] == [EQUAL, WRONG, WRONG]
     assert "logits by" in rows[1][4]
     assert "1 silently wrong" in table(rows)
+
+
+@pytest.mark.parametrize(("family", "kind"), [("mixtral", REFUSED), ("mistral", WRONG)])
+def test_an_identity_that_rounding_breaks_is_a_refusal_where_experts_are_chosen_alone(
+    family, kind, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(check.TOLERANCE, torch.bfloat16, 1e-9)
+    (row,) = sort(family, ["bfloat16"], ["check"], tmp_path)
+    assert row[3] == kind
+    assert ("a rounding may send a token to other experts" in row[4]) == (kind == REFUSED)
 
 
 def test_what_stops_without_a_name_is_called_so():

@@ -1,11 +1,14 @@
 """The check passes on every family, and catches the mistakes that a shape does not show."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 import twotowers
+from family_configs import CONFIGS, save
+from twotowers.cli import main
 from twotowers.errors import CheckError, FamilyError, ModelError
 from twotowers.models import architecture
 from twotowers.tracing import check
@@ -137,8 +140,19 @@ def test_attention_without_weights_is_caught(tiny_gpt2):
 
 def test_a_model_that_fails_is_refused_by_name(tiny_gpt2, monkeypatch):
     monkeypatch.setattr(architecture.Architecture, "b_o", lambda self, layer: torch.zeros(self.d_model))
-    with pytest.raises(CheckError, match=r"tiny-gpt2 fails the check: 'heads and bias add up"):
+    with pytest.raises(CheckError, match=r"tiny-gpt2 fails the check: 'heads and .*, so report its family\.$"):
         require(tiny_gpt2)
+
+
+@pytest.mark.parametrize(("family", "remedy"), [("mixtral", ", since a rounding may send .* experts"), ("mistral", "")])
+def test_a_rounded_model_that_fails_is_told_to_use_float32_and_why_experts_need_it(
+    family, remedy, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(check.TOLERANCE, torch.bfloat16, 1e-9)
+    with pytest.raises(CheckError, match=rf"so use float32{remedy}\.$"):
+        require(twotowers.load(save(CONFIGS[family], tmp_path / "tiny"), dtype="bfloat16"))
+    assert main(["check", str(tmp_path / "tiny"), "--dtype", "bfloat16"]) == 1
+    assert re.search(rf"results would be wrong, so use float32{remedy}\.$", capsys.readouterr().err.strip())
 
 
 def test_a_quantised_layer_is_refused():

@@ -151,7 +151,9 @@ def test_a_damaged_part_is_removed_and_made_again(tmp_path):
     text = file.read_text()
     (back,) = PartsIn(tmp_path, "maker").find("a")
     pd.testing.assert_frame_equal(back, table, check_exact=True)
-    file.write_text(text.replace("0.3", "0.4", 1))
+    damaged = text.replace('"b"', '"c"', 1)
+    assert damaged != text
+    file.write_text(damaged)
     assert PartsIn(tmp_path, "maker").find("a") is None
     assert not list(tmp_path.iterdir())
 

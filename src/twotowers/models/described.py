@@ -13,7 +13,7 @@ import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from ..errors import ModelError
+from ..errors import ModelError, out_of_memory
 from ..hub import first_line
 
 
@@ -35,6 +35,26 @@ def described(folder: Path, config: Any, dtype: torch.dtype | None = None) -> nn
         raise ModelError(
             f"No model can be made of the configuration in {folder} ({first_line(error)}); mend its config.json, or "
             f"take the original one."
+        ) from error
+
+
+def require_running(folder: Path, network: Any) -> None:
+    """Refuse a network that loads but that transformers itself cannot run, as it is, over one token.
+
+    Raises:
+        ModelError: with what it stops at.
+    """
+    device = network.get_input_embeddings().weight.device
+    token = torch.zeros(1, 1, dtype=torch.long, device="cpu" if device.type == "meta" else device)
+    try:
+        with quiet_transformers(), torch.no_grad():
+            network(token)
+    except Exception as error:  # whatever a setting that cannot be makes a module raise
+        if out_of_memory(error):
+            raise
+        raise ModelError(
+            f"The model in {folder} loads, but transformers cannot run it ({first_line(error)}); mend its config.json, "
+            f"or take the original one."
         ) from error
 
 

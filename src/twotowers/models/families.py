@@ -6,9 +6,11 @@ import operator
 from dataclasses import replace
 from typing import Any
 
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
 from ..errors import FamilyError, UnknownNameError
 from . import adapting
-from .family import Family
+from .family import Family, turned
 from .rotations import rotate_by_table, rotate_halves_by_layer, rotate_pairs, rotate_pairs_of_halves
 
 LLAMA = Family(
@@ -309,7 +311,16 @@ def require_family(model_type: str) -> None:
         return
     if model_type in REFUSED:
         raise FamilyError(f"Models of the family {model_type} are refused: {REFUSED[model_type]}.")
-    raise FamilyError(str(UnknownNameError("supported model family", model_type, FAMILIES, alike=0.8)))
+    told = str(UnknownNameError("supported model family", model_type, FAMILIES, alike=0.8))
+    hint = without_code(model_type) or "twotowers check MODEL --guess tries to find out how it is read"
+    raise FamilyError(told if told.endswith("?") else f"{told}; {hint}")
+
+
+def without_code(model_type: str) -> str:
+    """Why there is no network of a name to look into; nothing where there is one, by transformers or registered."""
+    if model_type not in CONFIG_MAPPING:
+        return "transformers has no code for it, and code that comes with a model is never run"
+    return "" if CONFIG_MAPPING[model_type] in MODEL_FOR_CAUSAL_LM_MAPPING else "transformers has no decoder of it"
 
 
 def family_of(config: Any) -> Family:
@@ -320,4 +331,8 @@ def family_of(config: Any) -> Family:
     """
     require_family(config.model_type)
     family = FAMILIES[config.model_type]
+    if family.rotary and 1 in turned(config):  # transformers makes two of it, or not, by the family
+        adapting.refused(config, "turns one dimension of each head with its positions, where two are needed")
+    if (window := family.window(config)) is not None and window < 1:
+        adapting.refused(config, f"has layers that look back over {window} tokens")
     return family if family.variant is None else family.variant(family, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,21 @@ def sliding_window(config: Any) -> int | None:
     """Tokens that a layer with a window looks back to; None if no layer has one."""
     kinds = getattr(config, "layer_types", None)
     slides = kinds is None or "sliding_attention" in kinds
-    return getattr(config, "sliding_window", None) if slides else None
+    known = "sliding_window" in inspect.signature(type(config)).parameters  # else it is of another family: nothing
+    return config.sliding_window if slides and known else None
+
+
+def turned(config: Any) -> set[int]:
+    """How many dimensions of each head turn with their positions, as a configuration says for its kinds of layers."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [own for own in rope.values() if isinstance(own, dict)] or [rope]
+    return {int(size * (kind.get("partial_rotary_factor") or 1.0)) for kind in kinds}
+
+
+def has_experts(config: Any) -> bool:
+    """Whether tokens go to some of several experts, by a choice that a rounding can turn."""
+    return any("experts" in name and isinstance(n, int) and n > 1 for name, n in config.to_dict().items())
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ LARGEST = {
     "num_labels": 100_000,  # of another kind of model, but counted out in full
     **dict.fromkeys(("max_position_embeddings", "n_positions"), 1_000_000_000),
 }
+POSITIVE = ("factor", "rope_theta", "logits_scaling")  # what is divided by, or raised to powers
 SENTENCEPIECE = ("llama", "mistral")  # families whose first releases have no other tokenizer than tokenizer.model
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 BESIDE_TOKENIZER = ("added_tokens.json", "special_tokens_map.json")
@@ -129,7 +130,7 @@ def _require_sizes(folder: Path, settings: dict[str, Any]) -> None:
             )
     for name, number in _numbers(settings):
         small = name.endswith(("eps", "epsilon"))  # what is added under a norm's root
-        if not math.isfinite(number) or (small and not 0 <= number <= 1) or (name == "factor" and number <= 0):
+        if not math.isfinite(number) or (small and not 0 <= number <= 1) or (name in POSITIVE and number <= 0):
             raise ModelError(
                 f"The configuration in {folder} cannot be right: its {name} is {number}; mend its config.json."
             )

@@ -20,11 +20,11 @@ from nnsight.tracing.backend import Backend
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from ..arguments import require_flag, require_kind
-from ..errors import FamilyError, MemoryLimitError, ModelError, UnknownNameError
+from ..errors import FamilyError, MemoryLimitError, ModelError, UnknownNameError, out_of_memory
 from ..hub import first_line
 from . import parallel
 from .architecture import Architecture, submodule
-from .described import described, quiet_transformers
+from .described import described, quiet_transformers, require_running
 from .families import family_of
 from .family import Family, context_length
 from .files import find_source, sidecars
@@ -133,7 +133,8 @@ class Model:
         """The nnsight model, with eager attention, so that attention weights can be read.
 
         Raises:
-            ModelError: weights that are missing, truncated, or of another shape than the configuration says.
+            ModelError: weights that are missing, truncated, or of another shape than the configuration says, or that
+                transformers itself cannot run by it.
         """
         if self.remote is True:
             with quiet_transformers():
@@ -161,6 +162,8 @@ class Model:
                     **how,
                 )
         except Exception as error:  # a damaged file may raise anything
+            if out_of_memory(error):
+                raise
             raise ModelError(unloadable(self.folder, first_line(error))) from error
         network, report = loaded
         if problem := misfit(self.folder, report, network):
@@ -168,6 +171,7 @@ class Model:
         if self.quantised:
             dequantise_linears(network, self.dtype)
         if not self.tensor_parallel:
+            require_running(self.folder, network)
             pack_linears(network)
         if self.family.prepare is not None:
             self.family.prepare(network)

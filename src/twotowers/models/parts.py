@@ -101,19 +101,30 @@ def _exact(table: pd.DataFrame | np.ndarray) -> dict[str, Any] | None:
     """A table as JSON, if that gives it back as it is, bit by bit; None if not, and it is made again then."""
     if isinstance(table, np.ndarray):
         return {"array": base64.b64encode(table.tobytes()).decode(), "dtype": str(table.dtype), "shape": table.shape}
-    found = {"columns": [[str(name), str(kind), table[name].tolist()] for name, kind in table.dtypes.items()]}
     try:
+        columns = [(str(name), str(kind), _column(table[name])) for name, kind in table.dtypes.items()]
+        found = {"columns": columns}
         back: Any = _table(json.loads(json.dumps(found)))
     except (TypeError, ValueError):
         return None
     return found if back.equals(table) and list(back.dtypes) == list(table.dtypes) else None
 
 
+def _column(values: pd.Series) -> Any:
+    """Numbers by their bytes, which is shorter and quicker than by their digits; else a list."""
+    plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf"
+    return _exact(values.to_numpy()) if plain else values.tolist()
+
+
 def _table(found: dict[str, Any]) -> pd.DataFrame | np.ndarray:
     if "array" in found:
         flat = np.frombuffer(base64.b64decode(found["array"]), dtype=found["dtype"])
         return flat.reshape(found["shape"]).copy()  # writeable, as one that was just made
-    return pd.DataFrame({name: pd.Series(values, dtype=kind) for name, kind, values in found["columns"]})
+    columns = {
+        name: pd.Series(_table(values) if isinstance(values, dict) else values, dtype=kind)
+        for name, kind, values in found["columns"]
+    }
+    return pd.DataFrame(columns)
 
 
 def _plain(value: Any) -> Any:

@@ -188,7 +188,7 @@ def unloadable(folder: Path, said: str) -> str:
 
 
 def require_fitting(folder: Path, network: nn.Module) -> None:
-    """Refuse a configuration of many more weights than there are, before memory is filled with them.
+    """Refuse a configuration of many more weights than there are, or of huge tables, before they fill the memory.
 
     Args:
         network: as the configuration describes it, without weights.
@@ -197,6 +197,7 @@ def require_fitting(folder: Path, network: nn.Module) -> None:
         ModelError: it does so; weights in 4 bits are half as many numbers as they stand for.
     """
     described = sum(parameter.numel() for parameter in network.parameters())
+    tables = sum(buffer.numel() for buffer in network.buffers())  # of positions, as GPT-J makes them
     files = weight_files(folder)
     there = sum(math.prod(shape) for file in files for _, shape in stored(file).values())
     there += sum(file.stat().st_size for file in files if file.suffix != ".safetensors")
@@ -204,6 +205,11 @@ def require_fitting(folder: Path, network: nn.Module) -> None:
         raise ModelError(
             f"The weights in {folder} do not fit its config.json: it describes {described:,} of them, and "
             f"{there:,} are there; mend its config.json, or fetch the whole model."
+        )
+    if tables > max(4 * there, HARMLESS):
+        raise ModelError(
+            f"The configuration in {folder} cannot be right: it asks for tables of {tables:,} numbers beside {there:,} "
+            f"weights; mend its config.json."
         )
 
 

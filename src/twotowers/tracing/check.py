@@ -17,6 +17,7 @@ from torch import Tensor
 from ..arguments import brief, listed
 from ..errors import ArgumentError, CheckError
 from ..models.architecture import weight_in_out
+from ..models.family import has_experts
 from ..models.model import Model
 from ..models.quantised import held
 from ..prompts.encoding import require_reader
@@ -102,17 +103,31 @@ def require(model: Model, labels: Sequence[str] = TaskLabels().names) -> pd.Data
         CheckError: an identity does not hold; the message names it and its residual.
     """
     table = check(model, labels)
+    if said := refusal(model, table):
+        raise CheckError(said)
+    return table
+
+
+def refusal(model: Model, table: pd.DataFrame) -> str:
+    """The first identity that does not hold, its residual and what to do, as a sentence; empty if all hold."""
     for row in table[~table["holds"]].to_dict("records"):
         if not math.isfinite(row["residual"]):
-            raise CheckError(
+            return (
                 f"{model.name} fails the check: '{row['identity']}' cannot be measured, since weights or what follows "
                 f"from them are no numbers (NaN or infinity); mend the weights, or use float32."
             )
-        raise CheckError(
+        return (
             f"{model.name} fails the check: '{row['identity']}' has residual {row['residual']:.1e} (tolerance "
-            f"{row['tolerance']:.0e}); its results would be wrong, so use float32 or report its family."
+            f"{row['tolerance']:.0e}); its results would be wrong, so {_remedy(model)}."
         )
-    return table
+    return ""
+
+
+def _remedy(model: Model) -> str:
+    if model.arch.dtype == torch.float32:
+        return "report its family"
+    why = ", since a rounding may send a token to other experts" if has_experts(model.config) else ""
+    return f"use float32{why}"
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

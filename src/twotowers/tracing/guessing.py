@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import FamilyError
 from ..hub import first_line
-from ..models.families import FAMILIES, LLAMA
+from ..models.families import FAMILIES, LLAMA, require_family, without_code
 from ..models.family import Family
 from ..models.files import find_source
 from ..models.folder import model_type_in
@@ -58,11 +58,13 @@ def guess(name: str, dtype: str | None = None) -> Guess:
         name: as of `load`.
 
     Raises:
-        FamilyError: the family is known, or its modules are none that an entry could name.
+        FamilyError: the family is known, there is no code for it, or its modules are none that an entry could name.
     """
     model_type = model_type_in(find_source(name).folder)
     if model_type in FAMILIES:
         raise FamilyError(f"The family {model_type} is known, so there is nothing to guess; leave out --guess.")
+    if without_code(model_type):
+        require_family(model_type)
     best: Guess | None = None
     with _as_if_known(model_type) as take:
         model = load(name, dtype=dtype)
