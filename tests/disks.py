@@ -12,6 +12,7 @@ status 1 for faults.
 """
 
 import argparse
+import contextlib
 import shlex
 import signal
 import sys
@@ -100,8 +101,11 @@ def main():
     parser.add_argument("--run", type=Path, default=PROJECT / "book" / "runs" / "toy-gpt2")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with tempfile.TemporaryDirectory(prefix="disks-") as folder:
-        place, tried = Place(Path(folder), options.run), 0
+    with (
+        tempfile.TemporaryDirectory(prefix="disks-") as folder,
+        contextlib.closing(Place(Path(folder), options.run)) as place,
+    ):
+        tried = 0
         for name in options.command:
             place.renew(name)
             process = place.start(COMMANDS[name])

@@ -2,12 +2,13 @@
 
 By hand:
 
-    python tests/memory.py [--model toy-gpt2] [--sets 12] [--sweep NAME ...]
+    [MALLOC_MMAP_THRESHOLD_=65536] python tests/memory.py [--model toy-gpt2] [--sets 12] [--sweep NAME ...]
 
 The model is loaded once; each sweep of each number of sets is measured in a process forked from there, for what a
 process has held it does not give back. Printed is, in MiB, what it held at most beyond the model; what 4 times as many
 sets need beyond 1 time; and how large the table is that these sets give, of which there may be two or three while it is
-put together.
+put together. What grows without that setting and not with it, glibc has kept for itself: as blocks are freed it takes
+ever larger ones from its heap, in which smaller ones that are still used leave holes.
 """
 
 import argparse

@@ -67,7 +67,7 @@ class Place:
 
     def __init__(self, folder, run):
         self.folder, self.root, self.kept = folder, folder / "clone", folder / "kept"
-        self.faults, self.early = [], 0
+        self.faults, self.early, self.process = [], 0, None
         self.kept.mkdir()
         shutil.copytree(PROJECT / "book", self.kept / "book", ignore=shutil.ignore_patterns("runs", "_build"))
         for name in ("_config.yml", "CITATION.cff"):
@@ -95,12 +95,19 @@ class Place:
             (self.own / name).mkdir()
         own = {"TMPDIR": str(self.own / "tmp"), "HOME": str(self.own / "home"), "HF_HUB_OFFLINE": "1"}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "TWOTOWERS"))}
-        return subprocess.Popen(
+        self.process = subprocess.Popen(
             [*within, sys.executable, "-m", "twotowers", *arguments],
             cwd=self.root, env=environment | own, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
+        return self.process
+
+    def close(self):
+        """What was started last ends, if we are stopped before it."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait()
 
     def fault(self, what, text):
         self.faults.append(f"{what}: {text}")
@@ -212,8 +219,11 @@ def main():
     parser.add_argument("--run", type=Path, default=PROJECT / "book" / "runs" / "toy-gpt2")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with tempfile.TemporaryDirectory(prefix="moments-") as folder:
-        place, stopped = Place(Path(folder), options.run), 0
+    with (
+        tempfile.TemporaryDirectory(prefix="moments-") as folder,
+        contextlib.closing(Place(Path(folder), options.run)) as place,
+    ):
+        stopped = 0
         for name in options.command:
             place.renew(name)
             process = place.start(COMMANDS[name])

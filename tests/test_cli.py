@@ -121,6 +121,34 @@ def test_wrong_arguments_exit_with_status_2_and_the_usage(arguments, capfd):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ("run --model a --seed 1 --seed 2", "--seed is given twice"),
+        ("run --model a --task words --scale smoke --task other", "--task is given twice"),
+        ("cite task-shots --model a --model b", "--model is given twice"),
+        ("check a --dtype float32 --dtype bfloat16", "--dtype is given twice"),
+        ("run --model a --slurm mem=1 --slurm mem=2", "--slurm gives two values of mem"),
+        ("run --model a --slurm mem=1 mem=2", "--slurm gives two values of mem"),
+    ],
+)
+def test_no_option_is_silently_preferred_to_itself(arguments, part, capfd):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    assert caught.value.code == 2
+    assert part in capfd.readouterr().err
+
+
+def test_options_of_several_values_add_up(refused):
+    assert "'wrong'" in refused("run", "--model", "toy-gpt2", "--chapter", "wrong", "--chapter", "task")
+    assert "'wrong'" in refused("run", "--model", "toy-gpt2", "--model", "wrong", "--seed", "0", "--seed", "0")
+
+
+@pytest.mark.parametrize("arguments", ["--slurm mem=1", "--submit local --slurm mem=1"])
+def test_options_of_a_cluster_that_is_not_asked_are_refused(refused, arguments):
+    assert "--submit slurm" in refused("run", "--model", "toy-gpt2", *arguments.split())
+
+
 # Models
 
 

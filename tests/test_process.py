@@ -144,6 +144,19 @@ def test_a_full_disk_behind_standard_output_is_named(asked):
     assert done.stderr == "twotowers: No space left on device: standard output\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+def test_a_full_disk_behind_standard_error_leaves_the_status():
+    assert shell("T cite x 2>/dev/full").returncode == 2
+
+
+def test_a_backend_of_matplotlib_that_is_none_stops_nothing():
+    """No window is opened, and matplotlib, which reads the name while it is imported, would refuse it."""
+    done = shell("MPLBACKEND=nonsense T cite towers-exchange --model nothing")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "MPLBACKEND" not in done.stderr
+    assert "backend" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "error",
     [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),

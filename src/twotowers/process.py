@@ -130,23 +130,23 @@ def _flushed(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _silence(sys.stdout)
+        silence(sys.stdout)
         raise OSError(error.errno, error.strerror, "standard output") from error
     return status
 
 
 def _status(error: BaseException, told: Callable[[BaseException], int]) -> int:
     if isinstance(error, BrokenPipeError):
-        _silence(sys.stdout, sys.stderr)
+        silence(sys.stdout, sys.stderr)
         return CLOSED
     try:
         return told(error)
     except BrokenPipeError:
-        _silence(sys.stderr)
+        silence(sys.stderr)
         return CLOSED
 
 
-def _silence(*streams: Any) -> None:
+def silence(*streams: Any) -> None:
     """What is still to be written goes nowhere, so that Python does not complain of it at the end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:

@@ -1,0 +1,73 @@
+"""How the command's options are read: none is silently preferred, and each value is checked where it is given."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines that says what is wrong in one line.
+
+    An option of one value that is given twice is refused unless both are the same; options of several values add up.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("action", None, _Once)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(" ".join(message.splitlines()))
+
+
+class _Once(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("given", {})
+        if given.setdefault(self.dest, values) != values:
+            parser.error(f"{option_string} is given twice, with different values; give it once")
+        setattr(namespace, self.dest, values)
+
+
+class NamedValues(argparse.Action):
+    """Collects `NAME=VALUE` from everywhere into one dictionary; a name with two values is refused."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        found = dict(getattr(namespace, self.dest))
+        for name, value in values:
+            if found.setdefault(name, value) != value:
+                parser.error(f"{option_string} gives two values of {name}; give one")
+        setattr(namespace, self.dest, found)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0, or `ArgumentTypeError`."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no seed; give a whole number from 0")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number from 1, or `ArgumentTypeError`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no such number; give a whole number from 1")
+    return int(text)
+
+
+def named_value(text: str) -> tuple[str, str]:
+    """Name and value of `NAME=VALUE`, or `ArgumentTypeError`."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"'{text}' is no option; give it as name=value")
+    return name, value
