@@ -92,6 +92,12 @@ def test_the_archive_is_a_crate_that_says_what_it_is(archive, tmp_path):
     assert versions == figure["provenance"]["packages"]
     assert crate.get(f"figures/{TOY}_task-shots.svg")["description"] == figure["alt"]
     assert crate.get("#run")["name"] == figure["provenance"]["command"]
+    # What the standard's own validator asks of a crate, where it looked at one of ours.
+    for tool in crate.root_dataset["softwareRequirements"]:
+        assert tool["version"] == tool["softwareVersion"]
+        assert tool["url"] == f"pkg:pypi/{tool['name']}@{tool['version'].replace('+', '%2B')}"
+    assert all(file["name"] and file["description"].endswith(".") for file in crate.data_entities)
+    assert crate.root_dataset["publisher"]["name"] == BY
 
 
 def unfinish(root):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import random
 import string
 
 import pytest
@@ -75,14 +76,30 @@ def test_any_bytes_are_a_task_or_refused_by_name(place, content, ending):
     outcome(place / f"mine{ending}", content)
 
 
-ONE_LINE = CELLS.map(lambda cell: cell.translate(dict.fromkeys(map(ord, "\r\n\0"), " ")))  # refused or passed over
+# Line ends are refused or passed over; half a pair of UTF-16 can be escaped in JSON, but no file of UTF-8 has it.
+ONE_LINE = CELLS.map(
+    lambda cell: cell.translate(dict.fromkeys(map(ord, "\r\n\0"), " ")).encode("utf-8", "replace").decode()
+)
 ROWS = st.lists(
     st.tuples(ONE_LINE, ONE_LINE, st.sampled_from(["", "selection", "Evaluation "])), min_size=1, max_size=12
 )
 
 
+class Backwards(random.Random):
+    """Turns rows round, where chance would."""
+
+    def shuffle(self, x):
+        x.reverse()
+
+
 @given(
     rows=ROWS, order=st.randoms(use_true_random=False), again=st.booleans(), around=st.sampled_from(["", " ", "\u00a0"])
+)
+@example(
+    rows=[("a", "x", "selection"), ("b", "y", "selection"), ("c", "x", "selection")],
+    order=Backwards(),
+    again=False,
+    around="",
 )
 def test_rows_in_another_order_again_or_with_spaces_around_are_the_same_task(place, rows, order, again, around):
     turned = [[f"{around}{cell}{around}" for cell in row] for row in (rows + rows[:3] if again else rows)]

@@ -10,20 +10,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from conftest import message
-from own_tables import GOOD, PAIRS, written
+from own_tables import GOOD, PAIRS
 from twotowers.errors import BEGIN, END, TaskError, UserError
 from twotowers.prompts.spelling import named_plainly
-
-
-@pytest.fixture
-def given(tmp_path):
-    return lambda content, name="mine.csv": written(tmp_path / name, content)
-
-
-@pytest.fixture
-def refused(given):
-    return lambda content, name="mine.csv": message(TaskError, lambda: given(content, name))
 
 
 def archive(*names):

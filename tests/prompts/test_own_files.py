@@ -10,26 +10,9 @@ import zipfile
 import pytest
 
 from conftest import message
-from own_tables import FRUIT, GOOD, PAIRS, TOOLS, written
+from own_tables import FRUIT, GOOD, PAIRS, TOOLS
 from twotowers.errors import TaskError, UserError
 from twotowers.prompts.tasks import HALVES, load_task, portable
-
-
-@pytest.fixture
-def given(tmp_path):
-    return lambda content, name="mine.csv": written(tmp_path / name, content)
-
-
-@pytest.fixture
-def refused(given):
-    """The sentence with which a file is refused, which names it."""
-
-    def why(content, name="mine.csv"):
-        text = message(TaskError, lambda: given(content, name))
-        assert name in text
-        return text
-
-    return why
 
 
 def all_texts(task):
@@ -72,8 +55,8 @@ def test_endings_are_read_in_capitals_too(given, ending):
 def test_a_split_is_used_however_it_is_spelt(given, name):
     rows = "".join(f"{text},{label},{HALVES[i % 2].upper()}\n" for i, (text, label) in enumerate(PAIRS))
     task = given(f"text,label,{name}\n" + rows)
-    assert task.texts["fruit"] == {"selection": ("apple", "plum"), "evaluation": ("pear", "fig")}
-    assert task.texts["tool"] == {"selection": ("saw", "drill"), "evaluation": ("hammer", "file")}
+    assert task.texts["fruit"] == {"selection": ("apple", "plum"), "evaluation": ("fig", "pear")}
+    assert task.texts["tool"] == {"selection": ("drill", "saw"), "evaluation": ("file", "hammer")}
 
 
 @pytest.mark.parametrize("name", ["text", "label", " Label", "TEXT"])
@@ -167,7 +150,7 @@ def test_two_spellings_never_stand_in_two_halves(given):
     task = given(split + "Pear,fruit,selection\n")
     assert task.facts["dropped"]["alike"] == 1
     assert "in one half: 'pear'" in task.account
-    assert task.texts["fruit"] == {"selection": ("apple", "Pear", "plum"), "evaluation": ("fig",)}
+    assert task.texts["fruit"] == {"selection": ("Pear", "apple", "plum"), "evaluation": ("fig",)}
 
 
 def test_texts_of_marks_alone_and_other_signs_are_different_texts(given):

@@ -81,7 +81,7 @@ def test_two_saved_splits_with_the_names_of_the_halves_are_the_halves(folder):
     datasets.DatasetDict(parts).save_to_disk(str(folder / "both"))
     assert load_task(str(folder / "both")).texts["fruit"] == {
         "selection": ("apple", "plum"),
-        "evaluation": ("pear", "fig"),
+        "evaluation": ("fig", "pear"),
     }
 
 
@@ -94,7 +94,7 @@ def test_other_saved_splits_are_refused_with_what_to_give(folder):
 def test_a_split_column_is_read_everywhere(folder):
     columns = {"text": TEXTS, "label": LABELS, "split": list(HALVES) * 4}
     datasets.Dataset.from_dict(columns).to_parquet(folder / "some.parquet")
-    assert load_task(str(folder)).texts["tool"] == {"selection": ("saw", "drill"), "evaluation": ("hammer", "file")}
+    assert load_task(str(folder)).texts["tool"] == {"selection": ("drill", "saw"), "evaluation": ("file", "hammer")}
 
 
 def test_a_message_about_two_files_names_both(folder):

@@ -7,19 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from conftest import message
-from own_tables import GOOD, PAIRS, written
-from twotowers.errors import TaskError
-
-
-@pytest.fixture
-def given(tmp_path):
-    return lambda content, name="mine.csv": written(tmp_path / name, content)
-
-
-@pytest.fixture
-def refused(given):
-    return lambda content, name="mine.csv": message(TaskError, lambda: given(content, name))
+from own_tables import GOOD, PAIRS
 
 
 def table(row, header="text,label\n"):

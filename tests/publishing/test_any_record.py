@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import message
 from twotowers.errors import DamagedRunError, RunFolderError, UserError
+from twotowers.pipeline.crate import require_finished
 from twotowers.pipeline.status import run_status
 from twotowers.publishing.ledger import ledger
 from twotowers.publishing.run_folder import RunFolder
@@ -88,6 +90,25 @@ def test_a_record_is_believed_or_refused_by_name(run, content):
     assert all(line.run == "toy-gpt2" for line in run_status(ROOT, run))
     named(lambda: ledger(run.path))
     assert (run.path.parent / "outside").read_text() == "keep me"
+
+
+def test_half_a_pair_is_no_text_of_a_record(run):
+    """It can be read, escaped as it is, but no page and no archive could be written with it."""
+    record = small()
+    record["run"]["title"] = "a\ud800"
+    (run.path / "run.json").write_text(json.dumps(record))
+    assert "toy-gpt2/run.json is not a record of a run" in message(DamagedRunError, run.record)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_in_the_place_of_a_record_or_file_is_not_waited_for(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    os.mkfifo(run.path / "run.json")
+    assert "run/run.json is not a record of a run" in message(DamagedRunError, run.record)
+    assert "run/run.json is not a record of a run" in message(DamagedRunError, lambda: require_finished(ROOT, run))
+    os.mkfifo(run.path / "a.csv")
+    assert run.damage({"files": {"a.csv": "0" * 64}}) == ["a.csv is a pipe"]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)

@@ -49,7 +49,7 @@ def test_bibtex_says_the_same_after_it_was_read(table, model):
     key, found, fields = read(bibtex(made))
     assert key == Citation(made).key
     assert re.fullmatch(r"[a-z0-9-]+:[0-9a-f]{8}", key)
-    assert fields["title"] == f"Figure task-shots, model {model}"
+    assert fields["title"] == f"Figure task-shots, model {model}, task words"
     assert [str(person) for person in found.persons["author"]] == [f"{{{project().authors[0]}}}"]
     assert (fields["year"], fields["version"]) == ("2025", "9.8.7")
     for part in ("c0ffee", "revision abc", "Task words, seed 3, scale book", "2025-01-02", "0" * citing.LONG):
@@ -69,7 +69,7 @@ def test_ris_has_a_tag_on_every_line(table, model):
     assert all(re.fullmatch(r"[A-Z][A-Z0-9]  - .*", line) for line in lines)
     assert (lines[0], lines[-1]) == ("TY  - FIGURE", "ER  - ")
     fields = dict(line.split("  - ", 1) for line in lines)
-    assert fields["TI"] == f"Figure task-shots, model {model}"
+    assert fields["TI"] == f"Figure task-shots, model {model}, task words"
     assert (fields["PY"], fields["DA"]) == ("2025", "2025/01/02")
 
 
@@ -77,7 +77,7 @@ def test_the_words_are_one_line_with_all_that_is_known(table):
     said = text(record(table))
     assert "\n" not in said
     assert said.startswith(
-        f"{project().authors[0]} (2025). Figure task-shots, model some-model. In: {project().title}."
+        f"{project().authors[0]} (2025). Figure task-shots, model some-model, task words. In: {project().title}."
     )
 
 

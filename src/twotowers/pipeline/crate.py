@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ..errors import UserError, writing
 from ..publishing.citing import project
@@ -35,6 +36,13 @@ SPECIFICATION = "#specification"
 LONGEST = 100  # letters of a name
 _DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip can name: when a file was packed is no part of it
 _KINDS = {".ipynb": "application/x-ipynb+json", ".csv": "text/csv", ".svg": "image/svg+xml"}
+_FOLDERS = {  # of a run, and what lies in them
+    "claims": "The effects of a claim, set by set, and the verdict on them.",
+    "figures": "Facts, data or picture of a figure.",
+    "handed": "What a chapter hands on to others.",
+    "shown": "What a page says of a chapter, computed.",
+    "tables": "A table of measurements.",
+}
 
 
 class NotFinishedError(UserError):
@@ -85,8 +93,9 @@ def require_finished(root: Path, run: RunFolder) -> None:
     """Refuse what is not all there, up to date and our own.
 
     Raises:
-        NotOursError, NotFinishedError: it is not.
+        DamagedRunError, NotOursError, NotFinishedError: it is not.
     """
+    run.record()
     if (made := contribution(run)) is not None:
         raise NotOursError(f"The run {run.name} was contributed {made.by_whom}; hand on the archive that it came in.")
     bad = [line for line in run_status(root, run) if line.state.name != DONE]
@@ -140,6 +149,7 @@ def metadata(run: RunFolder, files: Mapping[str, bytes], by: str | None) -> dict
     action = {"@type": "CreateAction", "name": made["command"], "endTime": today}
     run_of = crate.add(ContextEntity(crate, "#run", properties=action))
     run_of["instrument"], run_of["result"] = software, parts
+    crate.root_dataset["publisher"] = who or _publisher(crate, ContextEntity)
     crate.root_dataset["mentions"] = run_of
     if who:
         crate.root_dataset["author"] = who
@@ -155,11 +165,21 @@ def _made(run: RunFolder) -> dict[str, Any]:
 
 def _licence(crate: Any, entity: Any) -> Any:
     name = project().licence
-    return entity(crate, f"https://spdx.org/licenses/{name}", properties={"@type": "CreativeWork", "name": name})
+    about = {"@type": "CreativeWork", "name": name, "description": f"The licence {name}, as the list of SPDX has it."}
+    return entity(crate, f"https://spdx.org/licenses/{name}", properties=about)
+
+
+def _publisher(crate: Any, entity: Any) -> Any:
+    """Who answers for it where nobody says that he or she ran it."""
+    return crate.add(
+        entity(crate, "#authors", properties={"@type": "Organization", "name": ", ".join(project().authors)})
+    )
 
 
 def _software(name: str, version: str) -> dict[str, str]:
-    return {"@type": "SoftwareApplication", "name": name, "softwareVersion": version}
+    """A package, with its package URL (ECMA-427), which names it whatever serves it."""
+    url = f"pkg:pypi/{name}@{quote(version, safe='')}"
+    return {"@type": "SoftwareApplication", "name": name, "softwareVersion": version, "version": version, "url": url}
 
 
 def _files(run: RunFolder, files: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -167,9 +187,15 @@ def _files(run: RunFolder, files: Mapping[str, bytes]) -> Iterator[tuple[str, di
     digests = {file: made for entry in run.record()["chapters"].values() for file, made in entry["files"].items()}
     for name, content in files.items():
         kind = _KINDS.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
-        about = {"encodingFormat": kind, "contentSize": str(len(content))}
+        about = {"name": Path(name).name, "description": _description(name), "contentSize": str(len(content))}
+        about["encodingFormat"] = kind or "application/octet-stream"
         about["sha256"] = digests.get(name) or hashlib.sha256(content).hexdigest()
         beside = f"{name.rpartition('.')[0]}.json"
         if name.startswith("figures/") and beside in files and not name.endswith(".json"):
             about["description"] = json.loads(files[beside])["alt"]
         yield name, about
+
+
+def _description(name: str) -> str:
+    """What kind of file of a run it is, by its folder."""
+    return _FOLDERS.get(name.rpartition("/")[0], "An executed chapter." if name != RECORD else "The run's record.")

@@ -78,7 +78,8 @@ class TaskLabels:
             return f"{said} Where the text says foo and bar, read {' and '.join(sorted(self.names, reverse=True))}."
         return (
             f"{said} Where the text says foo and bar, read these {number}; where it says the other label, or the other "
-            f"class, read all others, or, of an exchange, the next of {', '.join(sorted(self.names))}, in a circle."
+            f"class, read all others, or, of an exchange, the next of {', '.join(sorted(self.names))}, in a circle. "
+            f"Two-way accuracy is then that between all {number}."
         )
 
 

@@ -217,7 +217,7 @@ def _own(path: Path, table: tables.Table) -> Task:
         task = _split(path.name, texts)
     else:
         halves = {
-            category: {half: tuple(t for t in own if first[t].split == half) for half in HALVES}
+            category: {half: tuple(sorted(t for t in own if first[t].split == half)) for half in HALVES}
             for category, own in texts.items()
         }
         task = _task(path.name, halves)

@@ -86,7 +86,8 @@ class Citation:
 
     @property
     def title(self) -> str:
-        return f"Figure {self.record['figure']}, model {self.record['model']}"
+        task = f", task {self.record['task']}" if self.record["task"] else ""
+        return f"Figure {self.record['figure']}, model {self.record['model']}{task}"
 
     @property
     def version(self) -> str:

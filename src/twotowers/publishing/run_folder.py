@@ -85,7 +85,9 @@ class RunFolder:
         """
         file = self.path / "run.json"
         try:
-            return parsed(file.read_text(encoding="utf-8")) if file.exists() else parsed(json.dumps(EMPTY))
+            if file.exists() and not file.is_file():
+                raise ValueError  # a pipe would be waited for
+            return parsed(file.read_text(encoding="utf-8") if file.exists() else json.dumps(EMPTY))
         except (OSError, ValueError):
             raise DamagedRunError(
                 f"{self.name}/run.json is not a record of a run; run the model again to replace it."
@@ -239,7 +241,9 @@ class RunFolder:
             try:
                 if self._leads_out(file):
                     problems.append(f"{file} leads out of the run's folder")
-                elif digest_of(self.path / file) != digest:
+                elif (path := self.path / file).is_fifo():
+                    problems.append(f"{file} is a pipe")  # which would be waited for
+                elif digest_of(path) != digest:
                     problems.append(f"{file} was changed")
             except FileNotFoundError:
                 problems.append(f"{file} is gone")

@@ -25,6 +25,7 @@ def parsed(text: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(text)
+        json.dumps(record, ensure_ascii=False).encode()  # half a pair of UTF-16 can be read, but no page can be written
     except RecursionError:
         raise ValueError("too deep") from None
     _require(isinstance(record, dict) and record.get("format") == FORMAT)
