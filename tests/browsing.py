@@ -43,7 +43,7 @@ def open_tab(browser):
         tab.wrong = wrong = []
         tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
         tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("requestfailed", lambda asked: wrong.append(asked.url))
+        tab.on("requestfailed", lambda asked: wrong.append(f"{asked.url} {asked.failure}"))
         tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
         if address:
             tab.goto(address)

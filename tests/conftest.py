@@ -27,7 +27,7 @@ import twotowers
 from twotowers.prompts.tasks import load_task
 from twotowers.toy.data import make_tokenizer, read_words
 
-pytest_plugins = ["clones", "archives", "browsing", "vocabularies"]
+pytest_plugins = ["clones", "archives", "browsing", "own_tables", "vocabularies"]
 
 # Properties of inputs made by chance: always the same few cases in `make test`, many new ones on request, with
 #     pytest --hypothesis-profile=long

@@ -11,7 +11,7 @@ from twotowers.pipeline.overview import MEASURES
 
 PACKAGE = Path(twotowers.__file__).parent
 LAYERS = (
-    "paper errors process",
+    "paper errors process options",
     "arguments clustering processes",
     "statistics",
     "hub",

@@ -15,6 +15,7 @@ from twotowers.clustering import clustered_error
 from twotowers.paper import CLAIMS
 from twotowers.pipeline.freshness import text_of
 from twotowers.pipeline.texts import notebook_of
+from twotowers.prompts.task_labels import TaskLabels, usual_labels
 from twotowers.prompts.tasks import load_task
 from twotowers.publishing.evidence import Evidence
 from twotowers.publishing.run_folder import project_root
@@ -72,6 +73,13 @@ def test_evidence_of_four_classes_comes_back_and_sets_chance():
     assert (again.labels, again.chance, again.verdict.verdict) == (4, 0.25, SUPPORTED)
     two = Evidence("C11", 0, frame(np.linspace(0.4, 0.6, 16)), shown([tuple("abcd")] * 16))
     assert (two.verdict.verdict, two.verdict.reason) == (UNTESTABLE, "its question needs two labels, and here are 4")
+
+
+def test_words_for_two_labels_are_read_otherwise_where_there_are_four():
+    said = usual_labels(4).account()
+    assert "where it says the other label" in said
+    assert said.endswith("Two-way accuracy is then that between all 4.")
+    assert "wo-way" not in TaskLabels().account()
 
 
 def test_only_a_chapter_of_one_of_two_labels_is_cut_short():

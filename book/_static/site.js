@@ -15,6 +15,14 @@
   root.classList.add("has-script");
   asRemembered();
 
+  /* Paper is white: what is printed has the colours of light pages. */
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme = root.dataset.theme;
+    root.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => { root.dataset.theme = theme; });
+
   /* Where the reader is: what the address names, else the last heading or figure above the middle of the window. */
   const place = () => {
     if (location.hash) return decodeURIComponent(location.hash.slice(1));
@@ -117,7 +125,7 @@
     }
   };
 
-  /* An SVG of ours takes its colours for dark pages when its address ends in #dark; paper is never dark. */
+  /* An SVG of ours takes its colours for dark pages when its address ends in #dark. */
   const painted = () => {
     const pictures = [...document.querySelectorAll("article img, article picture source")]
       .map((picture) => [picture, picture.matches("img") ? "src" : "srcset"])
@@ -131,8 +139,6 @@
     const asThePage = () => paint(root.dataset.theme === "dark");
     asThePage();
     new MutationObserver(asThePage).observe(root, { attributes: true, attributeFilter: ["data-theme"] });
-    addEventListener("beforeprint", () => paint(false));
-    addEventListener("afterprint", asThePage);
   };
 
   document.addEventListener("DOMContentLoaded", () => {

@@ -97,6 +97,16 @@ def test_the_page_says_what_the_exchange_did():
     assert [t.get_text() for t in drawing.axes[0].get_yticklabels()] == list(exchange_page.ROWS.values())
 
 
+def test_curves_of_one_set_are_said_to_be_without_intervals_beside_whiskers_of_more():
+    """The sentence stood behind that on whiskers, as if it took it back."""
+    means = exchanging.summary(planted())
+    given = {"means": means, "curve": CURVE, "heads": HEADS, "sets": 3, "curve_sets": 1}
+    _, caption, _ = figure_of(exchange_page.EXCHANGE, make_facts(), given)
+    assert (
+        "The curves are of one set, so without intervals. Whiskers: 95% intervals over 3 demonstration sets." in caption
+    )
+
+
 def test_the_page_of_a_model_at_chance_or_with_few_heads_says_no_more_than_there_is():
     text, *_ = shown(planted(intact=0.0))
     assert "no margin" in text

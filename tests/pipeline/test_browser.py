@@ -18,6 +18,9 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 expect = playwright.expect  # it looks again until it is so: what a click leads to is there a little later
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_browser]
 MODELS, CHAPTERS = ("one", "two"), ("task", "locate")
+# Equations and tables that don't fit into their line.
+CUT = """[...document.querySelectorAll("mjx-container[display=true], .pst-scrollable-table-container")]
+    .filter((part) => part.scrollWidth > part.clientWidth + 1).map((part) => part.textContent.trim().slice(0, 80))"""
 expect.set_options(timeout=PATIENCE)
 
 
@@ -43,10 +46,14 @@ def test_every_page_is_whole_in_itself_fits_and_can_be_used_by_all(pages, runs, 
         if name == "index.html" or runs[1] in name:
             continue  # it only leads on; the other model's pages are made alike
         for width in WIDTHS:
+            tab.goto("about:blank")  # else this page once more is a reload, which gives up what is still asked for
             tab.set_viewport_size({"width": width, "height": 900})
+            tab.wrong.clear()
             tab.goto(path.as_uri())
             if tab.evaluate("document.documentElement.scrollWidth") > width:
                 tab.wrong.append(f"wider than {width}")
+            if width == WIDTHS[0]:  # on a phone they scroll
+                tab.wrong.extend(f"cut off: {text}" for text in tab.evaluate(CUT))
             tab.evaluate(axe)
             found[f"{name} at {width}"] = [*tab.wrong, *problems_of(tab)]
             tab.wrong.clear()
@@ -206,6 +213,24 @@ def test_figures_are_dark_on_dark_pages_only(pages, runs, tab):
     assert corner_of(figure) == tuple(int(dark(PAPER)[i : i + 2], 16) for i in (1, 3, 5))
     tab.evaluate("document.documentElement.dataset.theme = 'light'")
     expect(figure).to_have_attribute("src", re.compile(r"\.svg$"))
+
+
+def test_a_dark_page_is_printed_in_the_colours_of_light_ones_and_says_of_what_version_it_is(pages, runs, tab):
+    tab.goto(pages[f"runs/{runs[0]}/locate.html"].as_uri())
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'")
+    figure = tab.locator("article figure img").first
+    expect(figure).to_have_attribute("src", re.compile(r"\.svg#dark$"))
+    tab.evaluate("""() => addEventListener("beforeprint", () => setTimeout(() => {
+        const paper = getComputedStyle(document.body), footer = document.querySelector(".bd-footer-content");
+        window.printed = [paper.backgroundColor, footer.checkVisibility(), document.querySelector("article img").src];
+    }))""")
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    paper, dated, picture = tab.wait_for_function("window.printed").json_value()
+    assert (paper, dated) == ("rgb(255, 255, 255)", True)
+    assert picture.endswith(".svg")
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(figure).to_have_attribute("src", re.compile(r"\.svg#dark$"))
 
 
 def corner_of(picture):

@@ -112,8 +112,17 @@ def test_durations_have_two_digits_and_a_unit_that_fits(seconds, said):
 
 
 def test_the_registry_is_shown_whole():
-    text = costs.registry()
-    assert all(f"`{key}`" in text and f"{entry.parameters:,}" in text for key, entry in REGISTRY.items())
+    rows = {line.split("`")[1]: line for line in costs.registry().splitlines() if line.startswith("| `")}
+    assert list(rows) == list(REGISTRY)
+    assert all(f" {costs.in_words(entry.parameters)} |" in rows[key] for key, entry in REGISTRY.items())
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(7, "7"), (338_816, "339 thousand"), (134_515_008, "135 million"), (32_528_943_616, "32.5 billion")],
+)
+def test_large_numbers_have_three_digits_and_a_word(number, said):
+    assert costs.in_words(number) == said
 
 
 @pytest.mark.usefixtures("one_thread")

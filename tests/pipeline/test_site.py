@@ -52,7 +52,7 @@ def book(tiny_folders, tmp_path_factory, one_thread):
     """A clone with a run of a chapter of each of several models, and its site."""
     with pytest.MonkeyPatch.context() as patch:
         here = tmp_path_factory.mktemp("site")
-        root = clone(here / "clone", patch)
+        root = clone(here / "my [own] clone, 100 % #1", patch)  # whose brackets are none of a pattern
         patch.setenv("TWOTOWERS_CACHE", str(here / "cache"))
         patch.setattr(looks, "redraw", as_it_was)
         patch.setattr(site, "cores", lambda: 1)  # other processes do not know of what is made up

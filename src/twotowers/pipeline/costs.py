@@ -88,12 +88,27 @@ def measured(runs: Sequence[Published]) -> str:
 
 def registry() -> str:
     """The models that have a key, as a Markdown table."""
-    head = ["key", "weights", "number of weights", "source", "licence", "template"]
+    head = ["key", "weights", "memory", "source", "licence", "template"]
     rows = [
-        (f"`{e.key}`", f"{size(e.memory)} ({e.dtype})", f"{e.parameters:,}", f"`{e.source}`", e.licensed, e.template)
-        for e in REGISTRY.values()
+        (
+            f"`{entry.key}`",
+            in_words(entry.parameters),
+            f"{size(entry.memory)} ({entry.dtype})",
+            f"`{entry.source}`",
+            entry.licensed,
+            entry.template,
+        )
+        for entry in REGISTRY.values()
     ]
     return stacking(head, rows)
+
+
+def in_words(number: int) -> str:
+    """A large number in three digits and a word."""
+    unit, word = next(
+        own for own in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand"), (1, "")) if number >= own[0]
+    )
+    return f"{number / unit:.3g} {word}".strip()
 
 
 def of_the_paper(runs: Sequence[Published]) -> str:

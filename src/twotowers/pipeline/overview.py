@@ -18,6 +18,7 @@ from ..publishing.publish import narrow_file
 from ..publishing.run_folder import figure_stem
 from ..statistics import SUPPORTED
 from ..toy.page import NAME as TOY
+from .costs import in_words
 from .explore import TITLE
 from .pages import LOOK, LOOK_IN, Published
 from .same_axes import drawn_alike
@@ -59,10 +60,8 @@ def about(name: str) -> str:
     """What the model of a run is that has the name of a registry key; nothing of others."""
     if name not in REGISTRY:
         return ""
-    entry, units = REGISTRY[name], ((1e9, "billion"), (1e6, "million"), (1e3, "thousand"))
-    unit, word = next(own for own in units if entry.parameters >= own[0])
-    number = f"{entry.parameters / unit:.3g}"
-    return f"A model with {number} {word} weights, of the family `{entry.family}`."
+    entry = REGISTRY[name]
+    return f"A model with {in_words(entry.parameters)} weights, of the family `{entry.family}`."
 
 
 def over_seeds(table: pd.DataFrame) -> str:

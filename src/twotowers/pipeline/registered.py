@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from ..models.memory import free_memory
 from ..models.registry import REGISTRY
+from .costs import size
 from .status import chapters_made
 
 DROPPED = ("template", "family", "licence", "chapters", "source", "fits")  # where there is no room, the first first
@@ -25,7 +26,7 @@ def registered(width: int | None = None) -> str:
         {
             "key": entry.key,
             "family": entry.family,
-            "weights": f"{entry.memory / 2**30:.1f} GiB",
+            "weights": size(entry.memory),
             "fits": "yes" if entry.memory < free else "no",
             "chapters": str(chapters_made(entry.key)),
             "licence": entry.licensed,
@@ -40,7 +41,7 @@ def registered(width: int | None = None) -> str:
         out.append(DROPPED[len(out)])
         del widths[out[-1]]
     said = (
-        f"Weights fit if they are smaller than the free memory here, {free / 2**30:.1f} GiB; chapters: run already; "
+        f"Weights fit if they are smaller than the free memory here, {size(free)}; chapters: run already; "
         f"gated: the source asks for an account to which access was granted."
     )
     if out:

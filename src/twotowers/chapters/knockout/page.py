@@ -77,7 +77,7 @@ def dose_figure(curve: pd.DataFrame) -> Drawing:
             part = curve[(curve["label"] == label) & (curve["kind"] == kind)]
             banded_line(ax, part, "removed", label=name, colour=colour, marker=marker, line=line)
         ax.set(xlabel="heads removed", title=f"gold label {label}")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # panels of four labels are narrow
         accuracy_axis(ax, max(2, len(labels)))
     axes[0].set_ylabel("accuracy")
     handles, names = axes[0].get_legend_handles_labels()

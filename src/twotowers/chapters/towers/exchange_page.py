@@ -80,13 +80,14 @@ def _caption(facts: Facts, means: pd.DataFrame, heads: Sequence[Sequence[int]], 
     below = "Below zero the model gives the *other* label."
     if len(facts.labels) > 2:
         below = "Below zero the *next* label is more likely than the right one."
+    curve = intervals("Bands", curve_sets) if curve_sets > 1 else "The curves are of one set, so without intervals."
     return (
         f"Left: margin (right label's logit minus the {facts.exchanged} label's) on the evaluation half when one "
         "part of a head's computation at the last position is exchanged between the classes, in the in-context heads "
         f"({head_names(heads)}), in the strongest of them, in all deep heads, and "
         f"in all deep heads but these.{beside} {below} Grey line: nothing "
         f"exchanged. Right: the query of the {facts.exchanged} class in the first n deep heads by exchange score, "
-        f"and in all but the first n. {intervals('Whiskers', sets)} {intervals('Bands', curve_sets)}"
+        f"and in all but the first n. {curve} {intervals('Whiskers', sets)}"
     )
 
 

@@ -40,7 +40,7 @@ def explore_figure(
     drawn = rows[["weight", MOVED_WEIGHTS["query-other"]]].to_numpy(dtype=float)
     ax.set_xlim(0, max(LEAST, 1.08 * drawn[np.isfinite(drawn)].max(initial=0)))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.xaxis.set_major_locator(MaxNLocator(4 if ax.get_xlim()[1] > 0.03 else 2))  # small shares have longer labels
+    ax.xaxis.set_major_locator(MaxNLocator(3 if ax.get_xlim()[1] > 0.03 else 2))  # small shares have longer labels
     ax.set(xlabel=f"attention weight, head {head}")
     for name, colour, marker, shift in ((head, ONE, "^", -0.12), (CHOSEN, TESTED, "o", 0.12)):
         place = [parts.index(part) + shift for part in margins[name]]
