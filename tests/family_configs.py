@@ -22,6 +22,7 @@ from transformers import (
     ExaoneMoeConfig,
     FalconConfig,
     FlexOlmoConfig,
+    Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     Glm4Config,
@@ -44,6 +45,7 @@ from transformers import (
     MinistralConfig,
     MistralConfig,
     MixtralConfig,
+    MptConfig,
     NemotronConfig,
     Olmo2Config,
     Olmo3Config,
@@ -114,6 +116,7 @@ CONFIGS = {
         num_heads=4, attention_types=[[["global", "local"], 2]], window_size=WINDOW,
     ),
     "bloom": BloomConfig(vocab_size=VOCABULARY, hidden_size=48, n_layer=3, n_head=6),  # 6: slopes of two series
+    "mpt": MptConfig(vocab_size=VOCABULARY, d_model=48, n_heads=6, n_layers=3, max_seq_len=256),  # 6: as above
     "falcon-one-key": FalconConfig(**SIZES, multi_query=True, parallel_attn=True, bias=False),
     "falcon-groups": FalconConfig(**SIZES, new_decoder_architecture=True, num_kv_heads=2),
     "falcon-one-norm": FalconConfig(**SIZES, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
@@ -165,6 +168,10 @@ CONFIGS = {
     "ministral": MinistralConfig(**LLAMA_LIKE, **KINDS),
     "cwm": CwmConfig(**LLAMA_LIKE, **KINDS),
     "gemma3_text": Gemma3TextConfig(**LLAMA_LIKE, **KINDS, query_pre_attn_scalar=24),
+    "gemma2": Gemma2Config(
+        **LLAMA_LIKE, query_pre_attn_scalar=24, sliding_window=WINDOW, attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
     "biogpt": BioGptConfig(**SIZES, intermediate_size=48, pad_token_id=1),
     "granitemoe": GraniteMoeConfig(**RMS, num_local_experts=4, num_experts_per_tok=2, **SCALES),
     "hyperclovax": HyperCLOVAXConfig(**LLAMA_LIKE, **SCALES),
@@ -193,6 +200,9 @@ CONFIGS = {
     ),
     "vaultgemma": VaultGemmaConfig(
         **LLAMA_LIKE, **KINDS, query_pre_attn_scalar=24, final_logit_softcapping=None, attn_logit_softcapping=None
+    ),
+    "vaultgemma-capped": VaultGemmaConfig(
+        **LLAMA_LIKE, **KINDS, query_pre_attn_scalar=24, final_logit_softcapping=3.0, attn_logit_softcapping=2.0
     ),
 }  # fmt: skip
 

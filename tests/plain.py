@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from twotowers.models.families import family_of
 
-FUSED = {"gpt2": "c_attn", "gpt_bigcode": "c_attn", "phi3": "qkv_proj"} | dict.fromkeys(
+FUSED = {"mpt": "Wqkv", "gpt2": "c_attn", "gpt_bigcode": "c_attn", "phi3": "qkv_proj"} | dict.fromkeys(
     ("gpt_neox", "bloom", "falcon"), "query_key_value"
 )
 TOGETHER = ("olmo2", "olmo3", "olmoe", "flex_olmo", "minimax_m2")  # with one norm of all queries, and one of all keys
@@ -109,7 +109,7 @@ class Plain:
         heads, groups = self.n_heads, self.n_groups
         number = torch.arange((heads + 2 * groups) * size)
         family = self.config.model_type
-        if family in ("gpt2", "phi3") or (family == "gpt_bigcode" and self.config.multi_query):
+        if family in ("gpt2", "phi3", "mpt") or (family == "gpt_bigcode" and self.config.multi_query):
             return [
                 part.unflatten(0, (-1, size)) for part in number.split([heads * size, groups * size, groups * size])
             ]
@@ -216,6 +216,14 @@ class Plain:
             else:
                 factor = normed / final
             return (v * factor) @ self.unembed.weight.float().T * self._logit_scale
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits of whole residuals as the model gives them, from what is projected."""
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+    @property
+    def cap(self) -> float | None:
+        return getattr(self.config, "final_logit_softcapping", None)
 
     def positions(self, places: Sequence[int]) -> Tensor:
         """What is embedded for places."""

@@ -139,7 +139,8 @@ def without_edges(plain: Plain, ids: Sequence[int], layers: range, lost: Sequenc
     mask = torch.zeros(1, 1, length, length, dtype=plain.dtype).masked_fill(~allowed, torch.finfo(plain.dtype).min)
 
     def cut(_module: object, inputs: tuple, options: dict) -> tuple[tuple, dict]:
-        return inputs, options | {"attention_mask": mask}
+        of_yes_and_no = options["attention_mask"].dtype == torch.bool
+        return inputs, options | {"attention_mask": ~allowed[None, None] if of_yes_and_no else mask}
 
     with ExitStack() as stack:
         for layer in layers:

@@ -62,7 +62,7 @@ def theirs_capture(plain: Plain, sets: Sets) -> Numbers:
 
 
 def log_probability(plain: Plain, read: Read, v: torch.Tensor, token: int) -> torch.Tensor:
-    return plain.projected(read, v).log_softmax(-1)[..., token]
+    return plain.capped(plain.projected(read, v)).log_softmax(-1)[..., token]
 
 
 def ours_locate(model: Model, sets: Sets) -> Numbers:
@@ -98,7 +98,8 @@ def theirs_locate(plain: Plain, sets: Sets) -> Numbers:
             "attention": towards(added),
             "mlp": towards(resid[1:] - resid[:-1] - added),
             "direct": towards(parts),
-            "margin": read.logits[-1][gold] - read.logits[-1][other],
+            # where logits are capped, parts add up to what they are before that
+            "margin": read.logits[-1][gold] - read.logits[-1][other] if plain.cap is None else towards(resid[-1]),
         }
         for name, column in columns.items():
             found.setdefault(name, []).append(column)

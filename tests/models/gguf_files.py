@@ -19,6 +19,7 @@ ARCHITECTURES = {  # of our families, those that transformers reads
     "starcoder2": "STARCODER2",
     "falcon": "FALCON",
     "bloom": "BLOOM",
+    "gemma2": "GEMMA2",
     "gemma3_text": "GEMMA3",
     "mistral": "LLAMA",
     "mixtral": "LLAMA",
@@ -88,7 +89,7 @@ def _laid_out(config, name, tensor):
         return tensor.unflatten(0, (config.num_attention_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
     if "ffn_gate_inp_shexp" in name:
         return tensor[0]
-    if family == "gemma3_text" and "norm" in name:
+    if family in ("gemma2", "gemma3_text") and "norm" in name:
         return tensor + 1
     return tensor
 
@@ -140,6 +141,9 @@ def _say_sizes(written, config):
         written.add_expert_feed_forward_length(size)
     if size := getattr(config, "shared_expert_intermediate_size", None):
         written.add_expert_shared_feed_forward_length(size)
+    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if cap := getattr(config, name, None):
+            getattr(written, f"add_{name}")(cap)
     if window := getattr(config, "sliding_window", None):
         written.add_sliding_window(window)
 

@@ -1,6 +1,7 @@
 """Sizes of released models, as their configurations say them: what the registry's numbers of weights follow from."""
 
 from transformers import (
+    Gemma2Config,
     Gemma3TextConfig,
     GPTNeoXConfig,
     LlamaConfig,
@@ -57,6 +58,8 @@ RELEASED = {
     "llama-3.2-1b": LlamaConfig(**sizes(2048, 8192, 16, 32, 8, 128256, tied=True)),
     "llama-3.2-3b": LlamaConfig(**sizes(3072, 8192, 28, 24, 8, 128256, tied=True)),
     "llama-3.1-8b": LlamaConfig(**sizes(4096, 14336, 32, 32, 8, 128256, tied=False)),
+    "gemma-2-2b": Gemma2Config(**sizes(2304, 9216, 26, 8, 4, 256000, tied=True, d_head=256)),
+    "gemma-2-9b": Gemma2Config(**sizes(3584, 14336, 42, 16, 8, 256000, tied=True, d_head=256)),
     "gemma-3-270m": Gemma3TextConfig(**sizes(640, 2048, 18, 4, 1, 262144, tied=True, d_head=256)),
     "gemma-3-1b": Gemma3TextConfig(**sizes(1152, 6912, 26, 4, 1, 262144, tied=True, d_head=256)),
     "olmo-2-1b": Olmo2Config(**without(sizes(2048, 8192, 16, 16, 16, 100352, tied=False), "head_dim")),

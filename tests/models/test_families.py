@@ -33,9 +33,9 @@ from family_configs import CONFIGS, LAYER, LLAMA_LIKE, SIZES, WINDOW, partial, s
 from twotowers.bench.shapes import SHAPES
 from twotowers.errors import FamilyError, PromptError
 from twotowers.models.families import FAMILIES
-from twotowers.models.families import REFUSED as NAMED
 from twotowers.models.family import context_length, has_experts
 from twotowers.models.model import open_model
+from twotowers.models.refused import REFUSED as NAMED
 from twotowers.models.registry import REGISTRY
 from twotowers.prompts.packing import pack
 from twotowers.tracing.ablation import attributions
@@ -150,11 +150,13 @@ def test_what_slides_reads_no_more_than_its_window_but_a_packed_row_may_be_longe
     assert models[name].context_length == WINDOW
 
 
+MPT = {"vocab_size": VOCABULARY, "d_model": 32, "n_heads": 4, "n_layers": 1}
 REFUSED = {
-    "caps on logits": Gemma2Config(**LLAMA_LIKE),
-    "the same for all rows": MptConfig(vocab_size=VOCABULARY, d_model=32, n_heads=4, n_layers=1),
-    "caps its scores or logits": Gemma3TextConfig(**LLAMA_LIKE, final_logit_softcapping=30.0),
-    "caps its scores": VaultGemmaConfig(**LLAMA_LIKE),
+    "at what is not above 0": Gemma2Config(**LLAMA_LIKE, final_logit_softcapping=0.0),
+    "scores or logits at what is not": VaultGemmaConfig(**LLAMA_LIKE, attn_logit_softcapping=-1.0),
+    "which transformers does not do": Gemma3TextConfig(**LLAMA_LIKE, attn_logit_softcapping=2.0),
+    "that transformers passes over": MptConfig(**MPT, logit_scale=0.5),
+    "(clip_qkv)": MptConfig(**MPT, attn_config={"clip_qkv": 8.0}),
     "attends to what follows": Gemma3TextConfig(**LLAMA_LIKE, use_bidirectional_attention=True),
     "clips queries, keys and values": OlmoConfig(**LLAMA_LIKE, clip_qkv=8.0),
     "norms behind the residual sums": OPTConfig(

@@ -74,7 +74,9 @@ def test_the_increase_of_a_position_is_that_of_what_it_writes(model):
     final, resid = captured.resid_pre[-1][:1], captured.resid_pre[1][:1]
     for row, position in zip(first.itertuples(), s.prompts[0].label_positions, strict=True):
         token = torch.tensor([s.label_ids[list(s.labels).index(row.label)]])
-        before, after = (log_probability(project(arch, v, final), token) for v in (resid, resid + values[position]))
+        before, after = (
+            log_probability(arch.capped(project(arch, v, final)), token) for v in (resid, resid + values[position])
+        )
         assert row.log_increase == pytest.approx(float(after - before), abs=1e-5)
 
 

@@ -73,7 +73,8 @@ def test_the_command_prints_the_entry_and_the_identities(forgotten, tmp_path, ca
     assert "FAILS" not in said
 
 
-def test_an_entry_that_is_not_right_says_what_fails(tmp_path, capsys):
+def test_an_entry_that_is_not_right_says_what_fails(forgotten, tmp_path, capsys):
+    forgotten("gemma2")
     folder = save(Gemma2Config(**LLAMA_LIKE, final_logit_softcapping=1.0), tmp_path / "gemma2")
     assert main(["check", str(folder), "--guess"]) == 1
     printed = capsys.readouterr()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,13 +38,16 @@ def refused(config: Any, does: str) -> None:
     raise FamilyError(f"This model of the family {config.model_type} {does}, so it cannot be read; take another one.")
 
 
-def uncapped(family: Family, config: Any) -> Family:
-    """Gemma 3 and VaultGemma have settings of Gemma 2 that models may leave empty."""
-    if config.final_logit_softcapping is not None or config.attn_logit_softcapping is not None:
-        refused(config, "caps its scores or logits, whose parts then no longer add up to them")
+def gemma(family: Family, config: Any) -> Family:
+    """From Gemma 2 on logits and scores may be capped; of Gemma 3's scores transformers leaves that out."""
+    caps = (config.final_logit_softcapping, config.attn_logit_softcapping)
+    if any(cap is not None and not cap > 0 for cap in caps):
+        refused(config, "caps its scores or logits at what is not above 0")
     if getattr(config, "use_bidirectional_attention", False):
         refused(config, "attends to what follows")
-    return family
+    if config.model_type == "gemma3_text" and caps[1] is not None:
+        refused(config, "says that it caps its scores, which transformers does not do")
+    return family if caps[0] is None else replace(family, prepare=cap_logits)
 
 
 def unclipped(family: Family, config: Any) -> Family:
@@ -78,6 +82,16 @@ def bloom(family: Family, config: Any) -> Family:
         refused(config, "adds to what is behind a norm, so no residual adds up")
     if config.slow_but_exact and config.pretraining_tp > 1:
         refused(config, "computes its output projection in slices (slow_but_exact)")
+    return family
+
+
+def mpt(family: Family, config: Any) -> Family:
+    """Settings of MPT that are read wrongly, or that transformers passes over."""
+    own = config.attn_config
+    if own.clip_qkv is not None:
+        refused(config, "clips queries, keys and values (clip_qkv)")
+    if not own.alibi or own.alibi_bias_max != 8 or own.qk_ln or own.prefix_lm or config.logit_scale is not None:
+        refused(config, "has settings of attention or logits that transformers passes over")
     return family
 
 
@@ -139,6 +153,16 @@ def alibi(config: Any, positions: Tensor) -> Tensor:
     return torch.tensor(slopes)[:, None] * positions[..., None, :]
 
 
+def alibi_of_mpt(config: Any, positions: Tensor) -> Tensor:
+    """ALiBi of MPT: as BLOOM's, but for other than powers of 2 every second slope of the next one comes first."""
+    n = config.num_attention_heads
+    whole = 2 ** math.ceil(math.log2(n))
+    slopes = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
+    if whole != n:
+        slopes = (slopes[1::2] + slopes[::2])[:n]
+    return torch.tensor(slopes)[:, None] * positions[..., None, :]
+
+
 def without_alibi(network: Any) -> None:
     """BLOOM counts positions along a row. Ours are by prompt, and in the mask, so that its own are nothing."""
 
@@ -146,6 +170,54 @@ def without_alibi(network: Any) -> None:
         return torch.zeros(1, 1, 1, dtype=dtype, device=mask.device)
 
     network.transformer.build_alibi_tensor = nothing
+
+
+def masks_as_they_are(network: Any) -> None:
+    """MPT turns masks to yes and no, and has one ALiBi for all rows. Ours, with its own ALiBi in it, is added whole."""
+    given: list[Tensor | None] = [None]
+    whole: Callable[..., Any] = network.transformer.forward
+
+    def forward(*inputs: Any, **options: Any) -> Any:
+        mask = options.get("attention_mask")
+        given[0] = mask if mask is not None and mask.ndim == 4 else None
+        try:
+            return whole(*inputs, **options)
+        finally:
+            given[0] = None
+
+    network.transformer.forward = forward
+    for block in network.transformer.blocks:
+        block.attn.forward = functools.partial(_attend, block.attn, block.attn.forward, given)
+
+
+def _attend(
+    module: Any, plain: Callable[..., Any], given: Sequence[Tensor | None], hidden_states: Tensor, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Attention of MPT with the mask that is given, or that a trace has put in its place; without one, its own."""
+    own = options.get("attention_mask")
+    mask = own if own is not None and own.is_floating_point() else given[0]
+    if mask is None:
+        return plain(hidden_states, **options)
+    q, k, v = (x.unflatten(-1, (module.n_heads, -1)).transpose(1, 2) for x in module.Wqkv(hidden_states).chunk(3, -1))
+    if options.get("past_key_values") is not None:
+        k, v = options["past_key_values"].update(k, v, module.layer_idx)
+    scores = q @ k.transpose(-1, -2) * module.softmax_scale + mask
+    weights = scores.float().softmax(-1).to(v.dtype)
+    return module.out_proj((weights @ v).transpose(1, 2).flatten(-2)), weights
+
+
+def cap_logits(network: Any) -> None:
+    """Gemma 2 caps its logits: its unembedding does it instead, so that it gives logits as they are."""
+    unembed, cap = network.lm_head, network.config.final_logit_softcapping
+    plain: Callable[..., Tensor] = unembed.forward
+    vars(unembed)["cap"] = cap
+    unembed.forward = lambda *inputs: capped(plain(*inputs), cap)
+    network.config.final_logit_softcapping = None
+
+
+def capped(x: Tensor, cap: float | None) -> Tensor:
+    """Logits or scores as a soft cap leaves them: within plus and minus that; the same where there is none."""
+    return x if cap is None else torch.tanh(x / cap) * cap
 
 
 def scale_logits(network: Any) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import FamilyError
-from .adapting import multiplier
+from .adapting import capped, multiplier
 from .families import family_of
 from .packed import PackedLinear
 from .parallel import whole
@@ -258,6 +258,23 @@ class Architecture:
     def score_scale(self, layer: int) -> float:
         """What q.k is multiplied by before the softmax: 1 / sqrt(d_h), or what the family says."""
         return float(self.family.scale(self.attention(layer)))
+
+    def scores(self, layer: int, products: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """What q.k becomes before the softmax, positions aside: scaled, and capped where the family caps it."""
+        return capped(products * self.score_scale(layer), self.score_cap(layer))
+
+    def score_cap(self, layer: int) -> float | None:
+        """The soft cap on scaled scores, if there is one."""
+        return self.family.score_cap(self.attention(layer))
+
+    @property
+    def logit_cap(self) -> float | None:
+        """The soft cap behind the unembedding, if there is one: what is projected adds up before it."""
+        return getattr(submodule(self.model, self.family.unembed), "cap", None)
+
+    def capped(self, logits: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Logits as the model gives them, from sums of projected parts."""
+        return capped(logits, self.logit_cap)
 
     def norm_in(self, layer: int, entering: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The norm before attention, each vector at its own scale: what W_Q, W_K and W_V are multiplied with."""

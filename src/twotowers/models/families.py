@@ -1,4 +1,4 @@
-"""The model families: a short `Family` entry for each `model_type` of transformers, and why others are refused."""
+"""The model families: a short `Family` entry for each `model_type` of transformers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 from ..errors import FamilyError, UnknownNameError
 from . import adapting
 from .family import Family, turned
+from .refused import REFUSED
 from .rotations import rotate_by_table, rotate_halves_by_layer, rotate_pairs, rotate_pairs_of_halves
 
 LLAMA = Family(
@@ -52,6 +53,7 @@ SLIDES = "attention slides over a window"
 SOME_TURN = "some dimensions of each head rotate"
 NO_WINDOW = "where some layers have a window, the others do not rotate"
 ABREAST = "attention and MLP side by side"
+CAPPED = operator.attrgetter("attn_logit_softcapping")
 SCALED = "embedding, scores, what is added to the residual, and logits are scaled"
 QWEN3 = replace(LLAMA, query_norm="q_norm", key_norm="k_norm", note=NORMED)
 BEHIND = replace(QWEN3, norm_behind="post_attention_layernorm", mlp="post_feedforward_layernorm")
@@ -130,6 +132,23 @@ FAMILIES: dict[str, Family] = {
         variant=adapting.bloom,
         prepare=adapting.without_alibi,
         note="ALiBi; a norm behind the embedding",
+    ),
+    "mpt": Family(
+        blocks="transformer.blocks",
+        final_norm="transformer.norm_f",
+        attention="attn",
+        attention_norm="norm_1",
+        mlp="ffn.down_proj",
+        out_proj="out_proj",
+        norm="layer",
+        projections=("Wqkv",),
+        alibi=adapting.alibi_of_mpt,
+        exact_masks=True,
+        scale=operator.attrgetter("softmax_scale"),
+        returns_tuple=True,
+        variant=adapting.mpt,
+        prepare=adapting.masks_as_they_are,
+        note="ALiBi; no biases",
     ),
     "falcon": replace(
         FALCON,
@@ -227,77 +246,26 @@ FAMILIES: dict[str, Family] = {
     "ministral3": replace(
         LLAMA, note="queries beyond the length that it was first trained for grow, so it reads no more"
     ),
-    "vaultgemma": replace(LLAMA, gain=1.0, variant=adapting.uncapped, note="with caps refused; most layers slide"),
+    "gemma2": replace(
+        LLAMA,
+        gain=1.0,
+        norm_behind="post_attention_layernorm",
+        mlp="post_feedforward_layernorm",
+        score_cap=CAPPED,
+        variant=adapting.gemma,
+        prepare=adapting.cap_logits,
+        note="norms before and behind attention and MLP; scores and logits are capped; every other layer slides",
+    ),
+    "vaultgemma": replace(
+        LLAMA, gain=1.0, score_cap=CAPPED, variant=adapting.gemma, note="most layers slide; scores may be capped"
+    ),
     "gemma3_text": replace(
         BEHIND,
         gain=1.0,
         rotate=rotate_halves_by_layer,
-        variant=adapting.uncapped,
+        variant=adapting.gemma,
         note="norms before and behind attention and MLP, and of queries and keys; most layers slide over a window",
     ),
-}
-
-_RECURRENT = (
-    "mamba mamba2 falcon_mamba falcon_h1 jamba bamba zamba zamba2 nemotron_h granitemoehybrid recurrent_gemma rwkv "
-    "lfm2 lfm2_moe qwen3_next qwen3_5 qwen3_5_text qwen3_5_moe qwen3_5_moe_text qwen4_exp qwen4_exp_text minimax "
-    "kimi_linear olmo_hybrid bailing_hybrid xlstm"
-)
-_LATENT = "deepseek_v2 deepseek_v3 deepseek_v32 minicpm3 longcat_flash glm4_moe_lite youtu axk1 axk2 glm_moe_dsa hy_v4"
-_ENCODERS = (
-    "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert rembert roberta roc_bert "
-    "roberta-prelayernorm roformer xlm xlm-roberta xlm-roberta-xl xmod xlnet"
-)
-_BESIDE_ENCODERS = (
-    "bart bigbird_pegasus blenderbot blenderbot-small marian mbart mvp pegasus plbart prophetnet trocr whisper "
-    "musicgen musicgen_melody"
-)
-_SEES = "emu3 fuyu gemma3n gemma4 gemma4_unified git got_ocr2 mllama moss_transcribe_diarize moshi phi4_multimodal"
-REFUSED: dict[str, str] = {
-    "gemma2": "its caps on logits keep the parts of a residual from adding up to them",
-    "mpt": "its ALiBi is the same for all rows of a batch, and packed prompts need their own",
-    **dict.fromkeys(("gemma3", "mistral3"), "it reads images, too; take its text model alone"),
-    "llama4": "it reads images, too, and its text model is of no family here",
-    **dict.fromkeys(
-        _SEES.split(), "it reads more than text, as images or sound, and its text model is of no family here"
-    ),
-    **dict.fromkeys(
-        ("gpt_oss", "granite_swa", "granitemoe_swa", "flint", "mimo_v2_flash"),
-        "part of its attention goes to no position (sinks), so its weights are not those of positions alone",
-    ),
-    "bitnet": "a norm lies between its heads and their output matrix, and its weights are of three values",
-    **dict.fromkeys(
-        ("hunyuan_v1_dense", "hunyuan_v1_moe", "nanochat", "llama4_text"), "it norms queries and keys after they rotate"
-    ),
-    **dict.fromkeys(("afmoe", "laguna", "beam"), "gates multiply what its heads have read"),
-    "persimmon": "it centres queries and keys, with a bias",
-    "codegen": "its queries, keys and values lie in slices of several heads",
-    "dbrx": "it clips queries, keys and values, which are then not linear in what enters",
-    "diffllama": "its heads are differences of two attentions",
-    "doge": "its masks are made of its values, and it weighs residuals",
-    "openai-gpt": "its norms lie behind the residual sums, so nothing adds up to them",
-    "granitemoeshared": "what its experts and its shared MLP add together comes from no one module",
-    "gpt_neox_japanese": "a bias of its attention lies outside the output matrix",
-    "xglm": "its attention refuses a mask of one row for all, which a knock-out of every head needs",
-    "ctrl": "its attention is given three inputs, all of which a knock-out would have to change",
-    "cpmant": "it puts tokens of its own before a prompt",
-    "jetmoe": "its attention is a mixture of experts, which have heads of their own",
-    "zaya": "its queries and keys are made of several positions, by convolutions",
-    "inkling_text": "convolutions over positions lie behind its attention and MLP",
-    "deepseek_v4": "it attends to groups of positions that are put together to one key",
-    "minimax_m3_vl_text": "it attends to a choice of blocks of positions",
-    "reformer": "it attends to a choice of positions, by hashes",
-    "cohere_compass_text": "its rotation has three axes, as images need",
-    "modernbert-decoder": "a layer with an activation lies between its residual and its logits",
-    "hrm_text": "it goes through its layers several times",
-    "blt": "it reads bytes, in patches",
-    "gemma3n_text": "it keeps several residuals beside each other",
-    **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), "its layers have heads of different sizes"),
-    **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), "it drafts for a larger model, and reads that"),
-    "gpt-sw3": 'transformers reads it as a gpt2; write "gpt2" for the model_type in config.json',
-    **dict.fromkeys(_ENCODERS.split(), "its models are trained to see what follows a token, as encoders are"),
-    **dict.fromkeys(_BESIDE_ENCODERS.split(), "it is the decoder beside an encoder, to which it attends, too"),
-    **dict.fromkeys(_LATENT.split(), "its keys and values are made of a latent vector that has a norm of its own"),
-    **dict.fromkeys(_RECURRENT.split(), "some or all of its layers are recurrent or convolutions, and have no heads"),
 }
 
 

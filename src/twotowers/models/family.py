@@ -64,8 +64,10 @@ class Family:
         positions: path from the model to the embedding of positions, if there is one.
         position_offset: row of that embedding for the first position.
         alibi: what is added to the scores, [..., H, K], from the configuration and positions of keys [..., K].
+        exact_masks: whether masks, with what is added in them, stay in float32 whatever the weights are in.
         window: how far back layers look that do not see everything, from the configuration.
         scale: what q.k is multiplied by before the softmax, from the attention module.
+        score_cap: the soft cap on that, from the same; None without one.
         returns_tuple: whether a block returns a tuple that begins with the residual, not the residual alone.
         query_norm, key_norm: paths from the attention to norms of queries and keys, if it has them.
         norm_behind: path from a block to a norm of what attention writes, before it is added to the residual.
@@ -93,8 +95,10 @@ class Family:
     positions: str | None = None
     position_offset: int = 0
     alibi: Callable[[Any, Tensor], Tensor] | None = None
+    exact_masks: bool = False
     window: Callable[[Any], int | None] = sliding_window
     scale: Callable[[Any], float] = operator.attrgetter("scaling")
+    score_cap: Callable[[Any], float | None] = lambda _: None
     returns_tuple: bool = False
     query_norm: str | None = None
     key_norm: str | None = None
@@ -118,7 +122,8 @@ def context_length(family: Family, config: Any) -> int:
     another one, or queries grow with their positions, no more than those of the first.
     """
     rope = getattr(config, "rope_parameters", None) or {}
-    limits = [getattr(config, "max_position_embeddings", None) or UNSAID, family.window(config)]
+    said = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    limits = [next(filter(None, said), UNSAID), family.window(config)]
     if rope.get("rope_type") in ("longrope", "dynamic") or rope.get("llama_4_scaling_beta"):
         beside = getattr(config, "original_max_position_embeddings", None)
         limits.append(rope.get("original_max_position_embeddings") or beside)

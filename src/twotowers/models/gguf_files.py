@@ -23,7 +23,8 @@ from .families import family_of, require_family
 from .gguf_tokens import INSTEAD, read_as_said
 from .memory import own_memory
 
-# Settings that change numbers and that transformers does not read, each with the value that changes none.
+# Settings that change numbers and that transformers does not read, each with the value that changes none; what a
+# configuration has by the same name and value does not change them either.
 UNREAD: dict[str, tuple[Any, ...]] = {
     "rope.scaling.type": ("none",),
     "rope.scaling.factor": (0, 1),
@@ -125,12 +126,21 @@ def _require_settings(file: Path, held: gguf.GGUFReader, config: Any) -> None:
     """Refuse a file whose settings are not those of the configuration that transformers makes of it."""
     said = _settings(held)
     for name, harmless in UNREAD.items():
-        if name in said and said[name] not in harmless:
+        taken = getattr(config, name, None)
+        if name in said and said[name] not in harmless and not (taken and math.isclose(said[name], taken)):
             raise ModelError(f"{file} says {name} = {said[name]}, which transformers does not read; {INSTEAD}.")
     for name, ours in _read(config):
         theirs = said.get(name)
         if isinstance(theirs, int | float) and not math.isclose(theirs, ours, rel_tol=1e-5):
             raise ModelError(f"{file} says {name} = {theirs:g}, but transformers reads it as {ours:g}; {INSTEAD}.")
+    scale = getattr(config, "query_pre_attn_scalar", None)
+    if (
+        scale is not None and scale != config.head_dim
+    ):  # programs that write and read such files know it by a model's size
+        raise ModelError(
+            f"{file} does not say what scores are divided by, and transformers takes the root of {scale:g}, not of the "
+            f"size of a head, {config.head_dim}; {INSTEAD}."
+        )
 
 
 def _keep_window(held: gguf.GGUFReader, config: Any) -> None:

@@ -55,6 +55,7 @@ PYTHIA = {
 SMOLLM2 = {"360M": 361_821_120, "1.7B": 1_711_376_384}
 QWEN2 = {"0.5B": 494_032_768, "1.5B": 1_543_714_304, "7B": 7_615_616_512}
 QWEN3 = {"0.6B": 596_049_920, "1.7B": 1_720_574_976, "4B": 4_022_468_096, "8B": 8_190_735_360}
+GEMMA2 = {"2b": 2_614_341_888, "9b": 9_241_705_984}
 LLAMA32 = {"1B": 1_235_814_400, "3B": 3_212_749_824}
 LARGE = 2_000_000_000  # weights from which a model of a series is loaded in bfloat16
 
@@ -113,6 +114,7 @@ REGISTRY: dict[str, Entry] = {
         *_series("qwen3", "Qwen/Qwen3-{size}-Base", "qwen3", "Apache-2.0", QWEN3),
         *_series("llama-3.2", "meta-llama/Llama-3.2-{size}", "llama", "Llama 3.2", LLAMA32, gated=True),
         *_series("llama-3.1", "meta-llama/Llama-3.1-{size}", "llama", "Llama 3.1", {"8B": 8_030_261_248}, gated=True),
+        *_series("gemma-2", "google/gemma-2-{size}", "gemma2", "Gemma", GEMMA2, gated=True),
         *_series("gemma-3", "google/gemma-3-{size}", "gemma3_text", "Gemma", {"270m": 268_098_176}, gated=True),
         Entry("gemma-3-1b", "google/gemma-3-1b-pt", "gemma3_text", 999_885_952, "Gemma", gated=True),
         Entry("olmo-2-1b", "allenai/OLMo-2-0425-1B", "olmo2", 1_484_916_736, "Apache-2.0"),

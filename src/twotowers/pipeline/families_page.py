@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ..models.families import FAMILIES, REFUSED
+from ..models.families import FAMILIES
 from ..models.family import Family
 from ..models.parallel import TRIED
+from ..models.refused import REFUSED
 from ..publishing.markdown import stacking
 from ..tracing.check import TOLERANCE
 

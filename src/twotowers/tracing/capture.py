@@ -306,7 +306,8 @@ def mask_of(model: Model, batch: Batch, allowed: Bool[Tensor, "B T K"]) -> Float
     added = model.arch.added_to_scores(batch.key_positions) if model.family.alibi else None
     if added is None:
         return torch.zeros(allowed.shape, dtype=model.dtype).masked_fill(~allowed, lowest)[:, None].to(model.device)
-    return added[:, :, None].to(model.dtype).masked_fill(~allowed[:, None], lowest).to(model.device)
+    dtype = torch.float32 if model.family.exact_masks else model.dtype
+    return added[:, :, None].to(dtype).masked_fill(~allowed[:, None], lowest).to(model.device)
 
 
 def inputs_of(model: Model, batch: Batch) -> dict[str, Tensor]:

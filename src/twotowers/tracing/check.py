@@ -187,7 +187,7 @@ def _scores(model: Model, captured: Capture, row: Tensor, index: Tensor) -> floa
             arch.rotate(layer, x.transpose(1, 2), positions)
             for x in (arch.queries(layer, entering), arch.keys(layer, entering))
         )
-        scores = torch.einsum("nhe,nhse->nhs", q[torch.arange(len(q)), :, lengths - 1], k) * arch.score_scale(layer)
+        scores = arch.scores(layer, torch.einsum("nhe,nhse->nhs", q[torch.arange(len(q)), :, lengths - 1], k))
         added = arch.added_to_scores(positions[:, 0])
         scores = scores if added is None else scores + added
         weights = scores.masked_fill(~own[:, None], float("-inf")).softmax(-1)
@@ -205,7 +205,7 @@ def _projection(model: Model, captured: Capture) -> float:
     final = captured.resid_pre[-1]
     parts = [captured.resid_pre[0], *captured.attn_out, *captured.mlp_out]
     logits = torch.stack([project(model.arch, part, final) for part in parts]).sum(0) + model.arch.logit_bias()
-    return _difference(logits, captured.logits)
+    return _difference(model.arch.capped(logits), captured.logits)
 
 
 def _rows(captured: Capture) -> float:

@@ -27,7 +27,8 @@ class DirectMargin:
     """Margins of N prompts, and the part of each that is written directly.
 
     Attributes:
-        margin: the model's own, the gold label's logit minus the other's, or minus the mean of all others.
+        margin: the model's own, the gold label's logit minus the other's, or minus the mean of all others; where logits
+            are capped, as it is before that, since parts add up there.
         embedding: what enters layer 0.
         attention, mlp: of each layer, biases included.
         heads: each by itself; those of a layer add up to `attention`, up to the output's bias.
@@ -56,8 +57,9 @@ def direct_margin(arch: Architecture, captured: Capture, batch: Batch) -> Direct
         (z * carried_back(arch, layer, range(arch.n_heads), towards)).sum(-1).T
         for layer, z in enumerate(captured.parts())
     ]
+    uncapped = arch.logit_cap is None
     return DirectMargin(
-        margin=margin_against(differences(labels, gold), gold),
+        margin=margin_against(differences(labels, gold), gold) if uncapped else written(captured.resid_pre[-1]),
         embedding=written(captured.resid_pre[0]),
         attention=written(captured.attn_out),
         mlp=written(captured.mlp_out),

@@ -226,7 +226,7 @@ def attention(
     places = torch.arange(inside.shape[1]).expand(*k.shape[:1], k.shape[2], -1)
     ends = (inside.sum(1) - 1)[:, None, None].expand(-1, k.shape[2], 1)
     q, k = arch.rotate(layer, q[:, :, None], ends), arch.rotate(layer, k.transpose(1, 2), places)
-    scores = torch.einsum("nhqe,nhse->nhs", q, k) * arch.score_scale(layer)
+    scores = arch.scores(layer, torch.einsum("nhqe,nhse->nhs", q, k))
     if (added := arch.added_to_scores(places[:, 0])) is not None:
         scores = scores + added[:, list(heads)]
     return scores.masked_fill(~inside[:, None], float("-inf")).softmax(-1)

@@ -51,8 +51,8 @@ def log_probabilities(
 ) -> tuple[Float[Tensor, "L1 N"], Float[Tensor, "L N"], Float[Tensor, "L H N"]]:
     """Log-probability of one token a prompt from the residual stream and from what is added to it; natural log.
 
-    Every one is as `log_probability(project(...))`, but only some of the vocabulary's logits are held at a time, and
-    W_U is packed part by part.
+    Every one is as `log_probability(capped(project(...)))`, but only some of the vocabulary's logits are held at a
+    time, and W_U is packed part by part.
 
     Args:
         resid: residual stream at the last position before each layer, and the final one, whose scale is frozen.
@@ -79,12 +79,13 @@ def log_probabilities(
     norms, head_norms = [], []
     for weight in w_u.split(PART):
         part = packed(weight)
-        norms.append(torch.stack([part(x).logsumexp(-1) for x in stream]))
-        head_norms.append(torch.stack([of_heads(layer, part).logsumexp(-1) for layer in layers]))
+        norms.append(torch.stack([arch.capped(part(x)).logsumexp(-1) for x in stream]))
+        head_norms.append(torch.stack([arch.capped(of_heads(layer, part)).logsumexp(-1) for layer in layers]))
     gold = w_u[token]
-    of_stream = (stream * gold).sum(-1) - torch.stack(norms).logsumexp(0)
+    of_stream = arch.capped((stream * gold).sum(-1)) - torch.stack(norms).logsumexp(0)
     head_gold = torch.stack([((stream[layer] + z[layer] @ w_o(layer)) * gold).sum(-1) for layer in layers])
-    return *of_stream.split([len(resid), len(attn_out)]), head_gold - torch.stack(head_norms).logsumexp(0)
+    of_heads_gold = arch.capped(head_gold) - torch.stack(head_norms).logsumexp(0)
+    return *of_stream.split([len(resid), len(attn_out)]), of_heads_gold
 
 
 def log_probability(logits: Float[Tensor, "N V"], token: Int[Tensor, " N"]) -> Float[Tensor, " N"]:

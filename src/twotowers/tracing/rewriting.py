@@ -19,7 +19,7 @@ from ..models.model import Model
 from ..prompts.packing import Batch
 from .answers import Answers, Reading, reading, require_finite
 from .capture import OPTIONS, Capture, Sites, at_lasts, inputs_of, remembered
-from .contrasts import others_of
+from .contrasts import differences
 from .heads import Head
 
 Choice = Mapping[Head, Float[Tensor, "N d_h"]]  # heads, and what each one's z becomes in all N prompts
@@ -54,16 +54,15 @@ def rewritten_differences(
     Args:
         batch, intact, choices: as of `rewrite`.
     """
-    w_u, bias = model.arch.w_u(), model.arch.unembed_bias()
-    gold = batch.label_ids.gather(1, batch.gold[:, None])  # [N, 1]
-    other = batch.label_ids.gather(1, others_of(batch.gold, batch.label_ids.shape[1]))  # [N, k - 1]
-    towards = w_u[gold] - w_u[other]  # [N, k - 1, d]
-    constant = 0.0 if bias is None else bias[gold] - bias[other]
+    arch, ids = model.arch, batch.label_ids
+    rows, bias = arch.w_u()[ids], arch.unembed_bias()  # [N, k, d]
+    constant = 0.0 if bias is None else bias[ids]
     normed = [
         _rewrite(model, batch, intact, part, None)[0].unflatten(0, (len(part), -1))
         for part in _parts(batch, intact, choices)
     ]
-    apart = (torch.cat(normed)[:, :, None] * towards).sum(-1) + constant
+    logits = arch.capped(torch.einsum("cnd,nkd->cnk", torch.cat(normed), rows) + constant)
+    apart = differences(logits.flatten(0, 1), batch.gold.repeat(len(logits))).unflatten(0, (len(logits), -1))
     require_finite(apart)
     return apart
 

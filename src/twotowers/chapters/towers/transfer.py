@@ -80,13 +80,13 @@ def position_increases(
         base: projected resid_pre of each prompt; `final` its final residual, which sets the frozen scale.
     """
     in_words = arch.norm_shape(arch.w_o(layer)[head]) @ arch.w_u().T  # [d_h, V]: a head writes d_h dimensions only
-    scale, log_norm = arch.norm_scale(final), base.logsumexp(-1)
+    scale, log_norm = arch.norm_scale(final), arch.capped(base).logsumexp(-1)
     rises = []
     for rows in torch.arange(len(z)).split(_ROWS):
         own = prompt[rows]
-        before = base[own, token[rows]] - log_norm[own]
+        before = arch.capped(base[own, token[rows]]) - log_norm[own]
         logits = torch.addmm(base[own], z[rows] * scale[own], in_words)
-        rises.append(log_probability(logits, token[rows]) - before)
+        rises.append(log_probability(arch.capped(logits), token[rows]) - before)
     return torch.cat(rises)
 
 
