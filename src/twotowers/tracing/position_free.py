@@ -134,7 +134,7 @@ def _flattened(
     projections = {i: [submodule(attentions[i], path) for path in family.projections] for i in layers}
     head_norms = {i: [submodule(attentions[i], n) for n in (family.query_norm, family.key_norm) if n] for i in layers}
     kv_heads = arch.n_heads // arch.n_kv_heads
-    scales, caps = ({i: of_layer(i) for i in layers} for of_layer in (arch.score_scale, arch.score_cap))
+    scales, caps = {i: arch.score_scale(i) for i in layers}, {i: arch.score_cap(i) for i in layers}
     embedding = submodule(model.nn, family.positions) if family.positions else None
     position_ids, row, last, run_row, run_last = batch.position_ids, batch.row, batch.last, run.row, run.last
     rows, own, outside = batch.row[:, None], batch.index.clamp(min=0), (batch.index < 0)[:, None]
@@ -174,8 +174,9 @@ def _flattened(
             q, k, v = q[row, last][:, chosen].float(), k[:, :, shared].float(), v[:, :, shared].float()
             # from packed to prompt coordinates: k[rows, own] is [N, S, h, d_h], arbitrary beyond a prompt's end
             scores = torch.einsum("nhe,nshe->nhs", q, k[rows, own]) * scales[layer]
-            if caps[layer] is not None:
-                scores = torch.tanh(scores / caps[layer]) * caps[layer]
+            cap = caps[layer]
+            if cap is not None:
+                scores = torch.tanh(scores / cap) * cap
             flat = scores.masked_fill(outside.to(scores.device), float("-inf")).softmax(-1)
             z = out_projs[layer].input.clone()
             by_head = z.unflatten(-1, (n_heads, -1))  # a view, so that what is put in changes z
