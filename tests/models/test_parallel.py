@@ -49,8 +49,11 @@ def test_the_check_runs_split_and_speaks_once(found):
     assert "FAILS" not in found["said"]
 
 
-def test_a_start_without_torchrun_is_told(tiny_folders, monkeypatch, capsys):
+@pytest.mark.parametrize("size", [None, "abc", "", "0", "-1"])
+def test_a_start_without_torchrun_is_told(size, tiny_folders, monkeypatch, capsys):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size is not None:
+        monkeypatch.setenv("WORLD_SIZE", size)
     assert main(["check", str(tiny_folders["llama-mha"]), "--tensor-parallel"]) == 2
     assert "start them with: torchrun" in capsys.readouterr().err
 

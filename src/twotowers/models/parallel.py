@@ -26,17 +26,18 @@ def require(config: Any) -> None:
         ModelError: a start without torchrun, a family without a plan, and what does not fit each other:
             heads and processes, or packages.
     """
-    if "WORLD_SIZE" not in os.environ:
+    size = os.environ.get("WORLD_SIZE", "")
+    if not size.isdecimal() or int(size) < 1:
         raise ModelError("A model is split over processes; start them with: torchrun --nproc-per-node N YOUR_SCRIPT")
     if config.model_type not in TRIED or not getattr(config, "base_model_tp_plan", None):
         raise ModelError(
             f"Splitting has not been tried with the family {config.model_type}; spread it with device_map='auto'."
         )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    if heads % int(os.environ["WORLD_SIZE"]):
+    if heads % int(size):
         raise ModelError(
-            f"{heads} key-value heads cannot be shared evenly by {os.environ['WORLD_SIZE']} processes; start a number "
-            f"of them that divides {heads}."
+            f"{heads} key-value heads cannot be shared evenly by {size} processes; start a number of them that divides "
+            f"{heads}."
         )
     if not hasattr(importlib.import_module("transformers.distributed.tensor_parallel"), "_get_parameter_plan"):
         nnsight, transformers = (importlib.metadata.version(name) for name in ("nnsight", "transformers"))

@@ -71,9 +71,9 @@ FOLLOWS = {
         "What the paper derives from its towers, a lean towards frequent and near labels, is looked at all the same.",
     ),
     "imbalance": (
-        "The count of a label thus works through these heads; the next chapter asks the same of its place.",
-        "Whatever the count of a label does, it is not shown to work through these heads; the next chapter takes its "
-        "place.",
+        "The count of a label thus works through these heads; the next chapter asks the same of its position.",
+        "Whatever the count of a label does, it is not shown to work through these heads; the next chapter looks "
+        "at its position.",
     ),
     "order": (
         "With this the paper's argument is complete; the ledger sets all its steps side by side.",
