@@ -150,6 +150,9 @@ def light_figures(monkeypatch):
     monkeypatch.setattr("twotowers.publishing.shown.write_figure", write)
 
 
+ENTRY = {"made_of": {"results": {}, "look": {}}, "seconds": 1.0, "date": "2026-11-30T12:00:00+00:00"}  # of a chapter
+
+
 def message(kind, action):
     """The one line with which an action is refused."""
     with pytest.raises(kind) as caught:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import message
+from conftest import ENTRY, message
 from twotowers.errors import DamagedRunError, RunFolderError, UserError
+from twotowers.pipeline import costs
+from twotowers.pipeline.contributed import contribution
 from twotowers.pipeline.crate import require_finished
+from twotowers.pipeline.pages import Published
 from twotowers.pipeline.status import run_status
 from twotowers.publishing.ledger import ledger
 from twotowers.publishing.run_folder import RunFolder
@@ -68,6 +71,12 @@ def run(tmp_path_factory):
     return RunFolder(folder)
 
 
+def pages(run):
+    """What pages say of a run by its record alone."""
+    own = Published(run, list(run.record()["chapters"]), run.title)
+    return costs.measured([own]), costs.of_the_paper([own]), contribution(run)
+
+
 def named(action):
     """What an action gives; None where it is refused by a sentence that names the record."""
     try:
@@ -89,7 +98,33 @@ def test_a_record_is_believed_or_refused_by_name(run, content):
         assert isinstance(run.title, str)
     assert all(line.run == "toy-gpt2" for line in run_status(ROOT, run))
     named(lambda: ledger(run.path))
+    named(lambda: pages(run))
     assert (run.path.parent / "outside").read_text() == "keep me"
+
+
+ODD = [None, 5, -1, 1e400, float("nan"), "x", "", [], {}, True, ["a"], {"a": 1}, 10**400, "9999-99-99"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:12])
+def test_what_pages_are_made_of_is_not_believed_unseen(run, odd):
+    """Every place in a chapter's entry, and whose run it is; lists of digests and machines stopped a build."""
+    record = small() | {"contributed": {"by": "A. Reader", "date": "2026-11-30", "version": "0.1.0"}}
+    found = [path for path in places(record) if path[:2] == ("chapters", "task") or path[:1] == ("contributed",)]
+    for path in found:
+        changed = inside = copy.deepcopy(record)
+        for key in path[:-1]:
+            inside = inside[key]
+        inside[path[-1]] = odd
+        (run.path / "run.json").write_text(json.dumps(changed))
+        named(lambda: pages(run))
+
+
+@pytest.mark.parametrize("gone", ["seconds", "date", "files", "made_of"])
+def test_a_chapter_of_which_something_is_not_said_is_no_record(run, gone):
+    record = small()
+    del record["chapters"]["task"][gone]
+    (run.path / "run.json").write_text(json.dumps(record))
+    assert "toy-gpt2/run.json is not a record of a run" in message(DamagedRunError, run.record)
 
 
 def test_half_a_pair_is_no_text_of_a_record(run):
@@ -123,7 +158,7 @@ def test_no_name_in_a_record_leads_out_of_its_folder(run, name, where):
     assert "toy-gpt2/run.json is not a record of a run" in message(DamagedRunError, run.record)
     with run.workplace("task") as place:
         (place / "task.ipynb").write_text("{}")
-        run.commit("task", place, {"made_of": {"results": {}, "look": {}}})
+        run.commit("task", place, ENTRY)
     assert (run.path.parent / "outside").read_text() == "keep me"
     assert list(run.record()["chapters"]) == ["task"]
 
@@ -135,7 +170,7 @@ def test_a_link_in_a_strangers_run_is_damage_and_nothing_is_written_through_it(t
     with run.workplace("task") as place:
         (place / "tables").mkdir()
         (place / "tables" / "a.csv").write_text("a\n1\n")
-        run.commit("task", place, {"made_of": {"results": {}, "look": {}}})
+        run.commit("task", place, ENTRY)
     (run.path / "tables" / "a.csv").rename(tmp_path / "elsewhere" / "a.csv")
     (run.path / "tables").rmdir()
     (run.path / "tables").symlink_to(tmp_path / "elsewhere")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import ENTRY
 from twotowers.chapters.chapter import Page
 from twotowers.errors import DamagedRunError, UnknownNameError
 from twotowers.paper import CLAIMS
@@ -168,7 +169,7 @@ def run(study, tmp_path, capsys):
         for name, mean in claims.items():
             page.judge(name, effects(mean), **given(), accuracy=own)
         folder.require_writable()
-        folder.commit("towers", work, {"made_of": {"results": {}, "look": {}}})
+        folder.commit("towers", work, ENTRY)
         return folder.path
 
     return recorded

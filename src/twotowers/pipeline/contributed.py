@@ -71,8 +71,8 @@ def contribution_in(record: Mapping[str, Any]) -> Contribution | None:
         return None
     fields = Contribution.__dataclass_fields__
     known = said if isinstance(said, dict) else {}
-    given: dict[str, Any] = {name: known.get(name) if name == "by" else str(known.get(name, "")) for name in fields}
-    return Contribution(**given)
+    given: dict[str, Any] = {name: str(known.get(name, "")) for name in fields}
+    return Contribution(**given | {"by": str(known["by"]) if known.get("by") else None})
 
 
 def notice(made: Contribution) -> str:

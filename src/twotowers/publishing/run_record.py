@@ -5,6 +5,7 @@ The files that it names are those of the run's own folder: they are read, publis
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from pathlib import PurePosixPath
@@ -14,6 +15,7 @@ FORMAT = 2
 EMPTY: dict[str, Any] = {"format": FORMAT, "run": {}, "check": {}, "chapters": {}, "moving": {}}
 
 _TEXTS = ("title", "model", "kind", "identity", "task", "scale")  # of what the run is of
+LARGEST = 10**15  # of anything that is counted
 _SHA = re.compile("[0-9a-f]{64}")
 
 
@@ -55,12 +57,32 @@ def _require_facts(facts: dict[str, Any]) -> None:
 
 
 def _require_entry(entry: Any) -> None:
-    """One chapter: what made it, and its files with their digests."""
+    """One chapter: what made it and what that took, and its files with their digests."""
     _require(isinstance(entry, dict) and isinstance(entry.get("files"), dict))
     for file, digest in entry["files"].items():
         _require(_is_own(file) and isinstance(digest, str) and bool(_SHA.fullmatch(digest)))
     made_of = entry.get("made_of")
     _require(isinstance(made_of, dict) and all(isinstance(made_of.get(name), dict) for name in ("results", "look")))
+    date = entry.get("date")
+    _require(isinstance(date, str) and bool(date) and _is_number(entry.get("seconds")))
+    datetime.datetime.fromisoformat(date)
+    if "cost" in entry:
+        _require_cost(entry["cost"])
+
+
+def _require_cost(cost: Any) -> None:
+    """What a chapter took of which machine."""
+    _require(
+        isinstance(cost, dict) and isinstance(machine := cost.get("machine"), dict) and _is_number(cost.get("jobs"))
+    )
+    _require(cost.get("peak_memory") is None or _is_number(cost["peak_memory"]))
+    _require(isinstance(machine.get("processor"), str) and isinstance(machine.get("gpu") or "", str))
+    _require(all(_is_number(machine.get(name)) for name in ("cores", "memory")))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number, not below zero, that can be counted with: of seconds, bytes or cores."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 def _is_own(file: Any) -> bool:
