@@ -59,7 +59,7 @@ def test_a_signal_that_is_sent_twice_is_told_once():
 
 DROPPING = """
 import os, signal, sys, time, weakref
-from twotowers.process import as_process
+from twotowers.process import as_process, settle_environment
 
 class Thing:
     pass
@@ -89,7 +89,7 @@ def test_a_signal_that_comes_when_all_is_said_changes_nothing(number):
 
 SWALLOWED = """
 import os, signal
-from twotowers.process import as_process
+from twotowers.process import as_process, settle_environment
 
 def command():
     try:
@@ -155,6 +155,25 @@ def test_a_backend_of_matplotlib_that_is_none_stops_nothing():
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "MPLBACKEND" not in done.stderr
     assert "backend" not in done.stderr
+
+
+def test_folders_of_caches_hold_wherever_a_process_works(monkeypatch, tmp_path):
+    """A chapter's kernel works in another folder, so a cache given from here was another one there, and missing."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("TWOTOWERS_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, "mine")
+    monkeypatch.setenv("HF_HUB_CACHE", "")
+    settle_environment()
+    assert [os.environ[name] for name in ("TWOTOWERS_CACHE", "XDG_CACHE_HOME", "HF_HOME")] == [str(tmp_path / "mine")] * 3
+    assert os.environ["HF_HUB_CACHE"] == ""
+
+
+@pytest.mark.parametrize(("day", "kept"), [("abc", None), ("-1", None), ("86400", "86400")])
+def test_a_day_of_building_that_is_none_stops_nothing(day, kept, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", day)
+    settle_environment()
+    assert os.environ.get("SOURCE_DATE_EPOCH") == kept
+    assert shell(f"SOURCE_DATE_EPOCH={day} T status").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from . import __version__
 from .errors import ChapterError, SiteError, UserError, unforeseen
 from .options import NamedValues, Parser, count, named_value, seed
-from .process import as_process, require_room, silence
+from .process import as_process, require_room, settle_environment, silence
 
 AGAIN = "Stopped; what is finished is kept, run the same command to go on (without --force)."
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of transformers that are words
@@ -23,7 +23,7 @@ DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of tran
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; without arguments those of this process, which then ends with it."""
     if arguments is None:
-        os.environ.pop("MPLBACKEND", None)  # no window is opened, and a name that is none stops matplotlib
+        settle_environment()
         as_process(_do, _told)
     try:
         return _do(arguments)

@@ -21,6 +21,19 @@ CLOSED = 128 + 13  # exit status of a program whose reader is gone, by the numbe
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has two of them
 
 
+FOLDERS = ("TWOTOWERS_CACHE", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "MPLCONFIGDIR", "IPYTHONDIR", "TMPDIR")
+
+
+def settle_environment() -> None:
+    """What the environment says holds in every process that is started from here, in whatever folder it works."""
+    os.environ.pop("MPLBACKEND", None)  # no window is opened, and a name that is none stops matplotlib
+    for name in FOLDERS:
+        if value := os.environ.get(name):
+            os.environ[name] = os.path.abspath(os.path.expanduser(value))
+    if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdecimal():
+        del os.environ["SOURCE_DATE_EPOCH"]  # numpy stops at one that is no number; nothing of ours has its day
+
+
 class Stopped(KeyboardInterrupt):
     """The process was told to end; `status` is what it ends with."""
 
