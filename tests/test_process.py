@@ -14,6 +14,7 @@ COMMAND = """
 import os, signal, sys
 number, where = int(sys.argv.pop(1)), sys.argv.pop(1)
 from twotowers import cli, process
+from twotowers.process import settle_environment
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
@@ -59,7 +60,7 @@ def test_a_signal_that_is_sent_twice_is_told_once():
 
 DROPPING = """
 import os, signal, sys, time, weakref
-from twotowers.process import as_process, settle_environment
+from twotowers.process import as_process
 
 class Thing:
     pass
@@ -89,7 +90,7 @@ def test_a_signal_that_comes_when_all_is_said_changes_nothing(number):
 
 SWALLOWED = """
 import os, signal
-from twotowers.process import as_process, settle_environment
+from twotowers.process import as_process
 
 def command():
     try:
@@ -164,7 +165,9 @@ def test_folders_of_caches_hold_wherever_a_process_works(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "mine")
     monkeypatch.setenv("HF_HUB_CACHE", "")
     settle_environment()
-    assert [os.environ[name] for name in ("TWOTOWERS_CACHE", "XDG_CACHE_HOME", "HF_HOME")] == [str(tmp_path / "mine")] * 3
+    assert [os.environ[name] for name in ("TWOTOWERS_CACHE", "XDG_CACHE_HOME", "HF_HOME")] == [
+        str(tmp_path / "mine")
+    ] * 3
     assert os.environ["HF_HUB_CACHE"] == ""
 
 
