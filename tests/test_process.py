@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from twotowers.cli import main
+from twotowers.process import settle_environment
 
 # The command, which stops itself where a module is imported or at its very end, so that no clock plays a part.
 COMMAND = """
 import os, signal, sys
 number, where = int(sys.argv.pop(1)), sys.argv.pop(1)
 from twotowers import cli, process
-from twotowers.process import settle_environment
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
