@@ -171,12 +171,13 @@ def test_folders_of_caches_hold_wherever_a_process_works(monkeypatch, tmp_path):
     assert os.environ["HF_HUB_CACHE"] == ""
 
 
-@pytest.mark.parametrize(("day", "kept"), [("abc", None), ("-1", None), ("86400", "86400")])
-def test_a_day_of_building_that_is_none_stops_nothing(day, kept, monkeypatch):
+@pytest.mark.parametrize("day", ["abc", "-1", "99999999999999"])
+def test_a_day_of_building_stops_nothing(day, monkeypatch):
+    """One that is no number stopped numpy, and a kernel waited for ever for one in a year of seven figures."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", day)
+    assert shell("T tasks").returncode == 0
     settle_environment()
-    assert os.environ.get("SOURCE_DATE_EPOCH") == kept
-    assert shell(f"SOURCE_DATE_EPOCH={day} T tasks").returncode == 0
+    assert "SOURCE_DATE_EPOCH" not in os.environ
 
 
 @pytest.mark.parametrize(

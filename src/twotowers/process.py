@@ -27,11 +27,10 @@ FOLDERS = ("TWOTOWERS_CACHE", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "MPLC
 def settle_environment() -> None:
     """What the environment says holds in every process that is started from here, in whatever folder it works."""
     os.environ.pop("MPLBACKEND", None)  # no window is opened, and a name that is none stops matplotlib
+    os.environ.pop("SOURCE_DATE_EPOCH", None)  # nothing of ours has that day, and one that is none stops numpy
     for name in FOLDERS:
         if value := os.environ.get(name):
             os.environ[name] = os.path.abspath(os.path.expanduser(value))
-    if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdecimal():
-        del os.environ["SOURCE_DATE_EPOCH"]  # numpy stops at one that is no number; nothing of ours has its day
 
 
 class Stopped(KeyboardInterrupt):
