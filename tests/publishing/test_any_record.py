@@ -16,7 +16,9 @@ from twotowers.pipeline.contributed import contribution
 from twotowers.pipeline.crate import require_finished
 from twotowers.pipeline.pages import Published
 from twotowers.pipeline.status import run_status
+from twotowers.publishing.citing import FORMATS
 from twotowers.publishing.ledger import ledger
+from twotowers.publishing.record import told_of_figure
 from twotowers.publishing.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +119,31 @@ def test_what_pages_are_made_of_is_not_believed_unseen(run, odd):
         inside[path[-1]] = odd
         (run.path / "run.json").write_text(json.dumps(changed))
         named(lambda: pages(run))
+
+
+BESIDE = TOY.parent / "figures" / "toy-gpt2_task-shots.json"  # a figure
+
+
+@pytest.mark.parametrize("odd", [*ODD, "gone"], ids=lambda odd: repr(odd)[:12])
+def test_what_stands_beside_a_figure_is_cited_or_refused(odd):
+    """Every place in it; what was missing, or no text, stopped a citation and a build with an error of Python's."""
+    for path in [path for path in places(json.loads(BESIDE.read_text())) if path]:
+        changed = inside = json.loads(BESIDE.read_text())
+        for key in path[:-1]:
+            inside = inside[key]
+        if odd == "gone":
+            del inside[path[-1]]
+        else:
+            inside[path[-1]] = odd
+        told = named(lambda changed=changed: told_of_figure(json.dumps(changed), "toy-gpt2/figures/a.json"))
+        if told is not None:
+            assert all(isinstance(say(told["provenance"]), str) for _, say in FORMATS.values())
+            assert isinstance(told["caption"] + told["alt"], str)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "{}", '{"provenance": []}', b"\xff\xfe"])
+def test_what_is_no_json_beside_a_figure_is_refused(text):
+    assert "run the model again" in message(DamagedRunError, lambda: told_of_figure(text, "toy-gpt2/a.json"))
 
 
 @pytest.mark.parametrize("gone", ["seconds", "date", "files", "made_of"])

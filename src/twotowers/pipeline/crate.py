@@ -25,6 +25,7 @@ from urllib.parse import quote
 from ..errors import UserError, writing
 from ..publishing.citing import project
 from ..publishing.crowd import write_whole
+from ..publishing.record import told_of_figure
 from ..publishing.run_folder import RunFolder, project_root, shown_file
 from .contributed import NotOursError, contribution
 from .figures import command_of, find_run
@@ -192,7 +193,7 @@ def _files(run: RunFolder, files: Mapping[str, bytes]) -> Iterator[tuple[str, di
         about["sha256"] = digests.get(name) or hashlib.sha256(content).hexdigest()
         beside = f"{name.rpartition('.')[0]}.json"
         if name.startswith("figures/") and beside in files and not name.endswith(".json"):
-            about["description"] = json.loads(files[beside])["alt"]
+            about["description"] = told_of_figure(files[beside], f"{run.name}/{beside}")["alt"]
         yield name, about
 
 

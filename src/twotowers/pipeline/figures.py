@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DamagedRunError, UnknownNameError, UserError
+from ..errors import UnknownNameError, UserError
 from ..models.loading import Loading
 from ..publishing.citing import FORMATS
 from ..publishing.crowd import own_folder
+from ..publishing.record import told_of_figure
 from ..publishing.run_folder import RunFolder, figure_ids, figure_stem, project_root, runs_of
 from ..toy import page as toy
 
@@ -99,10 +100,7 @@ def _of_run(run: RunFolder, figure: str, others: Mapping[str, Any]) -> dict[str,
     if name not in known:
         raise UnknownNameError("figure", name, [*known, *others], f" (of the run {run.name})")
     file = f"{figure_stem(run.name, name)}.json"
-    found = json.loads(run.read(file, run.digest_in_record(file)))
-    if "data_sha256" not in found["provenance"]:
-        raise DamagedRunError(f"{run.name}/{file} is of an earlier version; run the model again to draw it anew.")
-    return dict(found)
+    return told_of_figure(run.read(file, run.digest_in_record(file)), f"{run.name}/{file}")
 
 
 def _alone(root: Path) -> dict[str, Path]:

@@ -6,7 +6,6 @@ Runs stay as they were made: all of this is put into copies.
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +28,7 @@ from ..publishing.forest import forest, forest_alt, forest_caption, forest_table
 from ..publishing.ledger import by_seed, claim_text, ledger, markdown, verdicts_of
 from ..publishing.markdown import escape, option
 from ..publishing.publish import Text, call
-from ..publishing.record import Place
+from ..publishing.record import Place, told_of_figure
 from ..publishing.run_folder import RunFolder, figure_stem
 from ..publishing.shown import Shown, text_alone, write_alone
 from ..statistics import Verdict
@@ -91,16 +90,17 @@ class Published:
 
         Raises:
             StrangePageError: the caption holds what none of ours does.
+            DamagedRunError: there is no such record.
         """
-        file = self.run.path / f"{self.pictures(chapter)[figure]}.json"
-        said = json.loads(file.read_text(encoding="utf-8"))
-        caption = " ".join(str(said["caption"]).split())
+        file = f"{self.pictures(chapter)[figure]}.json"
+        said = told_of_figure((self.run.path / file).read_bytes(), f"{self.name}/{file}")
+        caption = " ".join(said["caption"].split())
         if odd := odd_in_caption(caption):
             raise StrangePageError(
                 f"The caption of {figure} in {self.name}/{chapter} holds {odd}, which no chapter makes; run the "
                 f"chapter again with --force, or take the run away."
             )
-        return caption, str(said["alt"])
+        return caption, said["alt"]
 
     @cached_property
     def seeds(self) -> dict[int, Seed]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import DamagedRunError
 from .citing import Citation, project
 from .markdown import plain
 from .run_folder import digest_of
@@ -59,6 +60,37 @@ def figure_record(
     return record | {
         "settings": settings, "licence": project().licence, "data": data, "data_sha256": _sha(data)
     }  # fmt: skip
+
+
+_NO_TEXTS = ("task_source", "shots", "seed", "packages")
+_TEXTS = ("figure", "page", "anchor", "data_sha256")
+
+
+def told_of_figure(text: str | bytes, file: str) -> dict[str, Any]:
+    """Caption, alt text and provenance of a figure, from what stands beside it in JSON, which may be a stranger's.
+
+    Args:
+        file: with its run's name, for the message.
+
+    Raises:
+        DamagedRunError: it is not what is written beside a figure, or not all of it.
+    """
+    try:
+        told = dict(json.loads(text))
+        made, named = told["provenance"], [made for name, made in told["provenance"].items() if name in FIELDS]
+        whole = len(named) == len(FIELDS) and all(isinstance(told[name], str) for name in ("caption", "alt"))
+        whole = whole and all(isinstance(made[name], str) for name in _TEXTS)
+        whole = whole and all(isinstance(made[name] or "", str) for name in FIELDS if name not in _NO_TEXTS)
+        whole = whole and all(isinstance(said or {}, dict) for said in (made["packages"], made["settings"]))
+        by = (made["settings"].get("contributed") or {"by": None})["by"]
+        whole = whole and isinstance(by or "", str)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise DamagedRunError(
+            f"{file} is not what this version writes beside a figure; run the model again to draw it anew."
+        )
+    return told
 
 
 def inside(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
