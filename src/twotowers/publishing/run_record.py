@@ -72,9 +72,8 @@ def _require_entry(entry: Any) -> None:
 
 def _require_cost(cost: Any) -> None:
     """What a chapter took of which machine."""
-    _require(
-        isinstance(cost, dict) and isinstance(machine := cost.get("machine"), dict) and _is_number(cost.get("jobs"))
-    )
+    _require(isinstance(cost, dict) and isinstance(cost.get("machine"), dict) and _is_number(cost.get("jobs")))
+    machine: dict[str, Any] = cost["machine"]
     _require(cost.get("peak_memory") is None or _is_number(cost["peak_memory"]))
     _require(isinstance(machine.get("processor"), str) and isinstance(machine.get("gpu") or "", str))
     _require(all(_is_number(machine.get(name)) for name in ("cores", "memory")))
