@@ -10,9 +10,11 @@ import difflib
 import errno
 import re
 import shutil
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+LISTED = 380  # characters of names that one may choose from
 BEGIN, END = 600, 300  # characters of a message that is longer than one can read: what it names came from outside
 
 
@@ -31,7 +33,8 @@ class UnknownNameError(UserError):
         known = list(known)
         asked = str(name) if len(str(name)) <= 100 else f"{str(name)[:100]}…"
         close = difflib.get_close_matches(asked.lower(), known, n=1, cutoff=alike)
-        meant = f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"
+        listed = textwrap.shorten(", ".join(known), LISTED, placeholder=" and more")
+        meant = f"did you mean '{close[0]}'?" if close else f"choose one of: {listed}"
         super().__init__(f"There is no {kind} '{asked}': {meant}{hint}")
 
 
