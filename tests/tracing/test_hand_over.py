@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import twotowers
-from conftest import make_sets, message
+from conftest import DEMONSTRATIONS, make_sets, message
 from twotowers.prompts.tasks import load_task
 from twotowers.prompts.variants import swapped
 from twotowers.tracing import hand_over
@@ -62,6 +62,17 @@ def test_the_last_position_at_the_top_answers_as_its_donor(tiny, two_sets):
     for place in PLACES[:-1]:
         there = twotowers.hand_over(tiny, two_sets, place, [layers])
         assert margins(there) == pytest.approx(margins(intact), abs=1e-4)
+
+
+@pytest.mark.parametrize("texts", [("dog ele", "nine ele"), ("dog ele", "nine dog"), ("ele", "nine")])
+def test_a_last_position_that_is_also_the_texts_end_is_not_the_querys(tiny, texts):
+    """As in `The film ended.:`, where many tokenizers join the two marks: the answer was exchanged with it."""
+    queries = [(text, label) for text, label in zip(texts, ("foo", "bar"), strict=True)]
+    s = twotowers.prompt_set(tiny, DEMONSTRATIONS, queries, template="{text}ven {label}")
+    assert tiny.tokenizer.convert_ids_to_tokens(s.prompts[0].ids[-1]).endswith("eleven")
+    assert s.prompts[0].query[1] == s.prompts[0].last
+    table = twotowers.hand_over(tiny, s, "query", [tiny.arch.n_layers])
+    assert margins(table) == pytest.approx(margins(outcomes(tiny, [s], [[]])), abs=1e-4)
 
 
 @pytest.mark.parametrize("place", ["text", "text+separator"])

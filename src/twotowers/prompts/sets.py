@@ -41,7 +41,8 @@ class Prompt:
         ids: token ids; the next token after `last` is to be the label.
         demonstrations: token span of each demonstration's text.
         label_positions: position of each demonstration's label token.
-        query: token span of the query's text.
+        query: token span of the query's text, but for the last position: where a tokenizer joins the text's end with
+            the template's mark (`ended.:`), that token is where the answer is made, and no longer text.
     """
 
     ids: tuple[int, ...]
@@ -309,11 +310,12 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
                 f"The label '{label}' is {end - first} tokens for the tokenizer of {model.name}; choose a label "
                 f"that is one token with its leading space."
             )
+    first, end = tokens_of(model, text, offsets, spans[-1][0], labels[-1][0])
     return Prompt(
         ids=tuple(ids),
         demonstrations=tuple(texts),
         label_positions=tuple(first for first, _ in labels),
-        query=tokens_of(model, text, offsets, spans[-1][0], labels[-1][0]),
+        query=(first, min(end, len(ids) - 1)),
     )
 
 

@@ -50,7 +50,7 @@ def hand_over(
     | `text` | text tokens of the i-th demonstration of one label and the i-th of the other, aligned from the end |
     | `text+separator` | the same, and what stands between the text and its label |
     | `label` | all label positions, with those of the prompt whose labels are swapped |
-    | `query` | text tokens of the query, with those of a query of the other class |
+    | `query` | text tokens of the query, with those of a query of the other class; not the last position |
     | `last` | the last position, with that of a query of the other class |
 
     Where positions are embedded, texts and labels do not take the embedding of their place along; what lower layers
