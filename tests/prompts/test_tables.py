@@ -4,6 +4,8 @@ import builtins
 import json
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from twotowers.errors import TaskError
@@ -83,6 +85,76 @@ def test_two_saved_splits_with_the_names_of_the_halves_are_the_halves(folder):
         "selection": ("apple", "plum"),
         "evaluation": ("fig", "pear"),
     }
+
+
+@pytest.mark.parametrize("ending", ["csv", "CSV", "jsonl", "parquet"])
+@pytest.mark.parametrize("named", ["{}", "{}-00000-of-00001"])
+def test_two_files_with_the_names_of_the_halves_are_the_halves(folder, ending, named):
+    """They were read together and split at random: heads were judged on texts that were meant to choose them."""
+    for i, half in enumerate(HALVES):
+        own, file = numbered().select(range(i, 8, 2)), folder / f"{named.format(half).capitalize()}.{ending}"
+        if ending.lower() == "csv":
+            write_csv(file, TEXTS[i::2], LABELS[i::2])
+        elif ending == "jsonl":
+            pairs = zip(TEXTS[i::2], LABELS[i::2], strict=True)
+            file.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in pairs))
+        else:
+            own.to_parquet(file)
+    assert load_task(str(folder)).texts["fruit"] == {"selection": ("apple", "plum"), "evaluation": ("fig", "pear")}
+
+
+def test_a_file_beside_those_of_the_halves_is_named(folder):
+    for name in (*HALVES, "more"):
+        write_csv(folder / f"{name}.csv", TEXTS, LABELS)
+    refused(folder, "named for a half, as evaluation.csv, and others, as more.csv; name all of them so, or none")
+
+
+def test_a_split_column_must_say_what_its_place_is_named(folder):
+    """The place was preferred, and nobody told."""
+    own = numbered().add_column("split", ["evaluation"] * 8)
+    datasets.DatasetDict(selection=own.select(range(0, 8, 2)), evaluation=own.select(range(1, 8, 2))).save_to_disk(
+        str(folder / "both")
+    )
+    refused(folder / "both", "selection, row 1, column 'split' is 'evaluation', but what it is in is named selection")
+    for half in HALVES:
+        (folder / f"{half}.csv").write_text("text,label,split\napple,fruit,\nsaw,tool,selection\n")
+    refused(folder, "evaluation.csv, row 3, column 'split' is 'selection', but what it is in is named evaluation")
+
+
+def test_a_saved_split_that_is_one_half_is_not_split_again(folder):
+    datasets.DatasetDict(selection=numbered()).save_to_disk(str(folder / "one"))
+    assert load_task(str(folder / "one")).texts["fruit"]["evaluation"] == ()
+
+
+@pytest.mark.parametrize("form", ["numpy", "pandas", "arrow", "torch"])
+@pytest.mark.parametrize("columns", [None, ["text"]])
+def test_the_form_in_which_a_saved_folder_gives_its_rows_changes_nothing(folder, expected, form, columns):
+    """A data frame's text was its print, a tensor's label `tensor(0)`, and a hidden column a KeyError."""
+    numbered().with_format(form, columns=columns).save_to_disk(str(folder / "one"))
+    assert load_task(str(folder / "one")).digest == expected.digest
+    plain = datasets.Dataset.from_dict({"text": TEXTS, "label": [0] * 4 + [1] * 4})
+    plain.with_format(form, columns=columns).save_to_disk(str(folder / "two"))
+    assert load_task(str(folder / "two")).categories == ("0", "1")
+
+
+def test_a_number_behind_the_last_name_is_refused(folder):
+    table = numbered().data.table
+    table = table.set_column(1, "label", pyarrow.array([0] * 4 + [1] * 3 + [7])).replace_schema_metadata(
+        numbered().features.arrow_schema.metadata
+    )
+    pyarrow.parquet.write_table(table, folder / "some.parquet")
+    refused(folder, "row 8, column 'label' is 7, but the file has names for 2 labels only")
+
+
+def test_columns_that_play_no_part_may_be_of_any_kind(folder, expected):
+    """Kinds that datasets lacks were refused, to be written again."""
+    maps = pyarrow.array([[("a", 1)]] * 8, pyarrow.map_(pyarrow.string(), pyarrow.int64()))
+    table = pyarrow.table({"where": maps, "text": TEXTS, "id": pyarrow.array([b"0" * 16] * 8, pyarrow.uuid()),
+                           "label": LABELS})  # fmt: skip
+    pyarrow.parquet.write_table(table, folder / "some.parquet")
+    task = load_task(str(folder))
+    assert task.digest == expected.digest
+    assert task.facts["unused"] == ["where", "id"]
 
 
 def test_other_saved_splits_are_refused_with_what_to_give(folder):

@@ -157,6 +157,8 @@ def test_json_and_csv_under_each_others_names_are_named(refused):
 
 
 def test_rows_within_an_object_are_named(refused):
+    halves = dict.fromkeys(("selection", "evaluation"), OBJECTS)
+    assert "make one list of those under 'selection', 'evaluation'" in refused(json.dumps(halves), "mine.json")
     assert "give the list under 'data' by itself" in refused(json.dumps({"version": 1, "data": OBJECTS}), "mine.json")
     assert "give them in every object" in refused(json.dumps({"rows": [{"row": row} for row in OBJECTS]}), "mine.json")
 

@@ -4,52 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..arguments import unseen
 from ..errors import TaskError
-from ..hub import datasets_library, first_line, quiet
-from .missing import is_missing
 from .objects import lines_of_json, objects
-from .written import JSON, NOT_READ, READ, WANTED, bare, content, require_inside, writable
+from .rows import COLUMNS, Table, as_named, half_in, places_of, plain, row_of, together, unused_of
+from .saved import parquet, saved_folder
+from .spelling import named
+from .written import JSON, NOT_READ, READ, WANTED, content, require_inside, writable
 
-COLUMNS = ("text", "label")  # and `split`, if it is there
 SEPARATORS = ",;\t|"
 _LONGEST_HEADER = 1000  # characters in which another separator is looked for
 _RULE = re.compile(r":?[-=]{3,}:?")  # what is drawn under the names of columns
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row as it is written, but for spaces around a cell; `number` is a file's line, elsewhere it counts from 1."""
-
-    file: Path
-    number: int
-    text: str
-    label: str
-    split: str
-
-    @property
-    def place(self) -> str:
-        return f"{self.file}, row {self.number}"
-
-    def seen_from(self, other: Row) -> str:
-        """How a message about `other` names this row."""
-        return f"row {self.number}" if other.file == self.file else self.place
-
-
-@dataclass(frozen=True)
-class Table:
-    """What was read: all rows, and the names of columns and of a folder's files that play no part."""
-
-    rows: list[Row]
-    unused: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Table:
@@ -63,7 +32,7 @@ def read(path: Path) -> Table:
     if not path.is_dir():
         return _file(path)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return _saved(path)
+        return saved_folder(path)
     there = sorted(path.iterdir())
     files = [file for file in there if file.suffix.lower() in READ and file.is_file() and file.name[0] != "."]
     for file in files:
@@ -75,12 +44,17 @@ def read(path: Path) -> Table:
             f"The folder {path} has no *.csv, *.jsonl or *.parquet file{found} and was not saved by datasets; give "
             f"such a folder or {WANTED}."
         )
-    return _together([_file(file) for file in files], unread)
-
-
-def _together(tables: Sequence[Table], unread: tuple[str, ...] = ()) -> Table:
-    unused = dict.fromkeys(name for table in tables for name in table.unused)
-    return Table([row for table in tables for row in table.rows], tuple(unused), unread)
+    halves = [half_in(file) for file in files]
+    if any(halves) and not all(halves):
+        one, other = (
+            next(file.name for file, half in zip(files, halves, strict=True) if bool(half) == is_named)
+            for is_named in (True, False)
+        )
+        raise TaskError(
+            f"The folder {path} has files that are named for a half, as {one}, and others, as {other}; name all "
+            f"of them so, or none."
+        )
+    return together([as_named(_file(file), half) for file, half in zip(files, halves, strict=True)], unread)
 
 
 def _file(path: Path) -> Table:
@@ -88,7 +62,7 @@ def _file(path: Path) -> Table:
     if ending in NOT_READ and path.is_file():
         raise TaskError(f"{path} is {NOT_READ[ending]}, or give {WANTED}.")
     if ending == ".parquet":
-        return _parquet(path)
+        return parquet(path)
     return _json(path, content(path)) if ending in JSON else _csv(path, content(path))
 
 
@@ -103,16 +77,16 @@ def _csv(path: Path, text: str) -> Table:
     records = _records(path, lines, separator, before=1 if told else 0)
     _, _, header = next(records, (1, 1, []))
     names = header[: max((i for i, name in enumerate(header, 1) if name.strip()), default=0)]
-    places = _places(path, names, _how_to_name(names, told[1] if told else None))
+    places = places_of(path, names, _how_to_name(names, told[1] if told else None))
     rows, apart = [], False
     for begun, ended, cells in records:
         apart = apart or len(cells) > 1
         if any(cell.strip() for cell in cells[len(names) :]):  # an unquoted comma has moved the label
             raise TaskError(
                 f"{path}, row {ended} has more fields than columns; name every column in row 1, and put double "
-                f"quotes around a text that has a comma."
+                f"quotes around a text that has {separator!r} in it."
             )
-        row = _row(path, ended, places, cells + [""] * (len(names) - len(cells)))
+        row = row_of(path, ended, places, cells + [""] * (len(names) - len(cells)))
         if (row.text.casefold(), row.label.casefold()) == COLUMNS:
             raise TaskError(f"{path}, row {ended} names the columns again, as row 1 does; remove it there.")
         if _RULE.fullmatch(row.text) and _RULE.fullmatch(row.label):
@@ -133,7 +107,7 @@ def _csv(path: Path, text: str) -> Table:
             f"{path} has {separator!r} between the columns of its first row and in no other; write the same between "
             f"the columns of every row."
         )
-    return Table(rows, _unused(names, places))
+    return Table(rows, unused_of(names, places))
 
 
 def _separator(path: Path, content: str) -> str:
@@ -147,7 +121,7 @@ def _separator(path: Path, content: str) -> str:
         return found
     for sign in re.split(r"[\w\"]+", header) if '"' in header else ():  # R's is a space
         names = header.split(None if sign.isspace() else sign) if sign and sign not in SEPARATORS else []
-        if set(COLUMNS) <= {_plain(name.strip('"')) for name in names}:
+        if set(COLUMNS) <= {plain(name.strip('"')) for name in names}:
             raise TaskError(
                 f"{path} has {sign!r} between the columns of its first row; write a comma, semicolon or tab between "
                 f"the columns of every row."
@@ -163,14 +137,14 @@ def _header(content: str) -> str:
 def _separates(row: str, number: int, separator: str) -> str:
     """Another separator that makes a row of one cell one of so many; empty if there is none."""
     others = (other for other in SEPARATORS if other != separator)
-    return next((other for other in others if len(row.split(other)) == number), "")
+    return next((other for other in others if len(row.split(other)) == number and row.strip(other).strip()), "")
 
 
 def _separators(header: str) -> Iterator[str]:
     """Those that give the columns that are needed."""
     for separator in SEPARATORS:
         names = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
-        if set(COLUMNS) <= set(map(_plain, names)):
+        if set(COLUMNS) <= set(map(plain, names)):
             yield separator
 
 
@@ -184,7 +158,7 @@ def _how_to_name(names: Sequence[str], told: str | None) -> str:
         if told is not None:
             return f"its first line says sep={told}, so write that between columns, or remove that line"
         return "take away the quotes around whole rows"
-    if {f"'{name}'" for name in COLUMNS} <= set(map(_plain, names)):
+    if {f"'{name}'" for name in COLUMNS} <= set(map(plain, names)):
         return "write double quotes around them, or none"
     return "name them in row 1, with a comma, semicolon or tab between columns"
 
@@ -217,120 +191,16 @@ def _json(path: Path, text: str) -> Table:
     names = list(dict.fromkeys(name for _, row in found for name in row))
     within = [name for name, value in found[0][1].items() if _is_rows(value)] if len(found) == 1 else []
     remedy = f"give the list under '{within[0]}' by itself" if within else "give them in every object"
-    places = _places(path, names, remedy)
-    rows = [_row(path, number, places, [row.get(name) for name in names]) for number, row in found]
-    return Table(rows, _unused(names, places))
+    if len(within) > 1:
+        remedy = f"make one list of those under {named(within)}"
+    places = places_of(path, names, remedy)
+    rows = [row_of(path, number, places, [row.get(name) for name in names]) for number, row in found]
+    return Table(rows, unused_of(names, places))
 
 
 def _is_rows(value: object) -> bool:
     """Whether a value of an object is a list of objects that have the columns."""
     rows = value if isinstance(value, list) else []
     return bool(rows) and all(
-        isinstance(row, tuple) and set(COLUMNS) <= {_plain(name) for name, _ in row} for row in rows
+        isinstance(row, tuple) and set(COLUMNS) <= {plain(name) for name, _ in row} for row in rows
     )
-
-
-def _parquet(path: Path) -> Table:
-    datasets = datasets_library(f"The file {path}")
-    import pyarrow.parquet  # comes with datasets
-
-    try:
-        _places(path, pyarrow.parquet.read_schema(path).names, "rename its columns")  # one twice cannot be read
-        table = datasets.Dataset(datasets.table.InMemoryTable(pyarrow.parquet.read_table(path)))
-    except TaskError:
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise TaskError(f"{path} cannot be read ({first_line(error)}); write it again, or give {WANTED}.") from None
-    return _of_dataset(path, table)
-
-
-def _saved(path: Path) -> Table:
-    """Rows of a folder that `save_to_disk` has written, with one split or with the two halves of a task."""
-    datasets = datasets_library(f"The folder {path}")
-    _require_own_files(path)
-    try:
-        with quiet(datasets):
-            saved = datasets.load_from_disk(str(path))
-    except Exception as error:  # as above
-        raise TaskError(f"{path} cannot be read ({first_line(error)}); save it again, or give {WANTED}.") from None
-    if isinstance(saved, datasets.Dataset):
-        return _of_dataset(path, saved)
-    if len(saved) == 1:
-        return _of_dataset(path, next(iter(saved.values())))
-    if set(saved) != {"selection", "evaluation"}:
-        raise TaskError(
-            f"{path} has the splits {', '.join(saved)}; give the folder of one of them, as {path / next(iter(saved))}, "
-            f"or save two under the names selection and evaluation."
-        )
-    return _together([_of_dataset(path / split, table, split) for split, table in saved.items()])
-
-
-def _require_own_files(path: Path) -> None:
-    """Refuse a saved folder whose description or links lead to files elsewhere: it may be a stranger's."""
-    for said in (*path.glob("state.json"), *path.glob("dataset_dict.json"), *path.glob("*/state.json")):
-        try:
-            found = json.loads(said.read_text(encoding="utf-8"))
-            names = [*(part["filename"] for part in found.get("_data_files", ())), *found.get("splits", ())]
-            require_inside(path, said)
-            for name in names:
-                require_inside(path, said.parent / name)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise TaskError(f"{said} cannot be read; save the folder again, or give {WANTED}.") from None
-
-
-def _of_dataset(path: Path, table: Any, split: str = "") -> Table:
-    """Rows of a `datasets.Dataset`; numbered labels get their names, if it knows them."""
-    names = list(table.column_names)
-    places = _places(path, names, "rename its columns")
-    used = [names[place] for place in places.values()]
-    name_of = getattr(table.features[names[places["label"]]], "int2str", None)
-    rows = []
-    for number, row in enumerate(table.select_columns(used), start=1):
-        cells = dict(zip(places, (row[name] for name in used), strict=True))
-        if name_of is not None and cells["label"] is not None:
-            cells["label"] = name_of(cells["label"]) if cells["label"] >= 0 else ""
-        cells |= {"split": split} if split else {}
-        rows.append(_row(path, number, {name: i for i, name in enumerate(cells)}, list(cells.values())))
-    return Table(rows, _unused(names, places))
-
-
-def _places(path: Path, names: Sequence[str], remedy: str) -> dict[str, int]:
-    """Where the columns that are used stand among the names; spaces around a name and capitals do not matter.
-
-    Raises:
-        TaskError: one is missing, or is there twice.
-    """
-    places: dict[str, int] = {}
-    for place, name in enumerate(names):
-        own = _plain(name)
-        if own in places:
-            raise TaskError(
-                f"{path} has the column '{own}' twice ('{names[places[own]]}' and '{name}'); keep one of them."
-            )
-        if own in (*COLUMNS, "split"):
-            places[own] = place
-    missing = [f"'{name}'" for name in sorted(COLUMNS) if name not in places]
-    if missing:
-        found = f" but {', '.join(repr(name[:40]) for name in names[:5])}" if names else ""
-        raise TaskError(f"{path} has no column {' and no column '.join(missing)}{found}; {remedy}.")
-    return places
-
-
-def _unused(names: Sequence[str], places: dict[str, int]) -> tuple[str, ...]:
-    return tuple(bare(name) or "without a name" for i, name in enumerate(names) if i not in places.values())
-
-
-def _plain(name: str) -> str:
-    return bare(name).casefold()
-
-
-def _row(path: Path, number: int, places: dict[str, int], cells: Sequence[object]) -> Row:
-    own = {name: _cell(path, number, name, cells[place]) for name, place in places.items()}
-    split = own.get("split", "").casefold()
-    return Row(path, number, own["text"], own["label"], "" if is_missing(split) else split)
-
-
-def _cell(path: Path, number: int, name: str, value: object) -> str:
-    if isinstance(value, (list, tuple, dict, bytes)):
-        raise TaskError(f"{path}, row {number}, column '{name}' holds no plain text; give one text in each row.")
-    return "" if value is None else bare(str(value))

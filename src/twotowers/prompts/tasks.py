@@ -22,8 +22,8 @@ import yaml
 from ..errors import TaskError, UnknownNameError
 from . import datasets, sampling, tables
 from .missing import is_missing, is_perhaps_missing
+from .rows import COLUMNS, Row, Table
 from .spelling import computed, damaged, listed, named, named_plainly, spelt_plainly
-from .tables import Row
 from .task_labels import MOST, TaskLabels, number_shown, task_labels, usual_labels
 from .written import cut, is_path, unwritable
 
@@ -185,7 +185,7 @@ def _of_sentences(key: str, classes: str, *, many: bool = False) -> Task:
     return replace(task, shots=datasets.SHOTS, facts=drawn.facts, account=datasets.account(drawn.facts))
 
 
-def _own(path: Path, table: tables.Table) -> Task:
+def _own(path: Path, table: Table) -> Task:
     """A user's own rows: what is missing or repeated is left out and counted, what contradicts is an error."""
     rows, dropped = _present(table.rows)
     first: dict[str, Row] = {}
@@ -233,7 +233,7 @@ def _present(rows: Sequence[Row]) -> tuple[list[Row], dict[str, int]]:
     """The rows that have a text and a label, and how many others there are, by what they say instead."""
     present, dropped = [], Counter[str]()
     for row in rows:
-        missing = next((name for name in tables.COLUMNS if is_missing(getattr(row, name))), None)
+        missing = next((name for name in COLUMNS if is_missing(getattr(row, name))), None)
         if missing is None:
             present.append(row)
         else:
@@ -254,11 +254,12 @@ def _once(first: Mapping[str, Row]) -> tuple[dict[str, list[str]], list[str], li
     for text, row in first.items():
         spellings.setdefault((row.label, spelt_plainly(text)), []).append(text)
     texts: dict[str, list[str]] = {}
-    for (category, _), alike in spellings.items():
-        texts.setdefault(category, []).append(min(alike))
+    least = {own: min(alike) for own, alike in spellings.items()}
+    for (category, _), text in least.items():
+        texts.setdefault(category, []).append(text)
     times = Counter(plain for _, plain in spellings)
-    torn = sorted(min(own) for (_, plain), own in spellings.items() if times[plain] > 1)
-    others = sorted(text for alike in spellings.values() for text in alike if text != min(alike))
+    torn = sorted(text for (_, plain), text in least.items() if times[plain] > 1)
+    others = sorted(text for own, alike in spellings.items() for text in alike if text != least[own])
     return dict(sorted(texts.items())), others, torn
 
 
