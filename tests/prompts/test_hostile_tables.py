@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import tarfile
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 
 from own_tables import GOOD, PAIRS
 from twotowers.errors import BEGIN, END, TaskError, UserError
-from twotowers.prompts.spelling import named_plainly
+from twotowers.prompts.spelling import damaged, named_plainly
+from twotowers.prompts.written import unwritable, writable
 
 
 def archive(*names):
@@ -104,6 +106,16 @@ def test_a_list_that_is_cut_off_is_told_where(refused):
     assert "mend the list" in why
 
 
+@pytest.mark.parametrize("blank", ["\t", " \t ", "|", ";"])
+def test_a_line_of_nothing_but_another_separator_is_left_out_as_any_blank_one(given, blank):
+    assert given(GOOD + f"{blank}\n").digest == given(GOOD).digest
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_field_too_many_is_told_by_the_tables_own_separator(refused, separator):
+    assert f"a text that has {separator!r} in it" in refused(GOOD.replace(",", separator) + f"kiwi{separator * 2}x\n")
+
+
 # Signs that cannot be seen
 
 
@@ -143,6 +155,18 @@ def test_categories_in_two_spellings_are_told(one, other):
 
 
 # Sizes
+
+
+@pytest.mark.parametrize("text", ["<br" * 300_000, "&#" * 300_000, "<b " * 300_000])
+def test_a_text_of_a_million_marks_is_looked_through_once(text):
+    assert damaged([text]) == ""
+
+
+def test_what_cannot_be_written_is_the_same_by_one_search_as_sign_by_sign():
+    odd = [chr(n) for n in (*range(0x100), 0x2028, 0xD7FF, 0xD800, 0xDFFF, 0xE000, 0xFFFD, 0xFFFE, 0xFFFF, 0x10FFFF)]
+    wrong = [c for c in odd if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r\x85"] + ["\ufffe", "\uffff"]
+    assert [c for c in odd if unwritable(f"a{c}")] == sorted(wrong)
+    assert writable("".join(odd)) == "".join("?" if c in wrong else c for c in odd)
 
 
 def test_many_and_long_names_are_not_all_named(given, refused):

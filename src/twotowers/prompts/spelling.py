@@ -19,7 +19,7 @@ _TYPED = {  # what programs write for what was typed
 }
 _FORMULA = re.compile(r'="[^"]*"|=[A-Z][A-Z0-9._]*\(.*\)', re.DOTALL)
 _ESCAPED = re.compile(
-    r"\\n|\\u[0-9a-fA-F]{4}|&(amp|lt|gt|quot|nbsp|apos|#\d+|#x[0-9a-fA-F]+);|<(br|p|b|i|div|span)\b[^>]*>"
+    r"\\n|\\u[0-9a-fA-F]{4}|&(amp|lt|gt|quot|nbsp|apos|#\d+|#x[0-9a-fA-F]+);|<(br|p|b|i|div|span)\b[^<>]*>"
 )
 
 
@@ -30,7 +30,7 @@ def spelt_plainly(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", shown(text)).casefold())
     plain = " ".join(folded.split())
-    marks = {c for c in plain if unicodedata.category(c)[0] == "P"} - _MEANT
+    marks = {c for c in set(plain) if unicodedata.category(c)[0] == "P"} - _MEANT
     return (plain.strip("".join(marks) + " ") or plain).translate(_TYPED)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import unicodedata
 from pathlib import Path
 
 from ..errors import TaskError
@@ -52,6 +51,8 @@ _MERGING = re.compile(r"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
 _MARKUP = ("<!doctype", "<html", "<?xml", "<svg", "{\\rtf")
 _EMPTY = "".join(map(chr, (0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)))
 _AROUND = _EMPTY + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+# Controls, but for tabs and ends of lines; halves of characters; what is no character.
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 # What a page shows nothing of, by Unicode (Default_Ignorable_Code_Point), and the empty sign of Braille; but a black
 # flag and what follows it are one sign: the flag of a region.
 _SHOWS_NOTHING = re.compile(
@@ -158,16 +159,13 @@ def unwritable(text: str) -> str:
 
     Line breaks count elsewhere.
     """
-    for character in text:
-        control = unicodedata.category(character) == "Cc" and character not in "\t\n\r\x85"
-        if control or "\ud800" <= character <= "\udfff" or character in "\ufffe\uffff":
-            return f"U+{ord(character):04X}"
-    return ""
+    found = _UNWRITABLE.search(text)
+    return f"U+{ord(found[0]):04X}" if found else ""
 
 
 def writable(name: str) -> str:
     """A name with question marks for what `unwritable` finds."""
-    return "".join("?" if unwritable(character) else character for character in name)
+    return _UNWRITABLE.sub("?", name)
 
 
 def is_path(name: str) -> bool:
