@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from twotowers.chapters.imbalance.designs import number_of_demonstrations, share_sets
-from twotowers.errors import PromptError
+from twotowers.errors import PromptError, TaskError
 from twotowers.models.loading import Loading
 from twotowers.pipeline.lengths import longest, require_fit
 from twotowers.pipeline.run import prepare
@@ -88,6 +88,29 @@ def test_texts_that_are_too_long_for_any_shots_are_refused(tiny_folders, task):
     study = open_study(str(tiny_folders["gpt2"]), task(90), "smoke")
     with pytest.raises(PromptError, match=r"tokens with 2 .* reads at most 256; give a task with shorter texts\.$"):
         require_fit(study)
+
+
+@pytest.mark.parametrize(
+    ("scale", "texts", "advice"),
+    [
+        ("book", 8, "add texts, or ask for fewer demonstrations with --task few.csv:shots=2."),
+        ("book", 4, "add texts."),
+        ("smoke", 3, "add texts."),  # the chapter on imbalance shows three of one label, whatever the shots
+        ("smoke", 1, "add texts."),
+    ],
+)
+def test_too_few_texts_are_told_with_the_shots_that_have_enough(
+    tiny_folders, tmp_path, small_book, scale, texts, advice
+):
+    file = tmp_path / "few.csv"
+    rows = itertools.product(("animal", "tool"), range(2 * texts))
+    file.write_text("text,label\n" + "".join(f"{label} {'so ' * i},{label}\n" for label, i in rows))
+    with pytest.raises(TaskError) as caught:
+        prepare(str(tiny_folders["gpt2"]), str(file), scale, 0, Loading())
+    assert "category 'animal' has" in str(caught.value)
+    assert str(caught.value).endswith(f"one prompt set; {advice}")
+    if "shots=" in advice:
+        prepare(str(tiny_folders["gpt2"]), f"{file}:shots={advice[-2]}", scale, 0, Loading())
 
 
 def test_sets_that_imbalanced_prompts_are_made_from_may_be_longer_than_the_context(tiny_folders, task, small_book):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ..chapters.imbalance.designs import draws, longest_query, number_of_demonstrations, sources
-from ..errors import PromptError
+from ..errors import PromptError, TaskError
 from ..prompts.sets import CONTENT_FREE, TEMPLATES, PromptSet
 from ..prompts.tasks import Half
 from ..prompts.variants import rebuilt
@@ -24,24 +25,39 @@ def longest(study: Study) -> int:
 
 
 def require_fit(study: Study) -> None:
-    """Raise `PromptError` unless every prompt of every chapter fits the model's context.
+    """Refuse a study of which a chapter can make no prompts: too long for the model's context, or of too few texts.
 
-    The message names both lengths and the largest number of shots, halved from the study's, with which all fit.
+    The message names the largest number of shots, halved from the study's, with which every prompt of every chapter can
+    be made, if there is one.
+
+    Raises:
+        PromptError: a prompt is longer than the context; both lengths are named.
+        TaskError: a category has too few texts.
     """
     context, shots = study.model.context_length, study.scale.shots
-    length = longest(study)
+    try:
+        length = longest(study)
+    except TaskError as error:
+        what, _, _ = str(error).rpartition("; ")
+        asked = f", or ask for fewer demonstrations with {found}" if (found := _with_fewer(study)) else ""
+        raise TaskError(f"{what}; add texts{asked}.") from None
     if length <= context:
         return
-    advice = "give a task with shorter texts"
-    for fewer in (shots // 2**i for i in range(1, shots.bit_length())):
-        if longest(replace(study, scale=replace(study.scale, shots=fewer))) <= context:
-            asked = re.sub(r":shots=\d+", "", study.task.name)
-            advice = f"ask for fewer demonstrations with --task {asked}:shots={fewer}, or {advice}"
-            break
+    asked = f"ask for fewer demonstrations with {found}, or " if (found := _with_fewer(study)) else ""
     raise PromptError(
         f"The longest prompt of task '{study.task.name}' has {length:,} tokens with {shots} demonstrations of each "
-        f"label but {study.model.name} reads at most {context:,}; {advice}."
+        f"label but {study.model.name} reads at most {context:,}; {asked}give a task with shorter texts."
     )
+
+
+def _with_fewer(study: Study) -> str:
+    """The option that asks for as many shots, halved from the study's, as fit; empty if none do."""
+    shots = study.scale.shots
+    for fewer in (shots // 2**i for i in range(1, shots.bit_length())):
+        with contextlib.suppress(TaskError):
+            if longest(replace(study, scale=replace(study.scale, shots=fewer))) <= study.model.context_length:
+                return f"--task {re.sub(r':shots=[0-9]+', '', study.task.name)}:shots={fewer}"
+    return ""
 
 
 def _sets(study: Study) -> Iterator[PromptSet]:
