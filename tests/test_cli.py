@@ -121,6 +121,18 @@ def test_wrong_arguments_exit_with_status_2_and_the_usage(arguments, capfd):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("option", ["--seed", "--seeds", "--jobs"])
+@pytest.mark.parametrize("value", ["-1", "1.5", "9" * 5000, "x" * 5000])
+def test_a_number_that_is_none_is_refused_with_what_to_give(option, value, capfd):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--model", "x", f"{option}={value}"])
+    assert caught.value.code == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert f"'{value[:40]}" in last
+    assert "give a whole number from" in last
+    assert len(last) < 150
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import Any, NoReturn
 
 
@@ -53,16 +54,20 @@ class NamedValues(argparse.Action):
 
 def seed(text: str) -> int:
     """A whole number from 0, or `ArgumentTypeError`."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is no seed; give a whole number from 0")
-    return int(text)
+    return _whole(text, 0, "seed")
 
 
 def count(text: str) -> int:
     """A whole number from 1, or `ArgumentTypeError`."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no such number; give a whole number from 1")
-    return int(text)
+    return _whole(text, 1, "such number")
+
+
+def _whole(text: str, least: int, what: str) -> int:
+    with contextlib.suppress(ValueError):  # it has more digits than Python reads
+        if text.isdecimal() and int(text) >= least:
+            return int(text)
+    shown = text if len(text) <= 40 else f"{text[:40]}…"
+    raise argparse.ArgumentTypeError(f"'{shown}' is no {what}; give a whole number from {least}")
 
 
 def named_value(text: str) -> tuple[str, str]:
