@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import types
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -211,13 +213,37 @@ def test_an_audit_that_could_look_up_nothing_is_no_good_news():
 
 
 def test_the_bill_of_materials_names_no_place_of_this_machine(tmp_path):
-    ours = {"name": "twotowers", "externalReferences": [{"type": "distribution", "url": "file:///srv/clone"}]}
-    other = {"name": "a", "externalReferences": [{"type": "website", "url": "https://a.org"}, {"url": "/srv/a.whl"}]}
+    free = [{"license": {"id": "MIT"}}]
+    local, two = [{"url": "file:///srv/clone"}], [{"type": "website", "url": "https://a.org"}, {"url": "/srv/a.whl"}]
+    ours = {"name": "twotowers", "licenses": free, "externalReferences": local}
+    other = {"name": "a", "licenses": free, "externalReferences": two}
     file = tmp_path / "bill.json"
     file.write_text(json.dumps({"metadata": {"tools": [ours]}, "components": [ours, other]}))
     subprocess.run([sys.executable, ROOT / ".ci" / "sbom.py", file], check=True)
-    kept = {"name": "a", "externalReferences": [{"type": "website", "url": "https://a.org"}]}
-    plain = {"name": "twotowers"}
+    kept, plain = other | {"externalReferences": two[:1]}, {"name": "twotowers", "licenses": free}
     assert json.loads(file.read_text()) == {"metadata": {"tools": [plain]}, "components": [plain, kept]}
     made = re.search(r"^sbom:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert made.rstrip().endswith(".ci/sbom.py _build/twotowers.cdx.json")
+
+
+def test_the_bill_of_materials_says_a_licence_of_every_package(monkeypatch):
+    """Some say theirs in words of their own, or by a file alone, and the program that makes the bill leaves it out."""
+    bill = runpy.run_path(str(ROOT / ".ci" / "sbom.py"))
+    unsaid = [
+        {"name": package.name}
+        for package in importlib.metadata.distributions()
+        if "License-Expression" not in package.metadata
+        and not any(line.startswith("License ::") for line in package.metadata.get_all("Classifier", []))
+    ]
+    told = {
+        canonicalize_name(one["name"]): one["licenses"][0]["license"]["name"]
+        for one in map(bill["with_licence"], unsaid)
+    }
+    assert told["transformers"] == "Apache 2.0 License"
+    assert told["axe-playwright-python"] == "MIT License"
+    said = {"name": "transformers", "licenses": [{"license": {"id": "MIT"}}]}
+    assert bill["with_licence"](said) is said
+    silent = types.SimpleNamespace(metadata=Message(), read_text=lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: silent)
+    with pytest.raises(SystemExit, match="none says no licence"):
+        bill["with_licence"]({"name": "none"})
