@@ -34,6 +34,7 @@ WRITES = {  # which folders a command may want to write to
     "cite": ["_build", "book/runs", "home", "cache"],
     "bench": ["book/bench", "cache"],
     "check": ["home", "cache", "tmp"],
+    "guess": ["home", "cache", "tmp"],
     "status": ["book/runs", "home", "cache"],
 }
 SCRIPT = """

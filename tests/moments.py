@@ -26,16 +26,20 @@ import time
 from pathlib import Path
 
 import psutil
+from transformers import PersimmonConfig
+
+from family_configs import save
 
 PROJECT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0  # seconds in which what a stopped command has started must end
-GIVEN = "given.zip"
+GIVEN, UNKNOWN = "given.zip", "unknown"
 STATUS = {"INT": 130, "TERM": 143, "KILL": -9}
 COMMANDS = {
     "status": ["status"],
     "models": ["models"],
     "tasks": ["tasks"],
     "check": ["check", "toy-gpt2"],
+    "guess": ["check", "--guess", UNKNOWN],
     "cite": ["cite", "towers-exchange", "--model", "toy-gpt2"],
     "export": ["export", "toy-gpt2", "--by", "Somebody", "--output", "out.zip"],
     "import": ["import", GIVEN],
@@ -73,6 +77,8 @@ class Place:
         for name in ("_config.yml", "CITATION.cff"):
             shutil.copy(PROJECT / name, self.kept)
         shutil.copytree(run, self.kept / "book" / "runs" / run.name)
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        save(PersimmonConfig(vocab_size=1000, **sizes), self.kept / UNKNOWN)
         self.renew("export")
         self.start(["export", run.name, "--by", "Somebody", "--output", str(self.kept / GIVEN)]).communicate()
         self.start(["verify", "--write-expected", "--model", run.name]).communicate()
