@@ -60,7 +60,7 @@ def cost_of(own: Published) -> Cost:
         scale=str(record["run"].get("scale", "")),
         chapters=len(own.chapters),
         seconds=float(sum(entry["seconds"] for entry in entries)),
-        memory=max(memory) if len(memory) == len(entries) else None,
+        memory=max(memory, default=None) if len(memory) == len(entries) else None,
         disk=sum(file.stat().st_size for file in files if file.is_file()),
         machines=tuple(dict.fromkeys(_machine(cost["machine"]) for cost in costs)),
         parameters=known.parameters if known else None,
