@@ -90,10 +90,19 @@ class Architecture:
         self.model = model
         self.n_layers: int = config.num_hidden_layers
         self.n_heads: int = config.num_attention_heads
-        self.n_kv_heads: int = self.family.kv_heads(config)
         self.d_model: int = config.hidden_size
-        self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
+        # of the matrices themselves: a configuration may have settings of other families, which its own ignores
+        self.d_head: int = self._width(self.family.out_proj, 0) // self.n_heads
+        groups = self._width(self.family.projections[-1], 1) // self.d_head
+        self.n_kv_heads: int = groups if len(self.family.projections) > 1 else (groups - self.n_heads) // 2
         self.d_vocab: int = config.vocab_size
+
+    def _width(self, path: str, side: int) -> int:
+        """What a matrix of the first attention takes (0) or gives (1)."""
+        module = submodule(self.attention(0), path)
+        if isinstance(module, DequantisedLinear):
+            return (module.in_features, module.out_features)[side]
+        return int(module.weight.shape[side if isinstance(module, Conv1D) else 1 - side])
 
     def block_path(self, layer: int, inside: str) -> str:
         """The path from the model to what lies in a block."""

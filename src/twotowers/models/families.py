@@ -279,7 +279,8 @@ def require_family(model_type: str) -> None:
         return
     if model_type in REFUSED:
         raise FamilyError(f"Models of the family {model_type} are refused: {REFUSED[model_type]}.")
-    told = str(UnknownNameError("supported model family", model_type, FAMILIES, alike=0.8))
+    alike = 1.0 if model_type in CONFIG_MAPPING else 0.8  # a name that transformers knows is no slip of the pen
+    told = str(UnknownNameError("supported model family", model_type, FAMILIES, alike=alike))
     hint = without_code(model_type) or "twotowers check MODEL --guess tries to find out how it is read"
     raise FamilyError(told if told.endswith("?") else f"{told}; {hint}")
 
@@ -288,7 +289,11 @@ def without_code(model_type: str) -> str:
     """Why there is no network of a name to look into; nothing where there is one, by transformers or registered."""
     if model_type not in CONFIG_MAPPING:
         return "transformers has no code for it, and code that comes with a model is never run"
-    return "" if CONFIG_MAPPING[model_type] in MODEL_FOR_CAUSAL_LM_MAPPING else "transformers has no decoder of it"
+    if CONFIG_MAPPING[model_type] in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return ""
+    if "text_config" in CONFIG_MAPPING[model_type].sub_configs:
+        return "it reads more than text; save its text model alone, if that is of one of these"
+    return "transformers has no decoder of it"
 
 
 def family_of(config: Any) -> Family:
@@ -299,6 +304,8 @@ def family_of(config: Any) -> Family:
     """
     require_family(config.model_type)
     family = FAMILIES[config.model_type]
+    if not getattr(config, "is_causal", True):  # of whatever family, transformers then masks nothing
+        adapting.refused(config, "attends to what follows (is_causal is false in its config.json)")
     if family.rotary and 1 in turned(config):  # transformers makes two of it, or not, by the family
         adapting.refused(config, "turns one dimension of each head with its positions, where two are needed")
     if (window := family.window(config)) is not None and window < 1:

@@ -22,18 +22,22 @@ def shared_heads(config: Any) -> int:
 
 def sliding_window(config: Any) -> int | None:
     """Tokens that a layer with a window looks back to; None if no layer has one."""
-    kinds = getattr(config, "layer_types", None)
+    known = inspect.signature(type(config)).parameters  # a setting that is not is of another family: nothing
+    kinds = config.layer_types if "layer_types" in known else None
     slides = kinds is None or "sliding_attention" in kinds
-    known = "sliding_window" in inspect.signature(type(config)).parameters  # else it is of another family: nothing
-    return config.sliding_window if slides and known else None
+    return config.sliding_window if slides and "sliding_window" in known else None
 
 
 def turned(config: Any) -> set[int]:
     """How many dimensions of each head turn with their positions, as a configuration says for its kinds of layers."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {int(size * (kind.get("partial_rotary_factor") or 1.0)) for kind in rotations(config)}
+
+
+def rotations(config: Any) -> list[dict[str, Any]]:
+    """What a configuration says of its rotation, or of each of several, one for a kind of layers."""
     rope = getattr(config, "rope_parameters", None) or {}
-    kinds = [own for own in rope.values() if isinstance(own, dict)] or [rope]
-    return {int(size * (kind.get("partial_rotary_factor") or 1.0)) for kind in kinds}
+    return [own for own in rope.values() if isinstance(own, dict)] or [rope]
 
 
 def has_experts(config: Any) -> bool:
@@ -121,10 +125,11 @@ def context_length(family: Family, config: Any) -> int:
     Where attention slides, no more than its window, which our masks ignore; where the rotation of longer texts is
     another one, or queries grow with their positions, no more than those of the first.
     """
-    rope = getattr(config, "rope_parameters", None) or {}
     said = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
     limits = [next(filter(None, said), UNSAID), family.window(config)]
-    if rope.get("rope_type") in ("longrope", "dynamic") or rope.get("llama_4_scaling_beta"):
-        beside = getattr(config, "original_max_position_embeddings", None)
-        limits.append(rope.get("original_max_position_embeddings") or beside)
+    for rope in rotations(config):
+        if rope.get("rope_type") in ("longrope", "dynamic") or rope.get("llama_4_scaling_beta"):
+            # transformers puts what stands beside into the rotation, but of some families only while it loads one
+            beside = getattr(config, "original_max_position_embeddings", None)
+            limits += [rope.get("original_max_position_embeddings"), beside]
     return min(limit for limit in limits if limit)
