@@ -92,7 +92,7 @@ def shards(folder):
     """Replace the weights by an index of two shards, the second of which is missing."""
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     places = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
 def truncate(folder):

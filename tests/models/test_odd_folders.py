@@ -278,6 +278,23 @@ def test_an_index_of_what_are_no_weights_is_refused(folder, parts, shard, capsys
     assert capsys.readouterr().err == ""
 
 
+def test_an_index_without_what_transformers_asks_for_is_told(folder, parts):
+    """Of PyTorch's own files it was told as a pickle that wants to run code."""
+    index(folder, {name: file for file, held in parts.items() for name in held})
+    file = folder / "model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": json.loads(file.read_text())["weight_map"]}))
+    assert f'{file} has no metadata, which transformers asks for; write "metadata"' in refused(folder)
+
+
+def test_a_tensor_in_two_parts_is_refused(folder, parts):
+    """The part that is read last counted, whatever the index says."""
+    one, other = parts
+    name = parts[other][0]
+    save_file(load_file(folder / one) | {name: load_file(folder / other)[name] + 1}, folder / one)
+    index(folder, {held: file for file, names in parts.items() for held in names})
+    assert f"have one tensor twice, as {name} in {one} and as {name} in {other}" in refused(folder)
+
+
 def test_a_part_that_lacks_what_its_index_says_is_refused(folder, parts):
     one, other = parts
     index(folder, {name: one for held in parts.values() for name in held} | {parts[other][0]: other})

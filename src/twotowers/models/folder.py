@@ -12,12 +12,13 @@ from typing import Any
 from sentencepiece import SentencePieceProcessor
 from transformers import AutoConfig, AutoTokenizer, LlamaTokenizer
 
+from ..arguments import brief
 from ..errors import ModelError
 from ..hub import first_line
 from .families import family_of, require_family
 from .quantised import method_of
 from .stored import damage_of, instead_of, read_object
-from .weights import require_numbers, require_weights, tell_unread, weight_files
+from .weights import instead_of_weights, require_numbers, require_weights, tell_unread, weight_files
 
 # The largest sizes that count as a model's: a wrong one would fill the memory before anything is compared with it.
 LARGEST = {
@@ -54,6 +55,11 @@ def read_folder(folder: Path, *, weights: bool) -> tuple[Any, Any]:
                 f"{folder / name} names code of its own (auto_map), which is never run; if the model is a plain "
                 f"{model_type}, remove auto_map there."
             )
+    if (named := read_object(folder / "config.json").get("transformers_weights")) is not None:
+        raise ModelError(
+            f"The configuration in {folder} says that its weights are in {brief(named)} (transformers_weights); "
+            f"give that file the usual name, model.safetensors, and remove the setting."
+        )
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json); fetch the whole model.")
     try:
@@ -93,7 +99,8 @@ def model_type_in(folder: Path) -> str:
         ModelError: there is none.
     """
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model: it has no config.json; give a folder in Hugging Face layout.")
+        what = instead_of_weights(folder) or "give a folder in Hugging Face layout"
+        raise ModelError(f"{folder} is no model: it has no config.json; {what}.")
     if found := damage_of(folder / "config.json"):
         raise ModelError(f"{folder} is no model: its config.json {found}.")
     model_type = read_object(folder / "config.json").get("model_type")
