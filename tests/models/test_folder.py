@@ -9,8 +9,8 @@ import pytest
 import sentencepiece
 import torch
 from safetensors.torch import save_file
-from tokenizers import Regex, normalizers
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import twotowers
 from conftest import DEMONSTRATIONS, QUERIES, make_sets, message
@@ -186,3 +186,12 @@ def test_a_text_of_which_the_tokenizer_keeps_nothing_is_refused_by_name(folder):
     )
     assert "keeps nothing of '!'" in gone
     assert "keeps nothing of '!!'" in message(PromptError, lambda: twotowers.read_words(model, "!!"))
+
+
+def test_a_tokenizer_that_stops_at_a_word_it_lacks_is_told_in_one_sentence(folder):
+    """It was an error of another library: words by themselves, and none for those that it does not have."""
+    backend = Tokenizer(models.WordLevel({"cat": 0, ":": 1}))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
+    text = message(PromptError, lambda: twotowers.prompt_set(open_model(folder), DEMONSTRATIONS, QUERIES))
+    assert "cannot read 'a:' (WordLevel error: Missing [UNK] token from the vocabulary); use words that it" in text

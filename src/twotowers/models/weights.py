@@ -101,9 +101,10 @@ def require_weights(folder: Path) -> None:
             raise ModelError(f"{file} is no file that can be read; fetch the whole model.")
         _require_whole(folder, file)
     for index in folder.glob(f"*{files[0].suffix}.index.json"):
+        shards = _shards(index)
         if "metadata" not in read_object(index):
             raise ModelError(f'{index} has no metadata, which transformers asks for; write "metadata": {{}} there.')
-        for shard, names in _shards(index).items():
+        for shard, names in shards.items():
             if not (folder / shard).exists():
                 raise ModelError(f"{folder} lacks the weight file {shard}; fetch the whole model.")
             if (held := stored(folder / shard)) and (lost := sorted(names - set(held))):

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..arguments import brief
 from ..errors import ModelError, PromptError
+from ..hub import first_line
 
 Span = tuple[int, int]  # first and one past the last, of tokens or characters
 
@@ -42,7 +43,12 @@ def encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
     """Token ids (with the tokenizer's own special tokens) and the character span of each."""
     if not model.tokenizer.is_fast:
         raise PromptError(f"The tokenizer of {model.name} gives no character offsets; use its fast version.")
-    encoded = model.tokenizer(text, return_offsets_mapping=True)
+    try:
+        encoded = model.tokenizer(text, return_offsets_mapping=True)
+    except Exception as error:  # the tokenizers library raises plain Exception, as for a word that has no token
+        raise PromptError(
+            f"The tokenizer of {model.name} cannot read '{text[:40]}' ({first_line(error)}); use words that it knows."
+        ) from error
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     unknown = getattr(model.tokenizer, "unk_token_id", None)
     for token, (start, end) in zip(ids, offsets, strict=True):
