@@ -25,16 +25,21 @@ WORDS = [text for text, _ in (*DEMONSTRATIONS, *QUERIES)] + ["cow", "horse"]
 # Only tokenizer.model
 
 
-@pytest.fixture(scope="module")
-def pieces():
-    """A SentencePiece model of the kind that Llama has, trained on a few words."""
+def trained(kind):
+    """A SentencePiece model, trained on a few words."""
     lines = [form.format(w, label) for w in WORDS for label in ("foo", "bar") for form in ("{}: {}", "{} : {}")] * 3
     made = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=made, vocab_size=340, hard_vocab_limit=False, model_type="bpe",
+        sentence_iterator=iter(lines), model_writer=made, vocab_size=340, hard_vocab_limit=False, model_type=kind,
         byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
     )  # fmt: skip
     return made.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    """One of the kind that Llama has."""
+    return trained("bpe")
 
 
 @pytest.fixture
@@ -67,6 +72,26 @@ def test_what_its_settings_say_of_the_first_token_counts(llama, pieces):
     (llama / "tokenizer_config.json").write_text(json.dumps(said))
     own = sentencepiece.SentencePieceProcessor(model_proto=pieces)
     assert open_model(llama).tokenizer("cat: foo")["input_ids"] == own.encode("cat: foo")
+
+
+@pytest.mark.parametrize("settings", [None, {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}])
+@pytest.mark.parametrize("family", ["mistral", "mixtral", "phi3", "seed_oss"])
+def test_a_tokenizer_model_alone_is_read_so_whatever_its_family(llama, pieces, family, settings):
+    """transformers cuts texts otherwise for some: without the space before them."""
+    said = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps(said | {"model_type": family}))
+    if settings is not None:
+        (llama / "tokenizer_config.json").write_text(json.dumps(settings))
+    own = sentencepiece.SentencePieceProcessor(model_proto=pieces)
+    first = [own.bos_id()] if settings or family in ("mistral", "mixtral") else []
+    assert open_model(llama).tokenizer("cat: foo\ncow:")["input_ids"] == first + own.encode("cat: foo\ncow:")
+
+
+def test_a_tokenizer_model_that_transformers_cuts_otherwise_is_refused(llama):
+    """Of the other kind of SentencePiece it made merges, and other tokens, and said nothing."""
+    (llama / "tokenizer.model").write_bytes(trained("unigram"))
+    text = message(ModelError, lambda: open_model(llama))
+    assert "(transformers cuts texts otherwise than SentencePiece itself); tokenizer.model stands alone, so" in text
 
 
 def test_every_identity_holds_with_a_tokenizer_model_alone(llama):

@@ -32,7 +32,9 @@ LARGEST = {
     **dict.fromkeys(("max_position_embeddings", "n_positions"), 1_000_000_000),
 }
 POSITIVE = ("factor", "rope_theta", "logits_scaling")  # what is divided by, or raised to powers
-SENTENCEPIECE = ("llama", "mistral")  # families whose first releases have no other tokenizer than tokenizer.model
+# Families that were trained with a first token, of which a tokenizer.model that stands alone says nothing
+SENTENCEPIECE = ("llama", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text")
+CUT = ("cat: foo\nseven: bar\ncow:", "cat : foo seven : bar cow :", "N/A: foo")  # texts as prompts are
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 BESIDE_TOKENIZER = ("added_tokens.json", "special_tokens_map.json")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -159,29 +161,36 @@ def _numbers(settings: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _tokenizer(folder: Path, model_type: str) -> Any:
-    """The tokenizer; where SentencePiece's file stands alone, with the first token that its models were trained with.
+    """The tokenizer; where SentencePiece's file stands alone, one that cuts texts as that does.
 
-    transformers reads such a file too, but without that token and, where nothing names a class, without the space
-    that these families put before a text.
+    transformers reads such a file too, but of some families without the space before a text, and puts the first token
+    that models were trained with before none.
+
+    Raises:
+        _OtherTokensError: transformers has none that cuts texts so.
     """
     settings = read_object(folder / "tokenizer_config.json")
-    alone = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
-    if alone:
-        _require_pieces(folder / "tokenizer.model")
-    if not alone or model_type not in SENTENCEPIECE or "add_bos_token" in settings:
+    if (folder / "tokenizer.json").is_file() or not (folder / "tokenizer.model").is_file():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    kind = AutoTokenizer if "tokenizer_class" in settings else LlamaTokenizer
-    return kind.from_pretrained(folder, local_files_only=True, add_bos_token=True)
-
-
-def _require_pieces(file: Path) -> None:
-    """transformers passes over a file that is no SentencePiece model, and makes a tokenizer of nothing."""
-    if not SentencePieceProcessor(model_proto=file.read_bytes()).get_piece_size():
+    own = SentencePieceProcessor(model_proto=(folder / "tokenizer.model").read_bytes())
+    if not own.get_piece_size():  # transformers passes over a file that is none, and makes a tokenizer of nothing
         raise ValueError("it has no pieces")
+    begins = {"add_bos_token": True} if model_type in SENTENCEPIECE and "add_bos_token" not in settings else {}
+    for kind in (AutoTokenizer, LlamaTokenizer):
+        made = kind.from_pretrained(folder, local_files_only=True, **begins)
+        if all(made(text, add_special_tokens=False)["input_ids"] == own.encode(text) for text in CUT):
+            return made
+    raise _OtherTokensError("transformers cuts texts otherwise than SentencePiece itself")
+
+
+class _OtherTokensError(Exception):
+    """A tokenizer that transformers reads as another one."""
 
 
 def _remedy(folder: Path, error: Exception) -> str:
     """What to do about a tokenizer that cannot be read, from its files first and then from what was said."""
+    if isinstance(error, _OtherTokensError):
+        return "tokenizer.model stands alone, so give the tokenizer.json of the same model"
     for name in (*TOKENIZER, *BESIDE_TOKENIZER):
         file = folder / name
         if not file.is_file():
