@@ -175,7 +175,8 @@ def _tokenizer(folder: Path, model_type: str) -> Any:
     own = SentencePieceProcessor(model_proto=(folder / "tokenizer.model").read_bytes())
     if not own.get_piece_size():  # transformers passes over a file that is none, and makes a tokenizer of nothing
         raise ValueError("it has no pieces")
-    begins = {"add_bos_token": True} if model_type in SENTENCEPIECE and "add_bos_token" not in settings else {}
+    said = model_type not in SENTENCEPIECE or "add_bos_token" in settings
+    begins: dict[str, Any] = {} if said else {"add_bos_token": True}
     for kind in (AutoTokenizer, LlamaTokenizer):
         made = kind.from_pretrained(folder, local_files_only=True, **begins)
         if all(made(text, add_special_tokens=False)["input_ids"] == own.encode(text) for text in CUT):
