@@ -42,7 +42,7 @@ def with_licence(component: dict[str, Any]) -> dict[str, Any]:
 def licence(name: str) -> str | None:
     """The first line that an installed package says of its licence."""
     package = metadata.distribution(name)
-    said = [package.metadata.get("License")]
+    said: list[str | None] = list(package.metadata.get_all("License") or [])
     said += [package.read_text(f"{place}{file}") for file in package.metadata.get_all("License-File") or []
              for place in ("licenses/", "")]  # fmt: skip
     lines = [line.strip() for text in said if text for line in text.splitlines()]

@@ -239,6 +239,17 @@ def test_a_task_file_that_is_not_there_is_refused(refused, folder):
     assert "There is no file absent.csv" in refused("run", "--model", folder, "--task", "absent.csv")
 
 
+def test_the_home_folder_is_known_behind_an_equals_sign(refused, folder, tmp_path, monkeypatch):
+    """A shell writes it out only where a word begins."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "mine").symlink_to(folder)
+    (tmp_path / "empty.csv").write_text("")
+    said = refused("run", "--model=~/mine", "--task=~/empty.csv")
+    assert str(tmp_path / "empty.csv") in said
+    assert "no model" not in said
+
+
 # The run folder and the site
 
 

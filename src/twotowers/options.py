@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 
@@ -17,8 +20,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self.register("action", None, _Once)
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        return super().parse_known_args(list(map(_at_home, sys.argv[1:] if args is None else args)), namespace)
+
     def error(self, message: str) -> NoReturn:
         super().error(" ".join(message.splitlines()))
+
+
+def _at_home(word: str) -> str:
+    """`--option=~/place` with the home folder in it: shells write that out only where a word begins."""
+    option, _, value = word.partition("=")
+    return f"{option}={os.path.expanduser(value)}" if option.startswith("--") and value.startswith("~/") else word
 
 
 class _Once(argparse.Action):
