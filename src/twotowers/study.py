@@ -16,6 +16,7 @@ from .arguments import require_seed
 from .errors import LabelError, UnknownNameError
 from .models.loading import Loading
 from .models.model import Model, open_model
+from .prompts.encoding import marked
 from .prompts.label_tokens import label_tokens, words_of_one_token
 from .prompts.sets import TEMPLATES, PromptSet, sample_sets
 from .prompts.tasks import Task, asks_for_labels, load_task
@@ -140,10 +141,16 @@ def open_study(
     require_seed(seed)
     asked, size, how = load_task(task), find_scale(scale), loading or Loading()
     opened = open_model(model, **asdict(how))  # behind the task, since it may take longer
-    texts = _with_labels(task, asked, opened)
+    texts = _with_account(_with_labels(task, asked, opened), opened)
     queries = size.queries // 2 * texts.classes
     fewer = replace(size, shots=min(size.shots, texts.shots or size.shots), queries=queries)
     return Study(opened, texts, fewer, seed, how)
+
+
+def _with_account(task: Task, model: Model) -> Task:
+    """A task that says of its texts, too, what this model's tokenizer makes of them."""
+    texts = [text for halves in task.texts.values() for half in halves.values() for text in half]
+    return replace(task, account=" ".join(filter(None, (task.account, marked(model, texts)))))
 
 
 def _with_labels(name: str, task: Task, model: Model) -> Task:

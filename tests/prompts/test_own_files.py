@@ -13,6 +13,7 @@ from conftest import message
 from own_tables import FRUIT, GOOD, PAIRS, TOOLS
 from twotowers.errors import TaskError, UserError
 from twotowers.prompts.tasks import HALVES, load_task, portable
+from twotowers.study import open_study
 
 
 def all_texts(task):
@@ -287,6 +288,16 @@ def test_what_may_be_written_for_no_label_is_told(given, written):
     task = given(GOOD + f"kiwi,{written}\nlime,{written}\n")
     assert f"Perhaps '{written}' is written where there is no label, but it counts as a category" in task.account
     assert "Perhaps" not in given(GOOD).account
+
+
+@pytest.mark.parametrize(("model", "mark"), [("smollm2-135m", "<|endoftext|>"), ("toy-gpt2", "<unk>")])
+def test_a_text_that_holds_a_special_token_is_told(tmp_path, model, mark):
+    file = tmp_path / "mine.csv"
+    file.write_text(GOOD)
+    assert "special token" not in open_study(model, str(file), "smoke").task.account
+    file.write_text(f"{GOOD}a {mark} b,fruit\n")
+    said = f"1 of the texts have in them what the tokenizer of {model} reads as a special token: 'a {mark} b'."
+    assert said in open_study(model, str(file), "smoke").task.account
 
 
 def test_a_link_that_leads_out_of_a_folder_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from ..arguments import brief
 from ..errors import ModelError, PromptError
 from ..hub import first_line
+from .spelling import named
 
 Span = tuple[int, int]  # first and one past the last, of tokens or characters
 
@@ -60,6 +61,14 @@ def encode(model: Reader, text: str) -> tuple[list[int], list[Span]]:
     if tokens_of(model, text, offsets, (len(text) - 1, len(text)))[1] != len(ids):
         raise PromptError(f"The tokenizer of {model.name} adds a token after the prompt; use one that does not.")
     return ids, offsets
+
+
+def marked(model: Reader, texts: Sequence[str]) -> str:
+    """Which texts have in them what a tokenizer reads as a special token, in a sentence; empty if none has."""
+    marks = re.compile("|".join(map(re.escape, model.tokenizer.all_special_tokens)) or "(?!)")
+    found = [text for text in texts if marks.search(text)]
+    what = f"{len(found):,} of the texts have in them what the tokenizer of {model.name} reads as a special token"
+    return f"Perhaps not meant: {what}: {named(found, 3)}." if found else ""
 
 
 def require_embedded(model: Reader, ids: Sequence[int]) -> None:
