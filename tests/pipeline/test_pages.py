@@ -69,6 +69,19 @@ def test_a_page_opens_with_what_was_found_and_ends_with_the_way_on(staged, own, 
     assert not any("hide-input" in cell.metadata.get("tags", []) for cell in cells)
 
 
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_page_leads_to_no_chapter_that_is_not_in_the_book(own, tmp_path, chapter):
+    """With `run --chapter towers` the page of towers led to that of values, and the site was not built."""
+    alone = Published(own.run, [chapter], own.title)
+    (tmp_path / "runs" / own.name).mkdir(parents=True)
+    stage(tmp_path, alone, chapter, [alone], None)
+    found = notebook(tmp_path, own, chapter)
+    prose = "\n".join(cell.source for cell in found.cells if cell.cell_type == "markdown")
+    assert not [name for name in CHAPTERS if name != chapter and re.search(rf"\({name}(\.ipynb)?\)", prose)]
+    if chapter == "towers":
+        assert "The last chapter asked whether" in prose
+
+
 @pytest.mark.parametrize(
     ("repository", "leads"),
     [

@@ -1,6 +1,7 @@
 """The model that comes with the package does its task on pairs it was never trained on; its training data say why."""
 
 import json
+import re
 from importlib import resources
 
 import pandas as pd
@@ -54,6 +55,15 @@ def test_the_page_takes_its_numbers_from_the_record(tmp_path):
     made = json.loads(files[".json"].read_text())["provenance"]
     assert set(FIELDS) <= set(made)
     assert made["weights_sha256"] == open_study(toy_page.NAME).model.digest
+
+
+@pytest.mark.parametrize("chapters", [["task"], ["shallow"], ["task", "knockout"], ["shallow", "knockout"]])
+def test_the_page_leads_only_to_chapters_that_are_there(chapters):
+    """With one chapter of the toy's run alone, the site was not built."""
+    text = toy_page._links(chapters)
+    assert re.findall(r"<runs/toy-gpt2/(\w+)>", text) == [name for name in chapters if name != "task"]
+    assert text[0].isupper()
+    assert text.endswith(".")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Runs stay as they were made: all of this is put into copies.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ import nbformat
 import pandas as pd
 
 from ..chapters.claims.page import COUNTS
+from ..chapters.registry import CHAPTERS
 from ..chapters.task.page import CAN
 from ..chapters.towers.exchange_page import EXCHANGE
 from ..chapters.towers.explore_page import EXPLORE
@@ -172,6 +174,9 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
             f"The page {own.name}/{chapter} holds {odd}, which no chapter makes; run the chapter again with --force, "
             f"or take the run away."
         )
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _without_ways(own, cell.source)
     title, _, rest = notebook.cells[0].source.partition("\n")
     head = [f"{title} [{escape(own.title)}]{{.page-model}}", page_bar(own, chapter, others)]
     if own.contributed is not None:
@@ -191,6 +196,15 @@ def stage(book: Path, own: Published, chapter: str, others: Sequence[Published],
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # new cells are named by chance, and a site of the same is not built again
     nbformat.write(notebook, book / "runs" / own.name / f"{chapter}.ipynb")
+
+
+def _without_ways(own: Published, text: str) -> str:
+    """Prose that leads to no chapter that the run's part of the book does not have; it is named all the same."""
+    return re.sub(
+        r"\[([^\[\]]*)\]\((\w+)\)",
+        lambda link: link[1] if link[2] in CHAPTERS and link[2] not in own.chapters else link[0],
+        text,
+    )
 
 
 def _found(own: Published, chapter: str) -> str:

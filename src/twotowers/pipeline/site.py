@@ -198,7 +198,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
             stage(book, own, chapter, runs, marked.get((own.name, chapter)))
             stage_narrow(book, own, chapter, narrow)
         stage_look(book, own, runs, marked.get((own.name, "towers")))
-    toy = next((own.name for own in runs if own.name == TOY and own.contributed is None), None)
+    toy = next((own for own in runs if own.name == TOY and own.contributed is None), None)
     pages = {
         "_home.md": home(runs),
         "_chapters.md": chapters_of(runs[0]),
@@ -210,7 +210,7 @@ def _stage(root: Path, book: Path, runs: Sequence[Published], marked: Marks) -> 
         "_performance.md": performance(book / "bench"),
         "_verdicts.md": verdicts.page(book / verdicts.FILE),
         "_families.md": families_page(),
-        "_toy.md": toy_page(book / "_toy", run=toy),
+        "_toy.md": toy_page(book / "_toy", chapters=toy.chapters if toy else ()),
         "_toc.yml": yaml.safe_dump(contents(runs), sort_keys=False, allow_unicode=True),
     }
     for name, text in pages.items():

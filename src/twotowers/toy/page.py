@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,17 @@ def _lines(ax: Axes, curve: pd.DataFrame, names: Mapping[str, str]) -> None:
 FIGURE = "toy-training"
 PLACE = Place("toy.html", FIGURE)
 NAME = "toy-gpt2"
+SAID = (  # what a reader finds in chapters of its run
+    ("shallow", "shallow layers", "in which layer the last position needs the query"),
+    ("knockout", "knock-out", "which heads it needs"),
+)
 
 
-def page(folder: Path, *, run: str | None = None) -> str:
+def page(folder: Path, *, chapters: Collection[str] = ()) -> str:
     """Write the training curve into `figures/` of a folder inside the book, and return the MyST text about it.
 
     Args:
-        run: the name of its run, whose chapters the text then leads to; None if there is none.
+        chapters: of its run, those that are in the book: the text leads to some of them.
     """
     source = resources.files(__package__) / NAME
     facts = json.loads((source / "training.json").read_text(encoding="utf-8"))
@@ -75,7 +79,7 @@ def page(folder: Path, *, run: str | None = None) -> str:
         caption=_caption(facts), alt=_alt(curve), facts=_made(facts), place=PLACE,
     )  # fmt: skip
     figure = text_alone(folder.parent, f"{folder.name}/figures/{FIGURE}")
-    return f"{_summary(curve, facts)}\n\n{figure}\n\n{_reading(curve)}{_links(run)}"
+    return f"{_summary(curve, facts)}\n\n{figure}\n\n{_reading(curve)}\n\n{_links(chapters)}"
 
 
 def _made(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,13 +88,11 @@ def _made(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**model.provenance(), "revision": revision_of(model), "seed": facts["recipe"]["seed"], **facts}
 
 
-def _links(run: str | None) -> str:
-    if run is None:
-        return "\n\nIts chapters are not in this book: run them with `twotowers run --model toy-gpt2`."
-    return (
-        f"\n\nThe chapter {{doc}}`on shallow layers <runs/{run}/shallow>` says in which layer the last position needs "
-        f"the query, and the chapter {{doc}}`on knock-out <runs/{run}/knockout>` which heads it needs."
-    )
+def _links(chapters: Collection[str]) -> str:
+    said = [f"the chapter {{doc}}`on {on} <runs/{NAME}/{c}>` says {what}" for c, on, what in SAID if c in chapters]
+    if not said:
+        return "Its chapters are not in this book: run them with `twotowers run --model toy-gpt2`."
+    return f"T{', and '.join(said)[1:]}."
 
 
 def _summary(curve: pd.DataFrame, facts: dict[str, Any]) -> str:
