@@ -204,6 +204,13 @@ def test_a_dtype_that_does_not_exist_is_refused(tiny_folders, bare_clone, capsys
         (KeyboardInterrupt(), 130, "what is finished is kept"),
         (OSError(28, "No space left on device", "/x/y"), 2, "No space left on device: /x/y"),
         (ZeroDivisionError("first\nsecond"), 1, "Stopped by ZeroDivisionError: first (TWOTOWERS_DEBUG=1"),
+        (
+            ValueError("could not convert string to float: 'ab'"),
+            2,
+            "TQDM_MININTERVAL in the environment cannot be read",
+        ),
+        (ValueError("invalid literal for int() with base 10: 'ab'"), 2, "TQDM_MININTERVAL in the environment cannot"),
+        (ValueError("could not convert string to float: 'abc'"), 1, "Stopped by ValueError"),
     ],
 )
 def test_any_other_end_is_one_sentence_too(monkeypatch, capsys, error, status, part):
@@ -212,6 +219,7 @@ def test_any_other_end_is_one_sentence_too(monkeypatch, capsys, error, status, p
 
     monkeypatch.setattr(pipeline, "run", run)
     monkeypatch.delenv("TWOTOWERS_DEBUG", raising=False)
+    monkeypatch.setenv("TQDM_MININTERVAL", "ab")  # which libraries read as a number when they are loaded
     assert main(["run", "--model", "m"]) == status
     err = capsys.readouterr().err
     assert part in err

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import os
 import re
 import shutil
 import textwrap
@@ -151,7 +152,15 @@ def unforeseen(error: BaseException) -> tuple[str, int]:
         why, name = _why(error)
         return f"{why}{f': {name}' if name else ''}", 2
     first = (str(error).strip().splitlines() or [""])[0]
+    if names := _set_outside(first):
+        return f"{' and '.join(names)} in the environment cannot be read ({first}); mend or unset it.", 2
     return f"Stopped by {type(error).__name__}: {first} (TWOTOWERS_DEBUG=1 shows where)", 1
+
+
+def _set_outside(said: str) -> list[str]:
+    """Variables of the environment that libraries read as a number, and that are none, by what was said of them."""
+    wrong = re.fullmatch(r"(?:could not convert string to float|invalid literal for int\(\) with base 10): (.*)", said)
+    return sorted(name for name, value in os.environ.items() if wrong and repr(value) == wrong[1])
 
 
 def out_of_memory(error: BaseException) -> bool:

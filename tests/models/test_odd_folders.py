@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,6 +99,14 @@ def test_a_setting_that_cannot_be_is_told_as_one_of_the_configuration(said, sett
     text = refused(said(**settings))
     assert part in text
     assert "fetch it again" not in text
+
+
+def test_a_python_without_docstrings_is_not_told_as_a_wrong_configuration(folder, monkeypatch):
+    """transformers reads the docstrings of its own models; PYTHONOPTIMIZE=2 drops them."""
+    monkeypatch.setattr("twotowers.models.described.sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    text = refused(folder)
+    assert "unset PYTHONOPTIMIZE" in text
+    assert "config" not in text
 
 
 @pytest.mark.parametrize(

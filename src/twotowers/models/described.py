@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,19 @@ def described(folder: Path, config: Any, dtype: torch.dtype | None = None) -> nn
     Raises:
         ModelError: transformers can build none of it, though each setting is of a right kind.
     """
+    if sys.flags.optimize > 1:
+        raise ModelError(
+            "Python has dropped its docstrings, of which transformers makes models; unset PYTHONOPTIMIZE, or leave out "
+            "-OO."
+        )
     try:
         with quiet_transformers(), torch.device("meta"):
             how = {"attn_implementation": "eager"} | ({} if dtype is None else {"dtype": dtype})
             network: nn.Module = AutoModelForCausalLM.from_config(config, **how)
             return network
     except Exception as error:  # whatever a setting that cannot be makes a module raise
+        if out_of_memory(error):
+            raise
         raise ModelError(
             f"No model can be made of the configuration in {folder} ({first_line(error)}); mend its config.json, or "
             f"take the original one."
