@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from ..publishing.crowd import own_folder
 from ..publishing.publish import Figure, drawn, is_narrow, narrow_file, write_narrow
 from ..publishing.run_folder import digest_of, figure_stem
-from ..publishing.shown import Shown
+from ..publishing.shown import UNDRAWABLE, Shown
 from ..publishing.style import NARROW
 from .freshness import PACKAGE
 from .pages import Published
@@ -60,7 +60,7 @@ def narrow_drawings(figure: str, chapter: str, runs: Sequence[Published]) -> lis
     try:
         shown = [Shown.read(own.run.path, chapter) for own in runs]
         drawings = [drawn(item, kept.facts, kept.inputs(figure), width=NARROW) for kept in shown]
-    except (OSError, LookupError, TypeError, ValueError):
+    except UNDRAWABLE:
         return []
     return drawings if all(map(is_narrow, drawings)) else []
 

@@ -32,7 +32,7 @@ from ..publishing.markdown import escape, option
 from ..publishing.publish import Text, call
 from ..publishing.record import Place, told_of_figure
 from ..publishing.run_folder import RunFolder, figure_stem
-from ..publishing.shown import Shown, text_alone, write_alone
+from ..publishing.shown import UNDRAWABLE, Shown, text_alone, write_alone
 from ..statistics import Verdict
 from .contributed import Contribution, contribution, notice
 from .expected import kept
@@ -135,7 +135,7 @@ class Published:
         """A computed text of a chapter; nothing where it, or what it is made of, is not kept."""
         try:
             return Shown.read(self.run.path, chapter).render(text)
-        except (OSError, KeyError, TypeError, ValueError):
+        except UNDRAWABLE:
             return ""
 
     @cached_property
@@ -146,7 +146,7 @@ class Published:
         try:
             kept = Shown.read(self.run.path, "towers")
             return widget(call(data, kept.facts, kept.inputs(EXPLORE.id)))
-        except (OSError, LookupError, TypeError, ValueError):
+        except UNDRAWABLE:
             return ""
 
     def has(self, page: str) -> bool:
@@ -333,5 +333,5 @@ def _provenance(own: Published) -> Mapping[str, Any]:
     """What the run's ledger was made of."""
     try:
         return Shown.read(own.run.path, "claims").facts.provenance
-    except (OSError, KeyError, TypeError, ValueError):
+    except UNDRAWABLE:
         return dict(own.run.record()["run"])

@@ -19,6 +19,8 @@ from .run_folder import figure_stem, shown_file, table_files
 from .style import NARROW, styled
 
 Item = Figure | Text
+# What reading and drawing of stored results raise where no chapter has made them, as in a folder of somebody else.
+UNDRAWABLE = (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 
 
 class Shown:
