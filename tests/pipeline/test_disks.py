@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -116,6 +117,26 @@ def test_a_run_that_may_only_be_read_is_exported_all_the_same(finished, tmp_path
     monkeypatch.setattr(crate, "archive_of", lambda run, by: b"archive")
     disk(finished.parent, "read-only")
     assert main(["export", finished.name, "--by", "Somebody", "--output", str(tmp_path / "run.zip")]) == 0
+
+
+def test_an_archive_goes_into_a_folder_and_through_a_link(finished, tmp_path, monkeypatch):
+    """A folder was refused, with advice on its space, or stopped the command; a link was replaced by the archive."""
+    monkeypatch.setattr(crate, "archive_of", lambda run, by: b"archive")
+    monkeypatch.chdir(finished.parents[2])
+    (tmp_path / "link.zip").symlink_to(tmp_path / "real.zip")
+    for output in (tmp_path, tmp_path / "link.zip", "."):
+        assert main(["export", finished.name, "--output", str(output)]) == 0
+    archives = [tmp_path / f"{finished.name}.zip", tmp_path / "real.zip", Path(f"{finished.name}.zip")]
+    assert [file.read_bytes() for file in archives] == [b"archive"] * 3
+    assert (tmp_path / "link.zip").is_symlink()
+
+
+def test_no_archive_takes_the_place_of_a_device(finished, tmp_path, capsys):
+    """Whoever may do so replaced /dev/null by a file."""
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["export", finished.name, "--output", str(tmp_path / "pipe")]) == 2
+    assert "is a device or a pipe, not a file" in one_line(capsys)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("way", SENTENCE)

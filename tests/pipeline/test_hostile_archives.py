@@ -1,6 +1,7 @@
 """Archives of runs that are not whole, or not harmless: each is refused, and nothing of it is kept."""
 
 import json
+import os
 import shutil
 import stat
 import zipfile
@@ -110,7 +111,6 @@ FACTS = ("facts", "provenance")
 HOSTILE = {
     # the archive
     "not a zip": (lambda _, place: place.write_text("a run"), "not a zip"),
-    "nothing": (lambda *_: None, "no such file"),
     "cut off": (with_bytes(lambda content: content[:-2000]), "not a zip"),
     "something behind": (with_bytes(lambda content: content + b"x"), "not a zip"),
     "something before": (with_bytes(lambda content: b"x" + content), "not a zip"),
@@ -225,6 +225,21 @@ def test_what_is_not_whole_and_harmless_is_refused_in_one_sentence_and_leaves_no
     assert len(err.splitlines()) == 1
     assert err.startswith("twotowers: This ")
     assert tree(other) == before
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("nothing", "is not there"), ("a folder", "is a folder"), ("pipe", "is no")]
+)
+def test_what_is_no_file_is_not_told_as_a_bad_archive(what, said, other, tmp_path, capsys):
+    """Whoever mistyped a name was told to ask for another archive."""
+    place = tmp_path / "run.zip"
+    if what == "a folder":
+        place.mkdir()
+    if what == "pipe":
+        os.mkfifo(place)
+    assert main(["import", str(place)]) == 2
+    assert f"run.zip' {said}" in (err := capsys.readouterr().err)
+    assert "Ask whoever" not in err
 
 
 def test_a_script_among_words_is_taken_in_as_the_words_that_it_is(other, tmp_path, archive):

@@ -34,14 +34,20 @@ class ArchiveError(UserError):
         )
 
 
+class NoFileError(UserError):
+    """A path that leads to no file."""
+
+
 def read_archive(file: Path) -> dict[str, bytes]:
     """The files of an archive, by their names, in its order.
 
     Raises:
+        NoFileError: there is no file.
         ArchiveError: it is no zip, or one that `twotowers export` would not write.
     """
     if not file.is_file():
-        raise ArchiveError("there is no such file")
+        what = "a folder" if file.is_dir() else "no file" if file.exists() else "not there"
+        raise NoFileError(f"{str(file)!r} is {what}; name the archive of a run, as twotowers export writes it.")
     _require_small(file)
     try:
         with zipfile.ZipFile(file) as archive:

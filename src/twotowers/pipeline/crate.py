@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import mimetypes
+import os
 import stat
 import unicodedata
 import zipfile
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import UserError, writing
+from ..errors import PlaceError, UserError, writing
 from ..publishing.citing import project
 from ..publishing.crowd import write_whole
 from ..publishing.record import told_of_figure
@@ -60,21 +61,25 @@ def export(run: str, *, by: str | None = None, output: Path | None = None) -> Pa
     Args:
         run: the run's name, or its model.
         by: who ran it, as pages and citations will say.
-        output: by default `<run>.zip` in the working folder.
+        output: a file, or a folder for `<run>.zip`; by default the working folder.
 
     Raises:
-        UserError: no such run, one that is not complete and up to date, one that was contributed, or no name.
+        UserError: no such run, one that is not complete and up to date, one that was contributed, no name, or no place
+            for a file.
     """
     root = project_root()
     by = None if by is None else person(by)
     found = find_run(root, run)
+    output = output or Path()
+    output = output / f"{found.name}.zip" if output.is_dir() else output
+    if output.exists() and not output.is_file():  # which would be replaced
+        raise PlaceError(f"{output} is a device or a pipe, not a file that an archive can be written to; name another.")
     require_finished(root, found)
-    output = output or Path(f"{found.name}.zip")
     # While another command makes a chapter of it, its record and its files are not of one moment.
     with found.undisturbed():
         content = archive_of(found, by)
     with writing("The archive", output):
-        write_whole(output, content)
+        write_whole(Path(os.path.realpath(output)), content)  # a link stays one
     return output
 
 

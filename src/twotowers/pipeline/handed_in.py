@@ -64,6 +64,7 @@ def import_run(file: Path) -> RunFolder:
     """Check the archive of a run and add it to `book/runs`, marked as contributed.
 
     Raises:
+        NoFileError: there is no file.
         ArchiveError: it is not a whole and harmless run; nothing was written.
         OtherSpecificationError: it measured other claims than these.
         TakenError: there is a run of this name.
