@@ -15,6 +15,7 @@ from . import __version__
 from .errors import ChapterError, SiteError, UserError, unforeseen
 from .options import NamedValues, Parser, count, named_value, seed
 from .process import as_process, require_room, settle_environment, silence
+from .publishing.markdown import seen  # what comes from outside may hold signs that a terminal obeys
 
 AGAIN = "Stopped; what is finished is kept, run the same command to go on (without --force)."
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu", "cuda")  # those of transformers that are words
@@ -52,7 +53,7 @@ def _told(error: BaseException) -> int:
 
 def _fail(message: str, status: int) -> int:
     try:
-        print("twotowers:", " ".join(message.splitlines()), file=sys.stderr)
+        print("twotowers:", seen(" ".join(message.splitlines())), file=sys.stderr)
     except BrokenPipeError:
         raise
     except OSError:  # a full disk behind standard error: the status alone says it
@@ -117,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a finished run as one archive, to be handed in")
     export.add_argument("run", metavar="RUN", help="its name, or its model")
     export.add_argument("--by", metavar="NAME", help="who ran it: pages and citations will say so")
-    export.add_argument("--output", type=Path, metavar="FILE", help="default: RUN.zip in this folder")
+    export.add_argument("--output", type=Path, metavar="FILE", help="or a folder for it (default: RUN.zip here)")
     export.set_defaults(action=_export)
 
     taken = commands.add_parser("import", help="take in a run that somebody else has exported, marked as contributed")
@@ -233,11 +234,11 @@ def _status(options: argparse.Namespace) -> None:
     if not lines:
         print("There is no run yet; run a model with: twotowers run")
         return
-    width = max(len(line.run) for line in lines)
+    width = max(len(seen(line.run)) for line in lines)
     for line in lines:
-        print(f"{line.run:{width}}  {line.chapter:10} {line.state}")
+        print(f"{seen(line.run):{width}}  {line.chapter:10} {seen(line.state)}")
     if elsewhere := sorted({line.run for line in lines if not line.model_here}):
-        print(f"Without the model's own files, which are not at hand: {', '.join(elsewhere)}")
+        print(f"Without the model's own files, which are not at hand: {seen(', '.join(elsewhere))}")
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -249,14 +250,14 @@ def _build(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from .pipeline.crate import export
 
-    print(f"The archive is {export(options.run, by=options.by, output=options.output)}")
+    print(f"The archive is {seen(export(options.run, by=options.by, output=options.output))}")
 
 
 def _import(options: argparse.Namespace) -> None:
     from .pipeline.handed_in import import_run
 
     run = import_run(options.file)
-    print(f"The run {run.name} is in {run.path}, marked as contributed; it was not run here.")
+    print(f"The run {run.name} is in {seen(run.path)}, marked as contributed; it was not run here.")
 
 
 def _cite(options: argparse.Namespace) -> None:
@@ -275,7 +276,7 @@ def _verify(options: argparse.Namespace) -> int:
     found = compare_expected(options.model) if options.expected else verify(options.figure, model=options.model)
     verdicts = set[str]()
     for verified in found:
-        print(f"{verified.name:28}  {verified}", flush=True)
+        print(f"{seen(verified.name):28}  {seen(verified)}", flush=True)
         verdicts.add(verified.verdict)
     return int(verdicts != {SAME})
 

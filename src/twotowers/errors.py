@@ -35,7 +35,8 @@ class UnknownNameError(UserError):
         asked = str(name) if len(str(name)) <= 100 else f"{str(name)[:100]}…"
         close = difflib.get_close_matches(asked.lower(), known, n=1, cutoff=alike)
         listed = textwrap.shorten(", ".join(known), LISTED, placeholder=" and more")
-        meant = f"did you mean '{close[0]}'?" if close else f"choose one of: {listed}"
+        meant = f"choose one of: {listed}" if known else "there is none at all"
+        meant = f"did you mean '{close[0]}'?" if close else meant
         super().__init__(f"There is no {kind} '{asked}': {meant}{hint}")
 
 

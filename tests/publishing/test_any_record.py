@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import ENTRY, message
+from twotowers.cli import main
 from twotowers.errors import DamagedRunError, RunFolderError, UserError
 from twotowers.pipeline import costs
 from twotowers.pipeline.contributed import contribution
 from twotowers.pipeline.crate import require_finished
+from twotowers.pipeline.figures import command_of
 from twotowers.pipeline.pages import Published
 from twotowers.pipeline.status import run_status
 from twotowers.publishing.citing import FORMATS
 from twotowers.publishing.ledger import ledger
 from twotowers.publishing.record import told_of_figure
 from twotowers.publishing.run_folder import RunFolder
+from twotowers.publishing.specification import specification_digest
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "book" / "runs" / "toy-gpt2" / "run.json"
@@ -139,6 +143,46 @@ def test_what_stands_beside_a_figure_is_cited_or_refused(odd):
         if told is not None:
             assert all(isinstance(say(told["provenance"]), str) for _, say in FORMATS.values())
             assert isinstance(told["caption"] + told["alt"], str)
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [("anchor", "fig-a},\n@misc{b"), ("data_sha256", "}" * 64), ("date", "}}}}-01-02"), ("date", "2026")],
+)
+def test_what_a_citation_has_no_place_for_is_refused(name, odd):
+    """An anchor became part of BibTeX's key, and a year was written as it stood."""
+    told = json.loads(BESIDE.read_text())
+    told["provenance"][name] = odd
+    assert "run the model again" in message(DamagedRunError, lambda: told_of_figure(json.dumps(told), "toy-gpt2/a"))
+
+
+@pytest.mark.parametrize("loading", [{"dtype": "x; rm -rf ~"}, {"unknown": "y"}, {"remote": True}])
+def test_the_command_that_makes_a_run_is_one_command_whatever_its_record_says(run, loading):
+    """It is to be pasted; what was unknown of loading stopped the message in which it stood."""
+    record = small()
+    record["run"] |= {"model": "a b; rm -rf ~", "task": "$(id)", "loading": loading}
+    record["run"].pop("scale")
+    (run.path / "run.json").write_text(json.dumps(record))
+    words = shlex.split(command_of(run), comments=True)
+    assert words[:8] == ["twotowers", "run", "--model", "a b; rm -rf ~", "--task", "$(id)", "--scale", "book"]
+    assert words[8:] == [*(("--dtype", "x; rm -rf ~") if "dtype" in loading else ["--remote"] * ("remote" in loading))]
+
+
+def test_nothing_of_a_record_is_obeyed_by_a_terminal(run, capsys, monkeypatch):
+    """What changed, and who contributed a run, are a stranger's words; they cleared screens and set titles."""
+    odd, record = "x\x1b[2J\x1b]0;title\x07\u202e", small()
+    monkeypatch.setattr("twotowers.pipeline.status.runs_of", lambda root: [run])
+    monkeypatch.setattr("twotowers.pipeline.figures.runs_of", lambda root: [run])
+    record["chapters"]["task"]["files"] = {}
+    record["chapters"]["task"]["made_of"]["results"][f"the code of {odd}"] = 1
+    for more in ({}, {"contributed": {"by": odd, "date": odd, "specification_sha256": specification_digest()}}):
+        (run.path / "run.json").write_text(json.dumps(record | more))
+        assert main(["status"]) == 0
+        assert main(["export", "toy-gpt2"]) == 2
+        out, err = capsys.readouterr()
+        assert "x[U+001B]" in out
+        assert "x[U+001B]" in err
+        assert all(line.isprintable() for line in (out + err).split("\n"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "5", "{}", '{"provenance": []}', b"\xff\xfe"])

@@ -108,3 +108,11 @@ def test_the_address_of_the_project_stands_in_one_file(table, tmp_path, monkeypa
     assert Citation(record(table)).url == page
     assert text(record(table)).endswith(f" {page}")
     assert f"UR  - {page}" in ris(record(table))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_nothing_that_a_terminal_obeys_is_in_a_citation(table, form):
+    odd = "m\x1b[31m\x07\u202e"
+    said = FORMATS[form][1](record(table, **dict.fromkeys(("model", "task", "revision", "git_commit"), odd)))
+    assert all(line.isprintable() for line in said.split("\n"))
+    assert "m[U+001B]" in said

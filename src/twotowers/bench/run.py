@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import torch
 
@@ -68,7 +69,7 @@ def run(
 
 
 def _command(name: str, shape: str | None, dtype: str, device: str, repeats: int, seed: int) -> str:
-    subject = f"--shape {shape}" if shape else f"--model {name}"
+    subject = f"--shape {shape}" if shape else f"--model {shlex.quote(name)}"
     command = f"twotowers bench {subject} --device {device} --repeats {repeats}"
     command += f" --dtype {dtype}" if dtype != "float32" else ""
     return command + (f" --seed {seed}" if seed else "")

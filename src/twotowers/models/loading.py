@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,4 +27,6 @@ class Loading:
     def options(self) -> str:
         """As options of the command, each behind a space."""
         given = {f"--{name.replace('_', '-')}": value for name, value in self.given().items()}
-        return "".join(f" {name}" if value is True else f" {name} {value}" for name, value in given.items())
+        return "".join(
+            f" {name}" if value is True else f" {name} {shlex.quote(value)}" for name, value in given.items()
+        )

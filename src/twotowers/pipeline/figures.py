@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +74,10 @@ def find_run(root: Path, model: str | None = None, figure: str = "") -> RunFolde
 def command_of(run: RunFolder) -> str:
     """The command that makes a run, or brings it up to date; of a folder of the user's only its name is known."""
     facts = run.record_or_empty()["run"]
-    given = {"model": facts.get("model", "MODEL"), "task": facts.get("task", "words"), "scale": facts.get("scale")}
-    command = "twotowers run " + " ".join(f"--{name} {value}" for name, value in given.items())
-    command += Loading(**facts.get("loading", {})).options()
+    usual = {"model": "MODEL", "task": "words", "scale": "book"}
+    command = "twotowers run " + " ".join(f"--{name} {shlex.quote(facts.get(name, usual[name]))}" for name in usual)
+    names = {field.name for field in fields(Loading)}
+    command += Loading(**{name: way for name, way in facts.get("loading", {}).items() if name in names}).options()
     return command + (f" --seed {facts['seed']}" if facts.get("seed") else "")
 
 

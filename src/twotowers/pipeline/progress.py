@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+from ..publishing.markdown import seen
+
 BAR = re.compile(r"(?P<what>[^\r\n:|]+):\s+(?P<percent>\d+)%\|[^\r\n]*<(?P<left>[\d:]+)")  # what tqdm draws
 CURSOR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")  # how bars below each other move
 LOG_EVERY = 60.0  # seconds between two lines of progress in a log
@@ -52,7 +54,7 @@ class Progress:
     def say(self, line: str) -> None:
         with self._lock:
             self._erase()
-            print(line, file=sys.stderr, flush=True)
+            print(seen(line), file=sys.stderr, flush=True)
 
     def show(self) -> None:
         """Say what kernels said, and how far they are."""

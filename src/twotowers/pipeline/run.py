@@ -29,6 +29,7 @@ from ..models.server import Traffic
 from ..processes import Processes, processes
 from ..prompts.tasks import portable
 from ..publishing.crowd import remove
+from ..publishing.markdown import seen
 from ..publishing.provenance import revision_of, run_facts, run_name
 from ..publishing.run_folder import RunFolder, project_root
 from ..study import Study, find_scale, open_study
@@ -160,9 +161,9 @@ class Prepared:
             self.run.update(lambda record: record.update(run={}))
         self.run.begin(facts)
         if made:
-            print(f"{self.name}: the run that was contributed {made.by_whom} makes way for this one", flush=True)
+            print(f"{self.name}: the run that was contributed {seen(made.by_whom)} makes way for this one", flush=True)
         elif other:
-            print(f"{self.name}: the run of {was} makes way for this one", flush=True)
+            print(f"{self.name}: the run of {seen(was)} makes way for this one", flush=True)
         places = {
             name: self.parameters[name] for name in ("model", "task") if Path(self.parameters[name]).is_absolute()
         }

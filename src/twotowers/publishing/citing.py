@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from .markdown import plain
 from .run_folder import project_root
 
 SOURCE = "CITATION.cff"
@@ -190,7 +191,7 @@ def tex(words: str) -> str:
 
 
 def _line(words: str) -> str:
-    return " ".join(words.split())
+    return plain(words)
 
 
 def _capital(words: str) -> str:

@@ -45,7 +45,12 @@ def _named(name: str, cell: object) -> str:
 
 def plain(text: object) -> str:
     """A text on one line, in which signs that cannot be seen, or that turn the direction of others, are named."""
-    return "".join(f"[U+{ord(c):04X}]" if _unseen(c) else c for c in " ".join(str(text).split()))
+    return seen(" ".join(str(text).split()))
+
+
+def seen(text: object) -> str:
+    """A text whose signs that cannot be seen are named: a terminal obeys some, and some cannot be printed at all."""
+    return "".join(f"[U+{ord(c):04X}]" if _unseen(c) else c for c in str(text))
 
 
 def escape(text: object) -> str:

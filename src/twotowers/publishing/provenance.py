@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.metadata
 import re
+import shlex
 import subprocess
 import unicodedata
 from pathlib import Path
@@ -78,7 +79,8 @@ def run_facts(study: Study) -> dict[str, Any]:
 
 def provenance(study: Study) -> dict[str, Any]:
     """What exactly produced a figure of this study."""
-    command = f"twotowers run --model {study.model.name} --task {study.task.name} --scale {study.scale.name}"
+    named = {"model": study.model.name, "task": study.task.name, "scale": study.scale.name}
+    command = "twotowers run " + " ".join(f"--{name} {shlex.quote(value)}" for name, value in named.items())
     command += study.loading.options()
     return study.model.provenance() | {
         "revision": revision_of(study.model),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ def figure_record(
     }  # fmt: skip
 
 
+# What is made of them, as a key of BibTeX, has no place for anything else.
+_PATTERNS = {"anchor": r"fig-[\w-]+", "data_sha256": "[0-9a-f]{64}", "date": r"(\d{4}-\d{2}-\d{2}(T[\d:.+-]+)?)?"}
 _NO_TEXTS = ("task_source", "shots", "seed", "packages")
 _TEXTS = ("figure", "page", "anchor", "data_sha256")
 
@@ -82,6 +85,7 @@ def told_of_figure(text: str | bytes, file: str) -> dict[str, Any]:
         whole = whole and all(isinstance(made[name], str) for name in _TEXTS)
         whole = whole and all(isinstance(made[name] or "", str) for name in FIELDS if name not in _NO_TEXTS)
         whole = whole and all(isinstance(said or {}, dict) for said in (made["packages"], made["settings"]))
+        whole = whole and all(re.fullmatch(pattern, made[name] or "") for name, pattern in _PATTERNS.items())
         by = (made["settings"].get("contributed") or {"by": None})["by"]
         whole = whole and isinstance(by or "", str)
     except (ValueError, TypeError, KeyError, AttributeError):

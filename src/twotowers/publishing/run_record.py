@@ -52,7 +52,8 @@ def _require_facts(facts: dict[str, Any]) -> None:
     _require(all(isinstance(facts.get(name, ""), str) for name in _TEXTS))
     seed, loading = facts.get("seed", 0), facts.get("loading", {})
     _require(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0)
-    _require(isinstance(loading, dict) and all(isinstance(value, str | bool) for value in loading.values()))
+    _require(isinstance(loading, dict))
+    _require(all(isinstance(way, bool if name == "remote" else str) for name, way in loading.items()))
     _require(isinstance(facts.get("own_task", False), bool))
 
 
