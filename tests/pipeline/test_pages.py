@@ -23,16 +23,14 @@ from twotowers.pipeline.harmless import odd_in_page
 from twotowers.pipeline.narrow import stage_narrow
 from twotowers.pipeline.overview import atlas_page, chapters_of, compare, home, over_seeds
 from twotowers.pipeline.pages import Published, StrangePageError, page_bar, stage
-from twotowers.pipeline.redraw import items_of
 from twotowers.pipeline.same_axes import same_limits
 from twotowers.pipeline.site import contents
 from twotowers.processes import Processes, processes
 from twotowers.publishing.citing import project
 from twotowers.publishing.findings import CENTRAL, CORE, claims_of
 from twotowers.publishing.markdown import escape
-from twotowers.publishing.publish import Text, narrow_file
+from twotowers.publishing.publish import narrow_file
 from twotowers.publishing.run_folder import RunFolder, figure_stem
-from twotowers.publishing.shown import Shown
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +67,6 @@ def test_a_page_opens_with_what_was_found_and_ends_with_the_way_on(staged, own, 
     following = CHAPTERS[CHAPTERS.index(chapter) + 1 :]
     assert (f"({following[0]}.ipynb)" if following else "</atlas>") in last
     assert not any("hide-input" in cell.metadata.get("tags", []) for cell in cells)
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_a_page_leads_to_no_chapter_that_is_not_in_the_book(own, tmp_path, chapter):
-    """With `run --chapter towers` the page of towers led to that of values, and the site was not built."""
-    alone = Published(own.run, [chapter], own.title)
-    (tmp_path / "runs" / own.name).mkdir(parents=True)
-    stage(tmp_path, alone, chapter, [alone], None)
-    found = notebook(tmp_path, own, chapter)
-    prose = "\n".join(cell.source for cell in found.cells if cell.cell_type == "markdown")
-    assert not [name for name in CHAPTERS if name != chapter and re.search(rf"\({name}(\.ipynb)?\)", prose)]
-    if chapter == "towers":
-        assert "The last chapter asked whether" in prose
 
 
 @pytest.mark.parametrize(
@@ -140,30 +125,6 @@ def test_figures_are_drawn_for_narrow_places_too_once_and_anew_with_other_result
     monkeypatch.setattr(narrow, "digest_of", lambda _: "of other results")
     with pytest.raises(pytest.fail.Exception, match="drawn again"):
         stage_narrow(staged, own, "task", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("chapter", "item", "table", "changed"),
-    [
-        ("task", "task-templates", "templates", lambda table: table[:0]),  # a division by zero
-        ("shallow", "shallow-text-crossing", "crossings", lambda table: table[:0]),
-        ("towers", "towers-plane", "arrows", lambda table: table.assign(x=float("inf"))),  # no whole number
-        ("task", "task-shots", None, lambda table: table.drop(columns=table.columns[0])),
-    ],
-)
-def test_results_that_no_chapter_makes_stop_no_site(own, monkeypatch, chapter, item, table, changed):
-    """In a folder of somebody's; what cannot be drawn or written of them is left out."""
-    as_kept = Shown.inputs
-
-    def inputs(self, name):
-        return {n: changed(value) if n == (table or n) else value for n, value in as_kept(self, name).items()}
-
-    monkeypatch.setattr(Shown, "inputs", inputs)
-    found = items_of(chapter)[item]
-    if isinstance(found, Text):
-        assert own.said(chapter, found) == ""
-    else:
-        assert narrow.narrow_drawings(item, chapter, [own]) == []
 
 
 def test_staging_twice_gives_the_same(staged, own, tmp_path):

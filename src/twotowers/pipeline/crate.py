@@ -29,7 +29,7 @@ from ..publishing.crowd import write_whole
 from ..publishing.record import told_of_figure
 from ..publishing.run_folder import RunFolder, project_root, shown_file
 from .contributed import NotOursError, contribution
-from .figures import command_of, find_run
+from .figures import command_of, find_run, require_own_name
 from .freshness import DONE
 from .status import run_status
 
@@ -99,9 +99,9 @@ def require_finished(root: Path, run: RunFolder) -> None:
     """Refuse what is not all there, up to date and our own.
 
     Raises:
-        DamagedRunError, NotOursError, NotFinishedError: it is not.
+        DamagedRunError, RunNameError, NotOursError, NotFinishedError: it is not.
     """
-    run.record()
+    require_own_name(run)
     if (made := contribution(run)) is not None:
         raise NotOursError(f"The run {run.name} was contributed {made.by_whom}; hand on the archive that it came in.")
     bad = [line for line in run_status(root, run) if line.state.name != DONE]

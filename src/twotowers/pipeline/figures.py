@@ -24,6 +24,10 @@ class WhichRunError(UserError):
     """There is no run, or several are meant."""
 
 
+class RunNameError(UserError):
+    """A run's folder has a name that is no address, or not that with which it was made."""
+
+
 def cite(figure: str, *, model: str | None = None, form: str = "bibtex") -> str:
     """The citation of a figure, in one of `citing.FORMATS`.
 
@@ -85,6 +89,21 @@ def figures_of(run: RunFolder) -> dict[str, str]:
     """The figures of a run that is complete or not, each with its chapter, in the order of chapters."""
     chapters: Mapping[str, Any] = run.record()["chapters"]
     return {figure: chapter for chapter, made in chapters.items() for figure in figure_ids(run.name, made["files"])}
+
+
+def require_own_name(run: RunFolder) -> None:
+    """Refuse a folder that was renamed, or copied under another name: its files and anchors have that of its run.
+
+    Raises:
+        RunNameError: it was.
+    """
+    for figure in figures_of(run):
+        made_as, behind, _ = figure.partition("_")
+        if behind:
+            raise RunNameError(
+                f"The folder {run.name} holds the run {made_as}, whose name is in its pages and files; give it that "
+                f"name again, or take it out of book/runs."
+            )
 
 
 def figure_id(run: RunFolder, figure: str) -> str:

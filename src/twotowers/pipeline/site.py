@@ -31,6 +31,7 @@ from . import costs
 from .contributed import AGAIN, contribution
 from .explore import TITLE, stage_look
 from .families_page import families_page
+from .figures import RunNameError, require_own_name
 from .finish import finish
 from .freshness import PACKAGE, State
 from .looks import draw_looks_anew
@@ -50,10 +51,6 @@ DEFAULT, TOY = "smollm2-135m", "toy-gpt2"  # runs that stand first, and behind t
 
 class NoRunError(UserError):
     """A site without any run."""
-
-
-class RunNameError(UserError):
-    """A run's folder has a name that is no address."""
 
 
 class NoBookError(UserError):
@@ -84,6 +81,8 @@ def build(*, stale: bool = False) -> Path:
     runs = {run: chapters for run, chapters in runs.items() if chapters}
     if odd := [run.name for run in runs if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", run.name)]:
         raise RunNameError(f"The run folder '{odd[0]}' has a name of no run; rename it to small letters and dashes.")
+    for run in runs:
+        require_own_name(run)
     if not runs:
         raise NoRunError("There is no run to build a site from; run a model first with: twotowers run")
     if importlib.util.find_spec("jupyter_book") is None:
