@@ -150,6 +150,18 @@ def test_a_full_disk_behind_standard_error_leaves_the_status():
     assert shell("T cite x 2>/dev/full").returncode == 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder that is in use cannot be removed there")
+@pytest.mark.parametrize("cache", ["", "relative"])
+def test_a_working_folder_that_is_gone_is_named(cache, tmp_path, monkeypatch):
+    """A library that was loaded there ended the process with a word of its own."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.setenv("TWOTOWERS_CACHE", cache)
+    monkeypatch.chdir(tmp_path / "gone")
+    done = shell("rmdir ../gone && T status")
+    assert done.stderr == "twotowers: The working folder is gone; repeat this in another one.\n"
+    assert done.returncode == 2
+
+
 def test_a_backend_of_matplotlib_that_is_none_stops_nothing():
     """No window is opened, and matplotlib, which reads the name while it is imported, would refuse it."""
     done = shell("MPLBACKEND=nonsense T cite towers-exchange --model nothing")

@@ -14,7 +14,7 @@ from pathlib import Path
 from . import __version__
 from .errors import ChapterError, SiteError, UserError, unforeseen
 from .options import NamedValues, Parser, count, named_value, seed
-from .process import as_process, require_room, settle_environment, silence
+from .process import as_process, require_place, require_room, settle_environment, silence
 from .publishing.markdown import seen  # what comes from outside may hold signs that a terminal obeys
 
 AGAIN = "Stopped; what is finished is kept, run the same command to go on (without --force)."
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _do(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    require_place()
     require_room()
     return int(options.action(options) or 0)
 

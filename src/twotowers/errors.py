@@ -134,7 +134,9 @@ def writing(what: str, place: Path, kind: type[PlaceError] = PlaceError) -> Iter
     except OSError as error:
         why, name = _why(error)
         file = "" if name in (None, str(place)) else f": {name}"
-        raise kind(f"{what} {place} cannot be written ({why}{file}); free space there or make it writable.") from error
+        other = error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+        mend = "something else stands in its place, move that away" if other else "free space there or make it writable"
+        raise kind(f"{what} {place} cannot be written ({why}{file}); {mend}.") from error
 
 
 def _why(error: OSError) -> tuple[str, str | None]:

@@ -30,7 +30,10 @@ def settle_environment() -> None:
     os.environ.pop("SOURCE_DATE_EPOCH", None)  # nothing of ours has that day, and one that is none stops numpy
     for name in FOLDERS:
         if value := os.environ.get(name):
-            os.environ[name] = os.path.abspath(os.path.expanduser(value))
+            try:  # noqa: SIM105 - contextlib is not loaded yet
+                os.environ[name] = os.path.abspath(os.path.expanduser(value))
+            except FileNotFoundError:  # `require_place` says it, when somebody listens
+                pass
 
 
 class Stopped(KeyboardInterrupt):
@@ -93,6 +96,14 @@ def require_room() -> None:
         limit, _ = psutil.Process().rlimit(psutil.RLIMIT_AS)
         if 0 <= limit < ROOM:  # below zero there is none
             raise MemoryError
+
+
+def require_place() -> None:
+    """Raise `FileNotFoundError` where the working folder is gone: libraries that load there end the process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, "The working folder is gone; repeat this in another one.") from None
 
 
 def end_with(parent: int) -> None:

@@ -131,6 +131,13 @@ def test_an_archive_goes_into_a_folder_and_through_a_link(finished, tmp_path, mo
     assert (tmp_path / "link.zip").is_symlink()
 
 
+def test_what_stands_in_the_place_of_a_folder_is_to_be_moved_away(root, model, executed, capsys):
+    """It was advised to free space."""
+    (root / "book" / "runs").touch()
+    assert main(["run", "--model", str(model), "--scale", "smoke", "--chapter", "task"]) == 2
+    assert "something else stands in its place, move that away" in one_line(capsys)
+
+
 def test_no_archive_takes_the_place_of_a_device(finished, tmp_path, capsys):
     """Whoever may do so replaced /dev/null by a file."""
     os.mkfifo(tmp_path / "pipe")
