@@ -89,6 +89,27 @@ def test_heads_may_be_an_array_and_are_refused_if_they_are_none(tiny_gpt2, sets,
         assert "pairs of whole numbers" in message(HeadError, lambda odd=odd: call(tiny_gpt2, sets, odd))
 
 
+@pytest.mark.parametrize("call", WITH_HEADS.values(), ids=WITH_HEADS)
+@pytest.mark.parametrize(
+    "given",
+    [lambda heads: zip(*zip(*heads, strict=True), strict=True), iter, lambda heads: map(iter, heads)],
+    ids=["zip", "iterator", "pairs of iterators"],
+)
+def test_heads_that_are_used_up_by_being_read_are_the_same_heads(tiny_gpt2, sets, call, given):
+    heads = [(1, 0), (2, 3)]
+    pd.testing.assert_frame_equal(call(tiny_gpt2, sets, given(heads)), call(tiny_gpt2, sets, heads))
+
+
+@pytest.mark.parametrize("call", WITH_HEADS.values(), ids=WITH_HEADS)
+def test_a_head_that_is_given_twice_counts_once(tiny_gpt2, sets, call):
+    once = call(tiny_gpt2, sets, [(1, 0), (2, 3)])
+    pd.testing.assert_frame_equal(call(tiny_gpt2, sets, [(1, 0), (2, 3), (1, 0)]), once)
+
+
+def test_prompt_sets_may_be_used_up_by_being_read(tiny_gpt2, sets):
+    pd.testing.assert_frame_equal(twotowers.verify(tiny_gpt2, iter(sets)), twotowers.verify(tiny_gpt2, sets))
+
+
 @pytest.mark.parametrize("name", ["towers", "order"])
 def test_a_reading_of_no_heads_is_refused(tiny_gpt2, sets, name):
     assert "At least 1 head" in message(HeadError, lambda: WITH_HEADS[name](tiny_gpt2, sets, []))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,7 +152,7 @@ def prompt_set(
     )
 
 
-def as_sets(model: Any, prompt_sets: PromptSet | Sequence[PromptSet]) -> list[PromptSet]:
+def as_sets(model: Any, prompt_sets: PromptSet | Iterable[PromptSet]) -> list[PromptSet]:
     """One prompt set or several for a model, as a list.
 
     Raises:

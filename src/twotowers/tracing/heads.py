@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,22 @@ Head = tuple[int, int]  # layer and head, both from 0
 HEAD = ["layer", "head"]  # the columns that name one
 CHOSEN, RANDOM = "in-context", "random"  # groups of heads
 TRIES = 50  # draws for each group that is wanted to differ from the others
-Heads = Sequence[Any] | np.ndarray  # as they are given: checked before they count as heads
+Heads = Iterable[Any]  # as they are given, as an array too: checked before they count as heads
 
 
 def as_heads(model: Model, heads: Heads, least: int = 0) -> list[Head]:
-    """Heads as they are given, from Python or as an array, as a list of pairs.
+    """Heads as they are given, from Python or as an array, as a list of pairs, each once.
 
     Raises:
         HeadError: what is no (layer, head) pair, a head that the model does not have, or fewer than `least`.
     """
     try:
-        if isinstance(heads, str | bytes | Mapping) or any(
-            isinstance(number, bool) for pair in heads for number in pair
-        ):
+        if isinstance(heads, str | bytes | Mapping):
             raise TypeError
-        found = [(operator.index(layer), operator.index(head)) for layer, head in heads]
+        given = [tuple(pair) for pair in heads]  # what is used up by being read, as zip(layers, heads), is read once
+        if any(isinstance(number, bool) for pair in given for number in pair):
+            raise TypeError
+        found = list(dict.fromkeys((operator.index(layer), operator.index(head)) for layer, head in given))
     except (TypeError, ValueError):
         shown = " ".join(repr(heads).split())[:60]
         raise HeadError(f"Heads are (layer, head) pairs of whole numbers, such as [(0, 1)], unlike {shown}.") from None

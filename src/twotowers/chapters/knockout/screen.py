@@ -6,7 +6,7 @@ says which heads to knock out exactly, and `recall` says how many of the truly w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,7 @@ def recall(screened: pd.DataFrame, ranked: pd.DataFrame, worst: float = WORST, s
     return len({*true} & {*highest(screened, share)}) / len(true)
 
 
-def verify(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], share: float = SHARE) -> pd.DataFrame:
+def verify(model: Model, prompt_sets: PromptSet | Iterable[PromptSet], share: float = SHARE) -> pd.DataFrame:
     """Screen all heads, then knock out the highest exactly, each by itself.
 
     Returns:
@@ -72,6 +72,7 @@ def verify(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], share: fl
         the screen said of `margin_drop`).
     """
     require_between("share", share, 0, 1, open_below=True)
-    screened = screen(model, prompt_sets)
-    ranked = rank_heads(sweep(model, prompt_sets, highest(screened, share)))
+    sets = as_sets(model, prompt_sets)
+    screened = screen(model, sets)
+    ranked = rank_heads(sweep(model, sets, highest(screened, share)))
     return ranked.merge(screened.rename(columns={"margin_drop": "estimate"}), on=["layer", "head"])
