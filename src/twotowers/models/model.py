@@ -36,6 +36,7 @@ from .quantised import dequantise_linears, method_of, require_method, settings_f
 from .registry import DTYPES, REGISTRY
 from .rehearsal import Rehearsal
 from .server import Server, Traffic, find_deployment, host, meta_model, read_tensors, require_key
+from .surroundings import undisturbed
 from .weights import misfit, renaming, require_fitting, unloadable, weight_bytes
 
 Remote = bool | Literal["local"]
@@ -239,6 +240,7 @@ class Model:
         }
 
 
+@undisturbed
 def load(
     name: str | Path,
     *,

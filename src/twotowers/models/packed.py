@@ -19,13 +19,28 @@ from .memory import machine_memory
 ROWS = 1024  # a hint to the packing: rows of a typical input
 MEMORY_SHARE = 0.1  # of free memory, that packed copies may take
 _packing = True
+_looks = 0
+
+
+def look_again() -> None:
+    """Have every packed layer of a model look at the numbers of its weight before it multiplies again.
+
+    Torch counts what is written into a weight, but not what is written into its `data`, or into a NumPy view of it.
+    """
+    global _looks
+    _looks += 1
 
 
 class PackedLinear(nn.Linear):
     """A linear layer with a packed copy of its weight, made at first use and again when the weight is edited.
 
     Where autograd records, and where oneDNN is not at hand, it is the plain layer.
+
+    Attributes:
+        fixed: nobody can edit its weight.
     """
+
+    fixed = False
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self.weight
@@ -33,11 +48,28 @@ class PackedLinear(nn.Linear):
         if plain or weight.dtype != input.dtype or not _packable(weight):
             return super().forward(input)
         state = (weight.data_ptr(), weight._version)
-        if self.__dict__.get("_packed_state") != state:
+        if self.__dict__.get("_packed_state") != state or self._is_edited():
             packed: Any = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-            self.__dict__.update(_packed=packed, _packed_state=state)
+            sums = None if self.fixed else _sums(weight.detach())
+            self.__dict__.update(_packed=packed, _packed_state=state, _packed_sums=sums, _packed_look=_looks)
         bias = None if self.bias is None else self.bias.detach()
         return torch.ops.mkldnn._linear_pointwise(input, self.__dict__["_packed"], bias, "none", [], "")
+
+    def _is_edited(self) -> bool:
+        """Whether the packed copy is of other numbers; looked at once for each `look_again`."""
+        if self.fixed or self.__dict__["_packed_look"] == _looks:
+            return False
+        self.__dict__["_packed_look"] = _looks
+        return not torch.equal(_sums(self.weight.detach()), self.__dict__["_packed_sums"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy packs for itself: what is packed cannot be copied."""
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_packed")}
+
+
+def _sums(weight: Tensor) -> Tensor:
+    """A number a row that any edit changes, rows and columns that change places, too."""
+    return weight.float() @ torch.arange(weight.shape[1], dtype=torch.float32).cos()
 
 
 @torch.no_grad()
@@ -45,7 +77,7 @@ def packed(weight: Tensor) -> PackedLinear:
     """The product with the transpose of a fixed matrix, as a layer: `packed(w)(x) = x @ w.T`."""
     with torch.device("meta"):
         layer = PackedLinear(weight.shape[1], weight.shape[0], bias=False)
-    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.weight, layer.fixed = nn.Parameter(weight, requires_grad=False), True
     return layer
 
 

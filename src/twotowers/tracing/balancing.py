@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..models.model import Model
 from ..models.parallel import all_heads
+from ..models.surroundings import undisturbed
 from ..prompts.packing import Batch, pack
 from ..prompts.sets import PromptSet, as_sets
 from .answers import Answers, outcome_table, reading
@@ -27,6 +28,7 @@ from .projection import values_of
 from .sweep import sweep
 
 
+@undisturbed
 def balance_attention(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Heads) -> pd.DataFrame:
     """Answer every prompt under count-balanced attention in some heads, at the last position; later layers run on.
 

@@ -20,6 +20,7 @@ from ..models.architecture import weight_in_out
 from ..models.family import has_experts
 from ..models.model import Model
 from ..models.quantised import held
+from ..models.surroundings import undisturbed
 from ..prompts.encoding import require_reader
 from ..prompts.packing import pack
 from ..prompts.sets import PromptSet, prompt_set
@@ -32,7 +33,7 @@ from .heads import every_head
 from .projection import project
 from .rewriting import rewrite
 
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 DEMONSTRATIONS = [
     ("cat", "foo"),
     ("seven", "bar"),
@@ -44,6 +45,7 @@ DEMONSTRATIONS = [
 QUERIES = [("cow", "foo"), ("eleven", "bar"), ("elephant", "foo")]
 
 
+@undisturbed
 def check(model: Model, labels: Sequence[str] = TaskLabels().names) -> pd.DataFrame:
     """Measure every identity on a model.
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import PromptError, UnknownNameError
 from ..models.model import Model
+from ..models.surroundings import undisturbed
 from ..prompts.packing import Batch, pack
 from ..prompts.sets import PromptSet, as_sets
 from .answers import Answers, outcome_table, two_way_table
@@ -33,6 +34,7 @@ from .sweep import sweep
 PARTS = ("none", "query-other", "query-same", "keys", "values", "keys-values")
 
 
+@undisturbed
 def exchange(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],

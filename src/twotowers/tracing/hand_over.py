@@ -19,6 +19,7 @@ from torch import Tensor
 from ..arguments import listed, require_flag, require_whole
 from ..errors import UnknownNameError, UserError
 from ..models.model import Model
+from ..models.surroundings import undisturbed
 from ..prompts.encoding import Span
 from ..prompts.packing import Batch, pack
 from ..prompts.sets import Prompt, PromptSet, as_sets
@@ -35,6 +36,7 @@ BEHIND = ("query", "last")  # places behind all demonstrations, whose keys and v
 Move = tuple[int, int, int, int]  # a prompt, a position in it, and the prompt and position that it takes from
 
 
+@undisturbed
 def hand_over(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],

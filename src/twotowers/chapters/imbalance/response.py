@@ -20,6 +20,7 @@ from ...arguments import require_between
 from ...errors import HeadError, PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
+from ...models.surroundings import undisturbed
 from ...prompts.encoding import require_reader
 from ...prompts.sets import PromptSet, as_sets, require_two
 from ...statistics import estimate, summarise
@@ -39,6 +40,7 @@ def head_groups(heads: Sequence[Head], model: Model, seed: int) -> dict[str, lis
 # Answers, attention and weighted values by share
 
 
+@undisturbed
 def imbalance(
     model: Model,
     prompt_sets_by_share: Mapping[float, Sequence[PromptSet]],

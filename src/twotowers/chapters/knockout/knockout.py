@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ...models.model import Model
+from ...models.surroundings import undisturbed
 from ...prompts.sets import PromptSet
 from ...statistics import summarise
 from ...tracing.heads import Head, Heads, as_heads, every_head, random_heads
@@ -22,6 +23,7 @@ from ...tracing.outcomes import outcomes
 ONE_PERCENT = 0.01  # of all heads: as many as the paper removes
 
 
+@undisturbed
 def knockout(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],

@@ -11,6 +11,7 @@ import torch
 from ...arguments import require_between, require_columns, require_seed, require_whole
 from ...errors import HeadError
 from ...models.model import Model
+from ...models.surroundings import undisturbed
 from ...prompts.packing import Batch, pack
 from ...prompts.sets import PromptSet, as_sets
 from ...tracing.capture import capture
@@ -26,6 +27,7 @@ SCORES = ("exchange", "values", "label_edge", "direct_margin", "induction", "pre
 REPEATED = 50  # random tokens that stand there twice, for the rival explanation
 
 
+@undisturbed
 def head_scores(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],

@@ -15,6 +15,7 @@ import torch
 from ...arguments import require_between
 from ...models.model import Model
 from ...models.parts import Tables
+from ...models.surroundings import undisturbed
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet, as_sets
 from ...tracing.ablation import attributions
@@ -28,6 +29,7 @@ WORST = 0.01  # of all heads that is to be found
 TOKENS = 1024  # of a forward: a backward pass keeps every activation
 
 
+@undisturbed
 def screen(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> pd.DataFrame:
     """Estimated margin that is lost without each head, worst first.
 
@@ -64,6 +66,7 @@ def recall(screened: pd.DataFrame, ranked: pd.DataFrame, worst: float = WORST, s
     return len({*true} & {*highest(screened, share)}) / len(true)
 
 
+@undisturbed
 def verify(model: Model, prompt_sets: PromptSet | Iterable[PromptSet], share: float = SHARE) -> pd.DataFrame:
     """Screen all heads, then knock out the highest exactly, each by itself.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...models.model import Model
 from ...models.parts import Tables
+from ...models.surroundings import undisturbed
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet, as_sets
 from ...statistics import estimate, summarise
@@ -89,6 +90,7 @@ class Located:
         )
 
 
+@undisturbed
 def locate(model: Model, prompt_sets: PromptSet | Sequence[PromptSet]) -> Located:
     """Log-probability increase of every attention layer, MLP layer and head, and the margin that each writes."""
     sets = as_sets(model, prompt_sets)

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...arguments import listed, require_whole
 from ...models.model import Model
 from ...models.parts import Tables
+from ...models.surroundings import undisturbed
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet, as_sets, require_two
 from ...prompts.variants import Order, reorder, rotations
@@ -51,6 +52,7 @@ class Ordered:
     attention: pd.DataFrame
 
 
+@undisturbed
 def order(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],

@@ -20,6 +20,7 @@ from ...arguments import brief, listed, require_seed
 from ...errors import ArgumentError, UnknownNameError, UserError
 from ...models.model import Model
 from ...models.parts import Tables, part_name
+from ...models.surroundings import undisturbed
 from ...prompts.packing import Batch
 from ...prompts.sets import Prompt, PromptSet, as_sets
 from ...statistics import summarise
@@ -50,6 +51,7 @@ def slide(n_layers: int, *, few: bool = False) -> list[range]:
     return windows(n_layers, step=max(1, n_layers // FEW) if few else 2 if n_layers > DEEP else 1)
 
 
+@undisturbed
 def block(
     model: Model,
     prompt_sets: PromptSet | Sequence[PromptSet],

@@ -13,6 +13,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from ...models.model import Model
+from ...models.surroundings import undisturbed
 from ...prompts.sets import PromptSet
 from ...statistics import estimate, summarise
 from ...tracing.heads import HEAD, Head, Heads, as_heads, control_heads, deep_heads, is_in
@@ -22,6 +23,7 @@ IN_CONTEXT, SHARPEST, CONTROL = "in-context heads", "sharpest heads", "random de
 SCORES = {"auc": "q·k", "auc_unrotated": "q·k without rotation", "auc_cosine": "cosine of the residuals"}
 
 
+@undisturbed
 def towers(model: Model, prompt_sets: PromptSet | Sequence[PromptSet], heads: Heads) -> pd.DataFrame:
     """The metric test: how well q.k of each head tells label positions of the query's class from the others.
 

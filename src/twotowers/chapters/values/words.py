@@ -15,6 +15,7 @@ from ...arguments import require_whole
 from ...errors import PromptError
 from ...models.architecture import Architecture
 from ...models.model import Model
+from ...models.surroundings import undisturbed
 from ...prompts.encoding import require_embedded, require_reader, require_text
 from ...prompts.packing import Batch
 from ...prompts.sets import PromptSet
@@ -23,6 +24,7 @@ from ...tracing.heads import Head, Heads, as_heads, deep_heads
 from ...tracing.projection import increases, project, values_of
 
 
+@undisturbed
 def read_words(
     model: Model,
     prompt: str | PromptSet,
