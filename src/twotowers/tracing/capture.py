@@ -284,12 +284,20 @@ def require_weights(attended: Sequence[Tensor | None]) -> None:
 
 
 def require_eager(model: Model) -> None:
-    """Refuse a network that was switched to an attention of which no weights can be read, or with other masks.
+    """Refuse a network that was switched to an attention of which no weights can be read, or with other masks, or to
+    training, in which parts drop out at random.
 
     Raises:
         ModelError: with its name.
     """
-    found = "eager" if model.remote is True else model.nn._module.config._attn_implementation
+    if model.remote is True:
+        return
+    if any(module.training for module in model.nn._module.modules()):
+        raise ModelError(
+            f"{model.name} was switched to training, in which parts of it drop out at random; switch it back with "
+            f"model.nn._module.eval(), or load the model again."
+        )
+    found = model.nn._module.config._attn_implementation
     if found != "eager":
         raise ModelError(
             f"The attention of {model.name} was switched to {found}, of which no weights can be read; switch it back "
