@@ -5,8 +5,11 @@ from __future__ import annotations
 import numbers
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from .errors import ArgumentError, SeedError
 
@@ -26,7 +29,7 @@ def require_whole(name: str, value: Any, least: int = 1, most: int | None = None
 
 def require_flag(name: str, value: Any) -> None:
     """Raise `ArgumentError` unless an argument is True or False."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise ArgumentError(f"{name} is {brief(value)}; give True or False.")
 
 
@@ -55,8 +58,8 @@ def listed(name: str, given: Any, of: str) -> list[Any]:
 
 def require_between(name: str, value: Any, low: int, high: float | int, *, open_below: bool = False) -> None:
     """Raise `ArgumentError` unless an argument is a number from `low`, or above it, to `high`."""
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or not (low < value if open_below else low <= value) or not value <= high:
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else float("nan")
+    if not (low < number if open_below else low <= number) or not number <= high:
         raise ArgumentError(
             f"{name} is {brief(value)}; give a number {'above' if open_below else 'from'} {low:g}"
             + (f", up to {high:g}." if high < float("inf") else ".")
@@ -64,37 +67,63 @@ def require_between(name: str, value: Any, low: int, high: float | int, *, open_
 
 
 def require_columns(name: str, table: Any, columns: Iterable[str]) -> None:
-    """Raise `ArgumentError` unless an argument is a data frame with these columns."""
-    wanted = list(columns)
-    if not hasattr(table, "columns") or not set(wanted) <= set(table.columns):
+    """Raise `ArgumentError` unless an argument is a data frame with these columns, each once."""
+    wanted, there = list(columns), list(getattr(table, "columns", ()))
+    if not set(wanted) <= set(there):
         raise ArgumentError(f"{name} is no data frame with the columns {', '.join(wanted)}; give one that has them.")
+    if twice := [column for column in wanted if there.count(column) > 1]:
+        raise ArgumentError(f"{name} has the column {twice[0]} more than once; leave one.")
 
 
-def require_numbers(name: str, values: Any) -> None:
-    """Raise `ArgumentError` unless an argument is a list or column of numbers; nan is one."""
+def as_numbers(name: str, values: Any) -> list[float]:
+    """A list or column of numbers, nan among them, as floats.
+
+    Raises:
+        ArgumentError: it is none.
+    """
     try:
-        if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+        if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__") or hasattr(values, "columns"):
             raise TypeError
-        list(map(float, values))
-    except (TypeError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a masked one, or a complex one, something would get lost
+            return [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError, Warning):
         raise ArgumentError(f"{name} is no list of numbers; give one for each, nan where there is none.") from None
 
 
-def require_judged(
-    smallest: Any, alpha: Any, chance: Any, frames: tuple[Any, ...], lists: tuple[Any, ...], categories: Any = None
-) -> None:
-    """Raise `ArgumentError` unless a verdict can be made of these: frames with effects, lists of numbers, or None."""
+def require_places(name: str, table: Any, columns: Iterable[str]) -> None:
+    """Raise `ArgumentError` unless some columns hold whole numbers from 0, which may be written as floats."""
+    for column in columns:
+        for value in table[column].unique():
+            if not isinstance(value, numbers.Real) or not float(value) >= 0 or float(value) % 1:
+                raise ArgumentError(f"The column {column} of {name} has {brief(value)}; give whole numbers from 0.")
+
+
+def require_sets(name: str, values: Any) -> None:
+    """Raise `ArgumentError` unless a column names a set in each row, all of them in one way."""
+    if values.isna().any():
+        raise ArgumentError(f"The column set of {name} has a row without a set; fill it in, or leave that row out.")
+    try:
+        np.unique(values.to_numpy())
+    except TypeError:
+        raise ArgumentError(f"The column set of {name} has names of several kinds; give numbers, or texts.") from None
+
+
+def require_judged(smallest: Any, alpha: Any, chance: Any, frames: tuple[Any, ...], categories: Any = None) -> None:
+    """Raise `ArgumentError` unless a verdict can be made of these: frames with effects, or None."""
     require_between("The smallest effect of interest", smallest, 0, sys.float_info.max, open_below=True)
     require_between("alpha", alpha, 0, 1, open_below=True)
     require_between("chance", chance, 0, 1)
     for name, frame in zip(("effects", "control", "before", "accuracy"), frames, strict=True):
         if frame is not None or name == "effects":
             require_columns(name, frame, ("set", "effect"))
-            require_numbers(f"The column effect of {name}", frame["effect"])
-    for name, values in zip(("random", "folds"), lists, strict=True):
-        require_numbers(name, () if values is None else values)
+            found = as_numbers(f"The column effect of {name}", frame["effect"])
+            require_sets(name, frame["set"])
+            if name == "accuracy" and any(not 0 <= share <= 1 for share in found if share == share):
+                raise ArgumentError("An accuracy is a share, from 0 to 1; give it as that, not in percent.")
     if categories is not None:
         require_columns("categories", categories, ("set", "first", "second"))
+        require_sets("categories", categories["set"])
 
 
 def require_ledger(verdicts: Any, kind: type, alpha: Any) -> None:

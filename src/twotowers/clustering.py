@@ -18,15 +18,18 @@ def clustered_error(sets: np.ndarray, residuals: np.ndarray, categories: pd.Data
     sets that leaves the usual one. 0 where all sets are related.
 
     Raises:
-        ArgumentError: a set has no categories.
+        ArgumentError: a set has no categories, or one is missing, or two rows of it differ.
     """
-    known = categories.drop_duplicates("set").set_index("set")
-    if lacking := set(sets) - set(known.index):
-        raise ArgumentError(f"The categories of {len(lacking)} sets are missing, set {min(lacking)} first; give them.")
-    columns = [name for name in OF_SET if name in known]
-    if len(columns) > 2:
-        return _by_many(residuals, known.loc[sets, columns].to_numpy(dtype=str))
-    pairs = np.sort(known.loc[sets, ["first", "second"]].to_numpy(dtype=str), axis=1)
+    columns = [name for name in OF_SET if name in categories]
+    told = categories[["set", *columns]].dropna().drop_duplicates()
+    if len(twice := told["set"][told["set"].duplicated()]):
+        raise ArgumentError(f"The categories of set {twice.iloc[0]} are there twice, and differ; leave the right ones.")
+    known = told.set_index("set")
+    if lacking := [s for s in sets if s not in known.index]:
+        raise ArgumentError(f"The categories of {len(lacking)} sets are missing, set {lacking[0]} first; give them.")
+    pairs = np.sort(known.loc[sets, columns].to_numpy(dtype=str), axis=1)
+    if len(columns) > 2 or (pairs[:, 0] == pairs[:, 1]).any():
+        return _by_many(residuals, pairs)
     names, place = np.unique(pairs, return_inverse=True)
     first, second = place.reshape(pairs.shape).T
     both = first * len(names) + second

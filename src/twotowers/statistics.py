@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.special
 import scipy.stats
 
-from .arguments import require_judged, require_ledger
+from .arguments import as_numbers, require_judged, require_ledger
 from .clustering import clustered_error
 
 Values = Sequence[Any] | np.ndarray | pd.Series | pd.Index  # numbers, one per prompt or per head
@@ -101,10 +101,10 @@ def judge(
     effects: pd.DataFrame,
     smallest: float,
     *,
-    random: Values | None = None,
+    random: Collection[Any] | None = None,
     categories: pd.DataFrame | None = None,
     control: pd.DataFrame | None = None,
-    folds: Values | None = None,
+    folds: Collection[Any] | None = None,
     before: pd.DataFrame | None = None,
     accuracy: pd.DataFrame | None = None,
     chance: float = CHANCE,
@@ -130,10 +130,14 @@ def judge(
     Raises:
         ArgumentError: a frame lacks a column or a set its categories; a number is none, or not above zero.
     """
-    require_judged(smallest, alpha, chance, (effects, control, before, accuracy), (random, folds), categories)
+    require_judged(smallest, alpha, chance, (effects, control, before, accuracy), categories)
+    smallest, alpha, chance = float(smallest), float(alpha), float(chance)
+    random, folds = (
+        None if given is None else as_numbers(name, given) for name, given in (("random", random), ("folds", folds))
+    )
     means = _means(effects)
     mean, low, high, error, p = _interval(means, categories, alpha)
-    left_out = int(effects["effect"].isna().sum())
+    left_out = int(np.isnan(effects["effect"].to_numpy(float)).sum())
     verdict = replace(
         Verdict(INCONCLUSIVE, mean, low, high, p, "", len(means.sets), left_out, error, smallest, alpha),
         random_p=None if random is None else _random_p(random, mean),

@@ -65,7 +65,7 @@ def imbalance(
         raise PromptError("Prompt sets are given by their share of foo, such as {0.25: sets, 0.5: others}.")
     for share in prompt_sets_by_share:
         require_between("A share of foo", share, 0, 1)
-    by_share = {share: as_sets(model, sets) for share, sets in prompt_sets_by_share.items()}
+    by_share = {float(share): as_sets(model, sets) for share, sets in prompt_sets_by_share.items()}
     for sets in by_share.values():
         require_two(sets, "The imbalance of labels")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...arguments import require_between, require_columns, require_seed, require_whole
+from ...arguments import as_numbers, require_between, require_columns, require_places, require_seed, require_whole
 from ...errors import HeadError
 from ...models.model import Model
 from ...models.surroundings import undisturbed
@@ -17,7 +17,7 @@ from ...prompts.sets import PromptSet, as_sets
 from ...tracing.capture import capture
 from ...tracing.contrasts import one_other, targets
 from ...tracing.exchange import exchanged_margins, exchanged_z
-from ...tracing.heads import HEAD, Head, every_head, is_deep, pairs
+from ...tracing.heads import HEAD, Head, as_heads, every_head, is_deep, pairs
 from ...tracing.label_edges import label_edges, margin_gradients
 from ...tracing.sweep import sweep
 
@@ -58,6 +58,10 @@ def head_scores(
     require_whole("exact", exact)
     if by_set is not None:
         require_columns("by_set", by_set, ("set", *HEAD, "exchange", "values"))
+        require_places("by_set", by_set, HEAD)
+        as_heads(model, pairs(by_set))
+        measured = {name: as_numbers(f"The column {name} of by_set", by_set[name]) for name in ("exchange", "values")}
+        by_set = by_set.assign(**measured)
     exchanged = exchange_by_set(model, sets, exact=exact) if by_set is None else by_set
     table = _edge_scores(model, sets).merge(_means(exchanged), on=HEAD, how="left")
     return table.merge(repetition_scores(model, seed), on=HEAD)[[*HEAD, *SCORES]]
@@ -66,10 +70,14 @@ def head_scores(
 def in_context_heads(scores: pd.DataFrame, n_layers: int, share: float = SHARE) -> list[Head]:
     """The deep heads with the highest exchange scores, highest first: a share of all heads, at least one."""
     require_columns("scores", scores, (*HEAD, "exchange"))
+    require_places("scores", scores, HEAD)
+    if scores.duplicated(HEAD).any():
+        raise HeadError("The table of scores has a head in more than one row; give one row a head.")
+    scores = scores.assign(exchange=as_numbers("The column exchange of scores", scores["exchange"]))
     require_whole("n_layers", n_layers, least=int(scores["layer"].max()) + 1 if len(scores) else 1)
     require_between("share", share, 0, 1, open_below=True)
     number = max(1, round(share * len(scores)))
-    deep = scores[[is_deep(layer, n_layers) for layer in scores["layer"]]].dropna(subset="exchange")
+    deep = scores[[is_deep(int(layer), n_layers) for layer in scores["layer"]]].dropna(subset="exchange")
     if deep.empty:
         raise HeadError("No deep head has an exchange score; give the table of head_scores, with its finite scores.")
     return pairs(deep.sort_values("exchange", ascending=False, kind="stable"), number)
