@@ -86,6 +86,24 @@ def require_embedded(model: Reader, ids: Sequence[int]) -> None:
             )
 
 
+def require_within(model: Reader, ids: Sequence[int]) -> None:
+    """Refuse a prompt that is longer than the model's context.
+
+    Raises:
+        PromptError: with both numbers of tokens.
+    """
+    if len(ids) > model.context_length:
+        raise PromptError(
+            f"A prompt has {len(ids)} tokens but {model.name} reads at most {model.context_length}; use fewer or "
+            f"shorter demonstrations."
+        )
+
+
+def token_names(model: Reader, ids: Sequence[int]) -> tuple[str, ...]:
+    """What the tokenizer calls some tokens."""
+    return tuple(map(str, model.tokenizer.convert_ids_to_tokens(list(ids))))
+
+
 def tokens_of(model: Reader, text: str, offsets: Sequence[Span], characters: Span, start: int = 0) -> Span:
     """The tokens that overlap a span of characters, of those from `start` on; a long prompt has many spans."""
     inside = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import pandas as pd
 from ..arguments import brief, require_seed, require_whole
 from ..errors import LabelError, PromptError
 from .design import category_groups
-from .encoding import Reader, Span, encode, require_reader, require_text, tokens_of
+from .encoding import Reader, Span, encode, require_reader, require_text, require_within, token_names, tokens_of
 from .label_tokens import label_tokens, single_tokens, template_parts
 from .task_labels import ROLES, TaskLabels
 from .tasks import Task, find_half
@@ -66,6 +66,7 @@ class PromptSet:
         prompts: one per query.
         shared: number of leading tokens that all prompts share (0 if the tokenizer merges across the boundary).
         categories: of a task, behind `labels`; empty where they are not known.
+        tokens: what the tokenizer calls `label_ids`, by which another one is found out; empty where it is not known.
     """
 
     demonstrations: tuple[Pair, ...]
@@ -76,6 +77,7 @@ class PromptSet:
     shared: int
     categories: tuple[str, ...] = ("", "")
     words: tuple[str, ...] = ("", "")
+    tokens: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not any(self.words):
@@ -141,14 +143,16 @@ def prompt_set(
                     f"The tokenizer of {model.name} reads the label '{word}' differently inside this prompt; "
                     f"use a template or separator with a space or line break around it."
                 )
+    label_ids = tuple(ids[written[label]] for label in labels)
     return PromptSet(
         demonstrations=demonstrations,
         queries=queries,
         labels=labels,
-        label_ids=tuple(ids[written[label]] for label in labels),
+        label_ids=label_ids,
         prompts=tuple(prompts),
         shared=_shared_prefix(model, prompts),
         words=tuple(written[label] for label in labels),
+        tokens=token_names(model, label_ids),
     )
 
 
@@ -157,7 +161,8 @@ def as_sets(model: Any, prompt_sets: PromptSet | Iterable[PromptSet]) -> list[Pr
 
     Raises:
         ModelError: no model.
-        PromptError: there is no set, or something else among them, or one with tokens that the model lacks.
+        PromptError: there is no set, or something else among them, or one that was made for another model: with tokens
+            that this one lacks or calls otherwise, or longer than its context.
     """
     require_reader(model)
     sets = [prompt_sets] if isinstance(prompt_sets, PromptSet) else _listed(prompt_sets)
@@ -166,6 +171,13 @@ def as_sets(model: Any, prompt_sets: PromptSet | Iterable[PromptSet]) -> list[Pr
     rows = getattr(getattr(model, "config", None), "vocab_size", None)
     if rows is not None and max(max(prompt.ids) for s in sets for prompt in s.prompts) >= rows:
         raise PromptError(f"A prompt set has tokens that {model.name} lacks; make it with prompt_set for this model.")
+    for ids, tokens in {(s.label_ids, s.tokens) for s in sets if s.tokens}:
+        if token_names(model, ids) != tokens:
+            raise PromptError(
+                f"A prompt set is of another tokenizer than {model.name} has; make it with prompt_set for this model."
+            )
+    for prompt in (prompt for s in sets for prompt in s.prompts):
+        require_within(model, prompt.ids)
     return sets
 
 
@@ -207,6 +219,7 @@ def _words(labels: tuple[str, ...], words: Mapping[str, str] | None) -> dict[str
 def _as_pairs(given: Sequence[Any]) -> tuple[Pair, ...]:
     pairs = []
     for pair in _listed(given):
+        pair = pair.tolist() if isinstance(pair, np.ndarray) else pair
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise PromptError(f"Demonstrations and queries are (text, label) pairs, unlike {brief(pair)}.")
         text, label = pair
@@ -294,11 +307,7 @@ def _prompt(model: Reader, demonstrations: Sequence[Pair], query: Pair, template
         text += before + words + between + label + after + separator
     text = text[: spans[-1][0][1]] + between.rstrip()
     ids, offsets = encode(model, text)
-    if len(ids) > model.context_length:
-        raise PromptError(
-            f"A prompt has {len(ids)} tokens but {model.name} reads at most {model.context_length}; use fewer or "
-            f"shorter demonstrations."
-        )
+    require_within(model, ids)
     texts: list[Span] = []
     labels: list[Span] = []
     for characters, label_characters in spans[:-1]:

@@ -18,7 +18,7 @@ from ...models.model import Model
 from ...models.surroundings import undisturbed
 from ...prompts.encoding import require_embedded, require_reader, require_text
 from ...prompts.packing import Batch
-from ...prompts.sets import PromptSet
+from ...prompts.sets import PromptSet, as_sets
 from ...tracing.capture import Capture, capture
 from ...tracing.heads import Head, Heads, as_heads, deep_heads
 from ...tracing.projection import increases, project, values_of
@@ -55,6 +55,8 @@ def read_words(
         PromptError: an empty text, or one longer than the model's context.
     """
     require_reader(model)
+    if isinstance(prompt, PromptSet):
+        as_sets(model, prompt)
     for name, number in (("top", top), ("top_key", top_key)):
         require_whole(name, number, 1, model.config.vocab_size)
     require_whole("query", query, 0, len(prompt.prompts) - 1 if isinstance(prompt, PromptSet) else None)
