@@ -117,7 +117,7 @@ def odd_for(name, sets, foreign, scores):
         "sets": (None, 3, "x", {}, [[sets[0]]], [None], [foreign]),
         "model": (None, 3, "gpt2", object()),
         "heads": (3, "x", [[]], {}, [("1", "0")], [(True, False)], float("nan"), [(10**30, 0)]),
-        "demonstrations": (None, 3, "", (), {}, [None], [("a",)], "ab", {"a": "foo"}, np.array([["a", "foo"]])),
+        "demonstrations": (None, 3, "", (), {}, [None], [("a",)], "ab", {"a": "foo"}, np.array([["a"]])),
         "template": (None, 3, "", "{text}", "{text}{label}", b"{text}: {label}", "{text} {text} {label}", "\ud800"),
         "separator": (None, 3, b"\n", "\ud800"),
         "words": ({}, 3, {"foo": "a"}, {"foo": 1, "bar": "x"}, {"foo": "foo", "bar": "foo"}, [("foo", "bar")]),
