@@ -69,3 +69,11 @@ def test_a_copy_of_a_network_that_has_run_is_a_network(tiny_folders):
 def test_the_check_has_a_tolerance_for_every_dtype_that_loads(tiny_folders):
     model = twotowers.load(tiny_folders["llama-gqa"], dtype=torch.float64)
     assert twotowers.check(model)["holds"].all()
+
+
+def test_a_model_is_not_copied(tiny_folders):
+    """The copy's traces would be those of the first."""
+    model = twotowers.load(tiny_folders["gpt2"])
+    for _ in range(2):
+        assert message(ModelError, lambda: copy.deepcopy(model)).endswith("; load tiny-gpt2 again.")
+        twotowers.knockout(model, make_sets(model), [])

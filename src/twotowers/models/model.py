@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from nnsight import TransformersModel
@@ -79,6 +79,9 @@ class Model:
     tensor_parallel: bool = False
     traffic: Traffic = field(default_factory=Traffic, compare=False)
     parts: Parts = field(default_factory=Parts, compare=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        raise ModelError(f"A model cannot be copied with its traces; load {self.name} again.")
 
     @property
     def key(self) -> str:
