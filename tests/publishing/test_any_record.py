@@ -156,6 +156,13 @@ def test_what_a_citation_has_no_place_for_is_refused(name, odd):
     assert "run the model again" in message(DamagedRunError, lambda: told_of_figure(json.dumps(told), "toy-gpt2/a"))
 
 
+@pytest.mark.parametrize("own", [small(), {}, {"run": [], "new": 1}])
+def test_a_record_of_a_later_version_is_told_as_that(run, own):
+    (run.path / "run.json").write_text(json.dumps(own | {"format": 3}))
+    said = message(DamagedRunError, run.record)
+    assert "run.json was written by a later version of Two Towers (format 3); update this one, or run the" in said
+
+
 @pytest.mark.parametrize("loading", [{"dtype": "x; rm -rf ~"}, {"unknown": "y"}, {"remote": True}])
 def test_the_command_that_makes_a_run_is_one_command_whatever_its_record_says(run, loading):
     """It is to be pasted; what was unknown of loading stopped the message in which it stood."""

@@ -29,7 +29,7 @@ from typing import Any
 
 from ..errors import DamagedRunError, OtherRunError, RunFolderError, writing
 from .crowd import clear_left_behind, in_use, locked, own_folder, own_prefix, remove, write_whole
-from .run_record import EMPTY, FORMAT, parsed
+from .run_record import EMPTY, FORMAT, NewerError, parsed
 
 
 def project_root() -> Path:
@@ -88,10 +88,9 @@ class RunFolder:
             if file.exists() and not file.is_file():
                 raise ValueError  # a pipe would be waited for
             return parsed(file.read_text(encoding="utf-8") if file.exists() else json.dumps(EMPTY))
-        except (OSError, ValueError):
-            raise DamagedRunError(
-                f"{self.name}/run.json is not a record of a run; run the model again to replace it."
-            ) from None
+        except (OSError, ValueError) as error:
+            what = error if isinstance(error, NewerError) else "is not a record of a run;"
+            raise DamagedRunError(f"{self.name}/run.json {what} run the model again to replace it.") from None
 
     def record_or_empty(self) -> dict[str, Any]:
         """The record; an empty one where it cannot be read, so that the next run makes everything again."""

@@ -19,10 +19,15 @@ LARGEST = 10**15  # of anything that is counted
 _SHA = re.compile("[0-9a-f]{64}")
 
 
+class NewerError(ValueError):
+    """A record of a later version than this one."""
+
+
 def parsed(text: str) -> dict[str, Any]:
     """The record that is written in a text.
 
     Raises:
+        NewerError: a later version has written it.
         ValueError: it is none, or says something that no run writes.
     """
     try:
@@ -30,7 +35,11 @@ def parsed(text: str) -> dict[str, Any]:
         json.dumps(record, ensure_ascii=False).encode()  # half a pair of UTF-16 can be read, but no page can be written
     except RecursionError:
         raise ValueError("too deep") from None
-    _require(isinstance(record, dict) and record.get("format") == FORMAT)
+    _require(isinstance(record, dict))
+    form = record.get("format")
+    if isinstance(form, int) and FORMAT < form < LARGEST:
+        raise NewerError(f"was written by a later version of Two Towers (format {form}); update this one, or")
+    _require(form == FORMAT)
     _require(all(isinstance(record.get(name), dict) for name in ("run", "check", "chapters")))
     record = {**EMPTY, **record}
     _require_facts(record["run"])
