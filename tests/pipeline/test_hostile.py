@@ -58,7 +58,7 @@ def made_hostile(text, parameters, folder):
     study = open_study(*given, Loading(**parameters["loading"]))
     page = Page(name, study, Path(folder), dict(parameters["reads"]))
     made = page.shown.facts.provenance | dict.fromkeys(OF_RECORD, HOSTILE)
-    made |= {"packages": dict.fromkeys(made["packages"], HOSTILE), "date": "2026-01-02<b>"}
+    made |= {"packages": dict.fromkeys(made["packages"], HOSTILE), "date": "2026-01-02"}
     made |= {KEY: {"by": HOSTILE, "date": HOSTILE, "imported": HOSTILE}}
     page.shown.facts = dataclasses.replace(
         page.shown.facts, family=HOSTILE, template=HOSTILE, labels=tuple(sorted(LABELS.values())), provenance=made,
