@@ -1,6 +1,7 @@
 """Records of runs made by chance, and by strangers: what does not parse is not believed, and no name leads outside."""
 
 import copy
+import functools
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from conftest import ENTRY, message
 from twotowers.cli import main
 from twotowers.errors import DamagedRunError, RunFolderError, UserError
-from twotowers.pipeline import costs
+from twotowers.pipeline import costs, freshness
 from twotowers.pipeline.contributed import contribution
 from twotowers.pipeline.crate import require_finished
 from twotowers.pipeline.figures import command_of
@@ -74,7 +75,10 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "toy-gpt2"
     folder.mkdir()
     (folder.parent / "outside").write_text("keep me")
-    return RunFolder(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_code", "imported"):  # the same for every record
+            patch.setattr(freshness, name, functools.cache(getattr(freshness, name)))
+        yield RunFolder(folder)
 
 
 def pages(run):
